@@ -1,0 +1,69 @@
+//! What a prefill is asked to keep for the methods, and what it kept.
+//!
+//! A method names its [`Observation`]s; the engine computes the union once per layer and every
+//! variant reads from it. Attention rows are those of the observation window (SnapKV, section 4): softmax over all
+//! prompt columns with a causal mask inside the window, in f32; the window's own columns are dropped.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing to observe in every layer of a prefill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observation {
+    /// Attention of the last `window` rows, summed over the rows: `[query_heads][prompt_len - window]`.
+    WindowSum {
+        /// Rows at the end of the prompt.
+        window: usize,
+    },
+    /// Mean and variance over the last `window` rows (CAKE), and the layer's dispersion and shift.
+    WindowMoments {
+        /// Rows at the end of the prompt.
+        window: usize,
+    },
+    /// Attention of ALL rows, summed (H2O), first `prompt_len - recent` columns:
+    /// `[query_heads][prompt_len - recent]`.
+    AccumulatedSum {
+        /// Columns at the end of the prompt that do not compete.
+        recent: usize,
+    },
+    /// Euclidean norm of each rotated key: `[kv_heads][prompt_len]`.
+    KeyNorm,
+}
+
+/// What one layer showed for one [`Observation`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observed {
+    /// Row-major `[rows][columns]`, one row a head, as the [`Observation`] says.
+    Rows {
+        /// Heads.
+        rows: usize,
+        /// Positions.
+        columns: usize,
+        /// `rows * columns` values.
+        values: Vec<f32>,
+    },
+    /// The answer to [`Observation::WindowMoments`].
+    Moments {
+        /// Query heads.
+        rows: usize,
+        /// Past positions.
+        columns: usize,
+        /// Mean over the window's rows, `[rows][columns]`.
+        mean: Vec<f32>,
+        /// Variance over the window's rows with divisor `window - 1`, `[rows][columns]`.
+        variance: Vec<f32>,
+        /// `- sum A' ln(A' + 1e-10)` over heads, rows and past columns.
+        dispersion: f64,
+        /// Sum of `variance` over heads and past columns.
+        shift: f64,
+    },
+}
+
+/// Everything that a prefill observed: `layers[l][observation]`.
+#[derive(Clone, Debug, Default)]
+pub struct Observations {
+    /// One map a layer.
+    pub layers: Vec<BTreeMap<Observation, Observed>>,
+}

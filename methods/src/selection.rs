@@ -1,0 +1,32 @@
+//! What a method decided: for each layer and head, the sorted prompt positions kept.
+
+use serde::{Deserialize, Serialize};
+
+/// Which heads own a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Granularity {
+    /// One selection per KV head; K and V are stored once per KV head.
+    KvHead,
+    /// One selection per query head; K and V are stored once per query head.
+    QueryHead,
+}
+
+/// The selection of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LayerSelection {
+    /// Every prompt position in every KV head (nothing is evicted in this layer).
+    All,
+    /// Per head, ascending unique positions below `prompt_len`. The number of heads is `kv_heads` or
+    /// `query_heads`, by the selection's granularity.
+    Heads(Vec<Vec<u32>>),
+}
+
+/// For each layer and head, the prompt positions kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Selection {
+    /// Which heads own the rows of [`LayerSelection::Heads`].
+    pub granularity: Granularity,
+    /// One entry a layer.
+    pub layers: Vec<LayerSelection>,
+}
