@@ -1,1 +1,7 @@
-//! Placeholder until the first slice lands.
+//! What computes: models of the Llama family on candle tensors, their tokenizers and chat templates.
+
+pub mod chat;
+pub mod error;
+pub mod model;
+pub mod source;
+pub mod tokenizer;

@@ -1,0 +1,122 @@
+//! A loaded model: configuration, weights, tokenizer, chat template, and the hash that names it.
+
+pub mod config;
+pub mod rope;
+pub mod weights;
+
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use std::{collections::BTreeSet, path::Path};
+
+use candle_core::{DType, Device};
+use serde::Deserialize;
+
+use crate::{
+    chat::ChatTemplate,
+    error::{EngineError, Result},
+    source::{Blob, ModelFiles},
+    tokenizer::Tokenizer,
+};
+use config::{ModelConfig, TokenIds};
+use weights::ModelWeights;
+
+/// What generation needs to know beyond the graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GenerationConfig {
+    /// Tokens that end an answer: those of generation_config.json, else those of config.json.
+    pub eos_ids: BTreeSet<u32>,
+}
+
+/// A model, ready to compute.
+#[derive(Debug)]
+pub struct Model {
+    /// Shape and switches of the graph.
+    pub config: ModelConfig,
+    /// The tensors, in the compute dtype, on the device.
+    pub weights: ModelWeights,
+    /// The chat template, if the model has one.
+    pub chat_template: Option<ChatTemplate>,
+    /// Stop tokens.
+    pub generation: GenerationConfig,
+    /// Hex sha256 of the weight files' bytes, in the order of their names. Equal hashes mean equal weights.
+    pub weights_sha256: String,
+    /// What the user called the model: `tiny`, a directory's name, or a hub id.
+    pub name: String,
+    /// Where the tensors are.
+    pub device: Device,
+    /// What the weights and activations are computed in. RoPE tables, norms and softmax are f32 always.
+    pub dtype: DType,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Model {
+    /// Loads a model. A missing tokenizer is no error here (raw token ids work): see [`Model::tokenizer`].
+    ///
+    /// # Errors
+    /// Any file that is missing, corrupt, contradictory or of an unsupported kind, named with its remedy.
+    pub fn load(files: &ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
+        let config = ModelConfig::parse(&files.config.read()?, files.config.path())?;
+        let generation = generation_config(files.generation_config.as_ref(), &config)?;
+        let tokenizer = match &files.tokenizer {
+            Some(blob) => {
+                Some(Tokenizer::load(blob, files.tokenizer_config.as_ref(), config.bos_ids.first().copied())?)
+            }
+            None => None,
+        };
+        let chat_template =
+            ChatTemplate::load(files.tokenizer_config.as_ref(), files.chat_template.as_ref())?;
+        let (weights, weights_sha256) = ModelWeights::load(&files.weights, &config, device, dtype)?;
+        Ok(Self {
+            config,
+            weights,
+            chat_template,
+            generation,
+            weights_sha256,
+            name: files.name.clone(),
+            device: device.clone(),
+            dtype,
+            tokenizer,
+        })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTokenizer`] if the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| EngineError::MissingTokenizer { model: self.name.clone() })
+    }
+
+    /// Checks that this model can compute `prompt` followed by `new` generated tokens.
+    ///
+    /// # Errors
+    /// An empty prompt, an id outside the vocabulary, more tokens than positions, or more than the sliding window.
+    pub fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {
+        self.config.check_prompt(prompt, new)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawGeneration {
+    eos_token_id: Option<TokenIds>,
+}
+
+fn generation_config(blob: Option<&Blob>, config: &ModelConfig) -> Result<GenerationConfig> {
+    let named = match blob {
+        Some(blob) => parse_json::<RawGeneration>(&blob.read()?, blob.path())?.eos_token_id,
+        None => None,
+    };
+    let eos_ids = match named {
+        Some(ids) => ids.into_vec(),
+        None => config.eos_ids.clone(),
+    };
+    Ok(GenerationConfig { eos_ids: eos_ids.into_iter().collect() })
+}
+
+/// Parses JSON; the error names the file, the line and the column.
+pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|source| EngineError::Json { path: path.to_path_buf(), source })
+}

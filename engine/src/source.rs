@@ -1,0 +1,472 @@
+//! Where a model's files come from: the embedded model, a directory in the hub's layout, or the local cache of the
+//! Hugging Face hub. Only [`fetch`] uses the network.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+use hf_hub::{
+    Cache, Repo, RepoType,
+    api::{
+        Progress,
+        sync::{ApiBuilder, ApiError, ApiRepo},
+    },
+};
+use memmap2::Mmap;
+use serde::Deserialize;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{EngineError, Result},
+    model::parse_json,
+};
+
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// The name of the embedded model.
+pub const TINY: &str = "tiny";
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const OPTIONAL: [&str; 4] =
+    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// A file, on disk or in the program.
+#[derive(Clone, Debug)]
+pub enum Blob {
+    /// On disk.
+    File(PathBuf),
+    /// In the program.
+    Embedded {
+        /// For messages.
+        path: PathBuf,
+        /// Its bytes.
+        bytes: &'static [u8],
+    },
+}
+
+impl Blob {
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Embedded { path, .. } => path,
+        }
+    }
+
+    /// Reads it whole.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(&self) -> Result<Cow<'static, [u8]>> {
+        match self {
+            Self::File(path) => fs::read(path).map(Cow::Owned).map_err(|source| io_error(path, source)),
+            Self::Embedded { bytes, .. } => Ok(Cow::Borrowed(bytes)),
+        }
+    }
+
+    /// Maps it into memory.
+    pub(crate) fn map(&self) -> Result<BlobBytes> {
+        match self {
+            Self::File(path) => {
+                let file = File::open(path).map_err(|source| io_error(path, source))?;
+                // SAFETY: the map is read-only and lives only while weights are loaded. As with every mapped
+                // file, another process that truncates it meanwhile ends this one; it cannot corrupt what is
+                // already converted.
+                let map = unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?;
+                Ok(BlobBytes::Mapped(map))
+            }
+            Self::Embedded { bytes, .. } => Ok(BlobBytes::Embedded(bytes)),
+        }
+    }
+}
+
+/// The bytes of a mapped [`Blob`].
+pub(crate) enum BlobBytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+impl Deref for BlobBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
+/// The weight files of a model.
+#[derive(Clone, Debug)]
+pub struct WeightFiles {
+    /// One file, or the shards in the order of their names.
+    pub files: Vec<Blob>,
+    /// Which shard holds which tensor.
+    pub index: Option<WeightIndex>,
+}
+
+/// `model.safetensors.index.json`.
+#[derive(Clone, Debug)]
+pub struct WeightIndex {
+    /// The index file.
+    pub path: PathBuf,
+    /// For each tensor, its place in [`WeightFiles::files`].
+    pub file_of: BTreeMap<String, usize>,
+}
+
+/// The files of one model.
+#[derive(Clone, Debug)]
+pub struct ModelFiles {
+    /// What to call it: `tiny`, the directory's name, or the hub id.
+    pub name: String,
+    /// `config.json`.
+    pub config: Blob,
+    /// `generation_config.json`.
+    pub generation_config: Option<Blob>,
+    /// `tokenizer.json`.
+    pub tokenizer: Option<Blob>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<Blob>,
+    /// `chat_template.jinja`.
+    pub chat_template: Option<Blob>,
+    /// The weights.
+    pub weights: WeightFiles,
+}
+
+impl ModelFiles {
+    /// Collects a model's files. `find` gives a file by name, or `None` where there is none; `dir` is for messages.
+    fn collect(name: &str, dir: &Path, find: &dyn Fn(&str) -> Option<Blob>) -> Result<Self> {
+        let missing = |file: &str, hint| EngineError::MissingFile {
+            dir: dir.to_path_buf(),
+            file: file.to_owned(),
+            hint,
+        };
+        let config = find("config.json").ok_or_else(|| {
+            missing(
+                "config.json",
+                "a model directory has the hub's layout: config.json, tokenizer.json, *.safetensors",
+            )
+        })?;
+        let weights = if let Some(file) = find(WEIGHTS) {
+            WeightFiles { files: vec![file], index: None }
+        } else if let Some(index) = find(INDEX) {
+            let (shards, file_of) = parse_index(&index.read()?, index.path())?;
+            let files = shards
+                .iter()
+                .map(|shard| {
+                    find(shard).ok_or_else(|| missing(shard, "its index names this shard: fetch or copy it"))
+                })
+                .collect::<Result<_>>()?;
+            WeightFiles { files, index: Some(WeightIndex { path: index.path().to_path_buf(), file_of }) }
+        } else if let Some(pickle) = PICKLES.iter().find_map(|pickle| find(pickle)) {
+            return Err(EngineError::PickledWeights { path: pickle.path().to_path_buf() });
+        } else {
+            return Err(missing(
+                WEIGHTS,
+                "weights are read from that file, or from the shards that its index names",
+            ));
+        };
+        let [generation_config, tokenizer, tokenizer_config, chat_template] = OPTIONAL.map(find);
+        Ok(Self {
+            name: name.to_owned(),
+            config,
+            generation_config,
+            tokenizer,
+            tokenizer_config,
+            chat_template,
+            weights,
+        })
+    }
+}
+
+/// Pickles that explain why there are no weights.
+const PICKLES: [&str; 5] =
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth"];
+
+#[derive(Deserialize)]
+struct RawIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Shards in the order of their names, and each tensor's shard. Names that are no plain file names are refused: an
+/// index must not lead out of its directory.
+fn parse_index(bytes: &[u8], path: &Path) -> Result<(Vec<String>, BTreeMap<String, usize>)> {
+    let RawIndex { weight_map } = parse_json(bytes, path)?;
+    let shards: Vec<String> = weight_map.values().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    if let Some(bad) = shards.iter().find(|name| !is_plain(name) || !name.ends_with(".safetensors")) {
+        return Err(EngineError::InvalidField {
+            path: path.to_path_buf(),
+            field: "weight_map",
+            found: format!("`{bad}`"),
+            expected: "the name of a .safetensors file in the same directory".into(),
+        });
+    }
+    let place: BTreeMap<&String, usize> =
+        shards.iter().enumerate().map(|(place, name)| (name, place)).collect();
+    let file_of =
+        weight_map.iter().filter_map(|(tensor, file)| Some((tensor.clone(), *place.get(file)?))).collect();
+    Ok((shards, file_of))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
+}
+
+/// Finds a model: `tiny`, an existing directory, or the id of a hub model that was fetched before
+/// (`owner/name`, `owner/name@revision`). Never uses the network.
+///
+/// # Errors
+/// A name that is none of these, a hub model not in the cache, a directory that lacks a file, pickled weights.
+pub fn resolve(name: &str) -> Result<ModelFiles> {
+    if name == TINY {
+        return embedded();
+    }
+    let dir = Path::new(name);
+    if dir.is_dir() {
+        return from_dir(dir);
+    }
+    resolve_hub(name, &Hub::from_env()?)
+}
+
+/// The model in the program.
+fn embedded() -> Result<ModelFiles> {
+    if EMBEDDED.is_empty() {
+        return Err(EngineError::NoEmbeddedModel);
+    }
+    ModelFiles::collect(TINY, Path::new(TINY), &|file| {
+        EMBEDDED
+            .iter()
+            .find(|(name, _)| *name == file)
+            .map(|(name, bytes)| Blob::Embedded { path: Path::new(TINY).join(name), bytes })
+    })
+}
+
+/// A model in a directory.
+///
+/// # Errors
+/// See [`resolve`].
+pub fn from_dir(dir: &Path) -> Result<ModelFiles> {
+    let absolute = dir.canonicalize().map_err(|source| io_error(dir, source))?;
+    let name = absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy());
+    ModelFiles::collect(&name, dir, &|file| {
+        Some(dir.join(file)).filter(|path| path.is_file()).map(Blob::File)
+    })
+}
+
+/// The hub: where its cache is and how to reach it.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    /// The cache, shared with every other Hugging Face program.
+    pub cache: PathBuf,
+    /// The server.
+    pub endpoint: String,
+    /// Access token for gated and private models.
+    pub token: Option<String>,
+}
+
+impl Hub {
+    /// As `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` say, else `~/.cache/huggingface/hub`, the public
+    /// hub, and the token that `hf auth login` stored.
+    ///
+    /// # Errors
+    /// If neither `HF_HOME` nor `HOME` says where the cache is.
+    pub fn from_env() -> Result<Self> {
+        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let home = var("HF_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")));
+        let cache = var("HF_HUB_CACHE").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join("hub")));
+        let cache = cache.ok_or_else(|| EngineError::MissingFile {
+            dir: PathBuf::from("~"),
+            file: ".cache/huggingface".into(),
+            hint: "set HF_HOME to the directory for downloaded models",
+        })?;
+        let stored = || fs::read_to_string(home.as_ref()?.join("token")).ok();
+        let token =
+            var("HF_TOKEN").or_else(stored).map(|token| token.trim().to_owned()).filter(|t| !t.is_empty());
+        Ok(Self {
+            cache,
+            endpoint: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            token,
+        })
+    }
+}
+
+/// Splits `owner/name@revision`.
+fn parse_id(id: &str) -> Result<Repo> {
+    let (repo, revision) = id.split_once('@').unwrap_or((id, "main"));
+    let word = |word: &str| {
+        is_plain(word) && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    match repo.split_once('/') {
+        Some((owner, name)) if word(owner) && word(name) && revision.split('/').all(word) => {
+            Ok(Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned()))
+        }
+        _ => Err(EngineError::UnknownModel { name: id.to_owned() }),
+    }
+}
+
+/// A hub model from the local cache; see [`resolve`].
+///
+/// # Errors
+/// See [`resolve`].
+pub fn resolve_hub(id: &str, hub: &Hub) -> Result<ModelFiles> {
+    let cached = Cache::new(hub.cache.clone()).repo(parse_id(id)?);
+    if cached.get("config.json").is_none() {
+        return Err(EngineError::NotFetched {
+            id: id.into(),
+            file: "config.json".into(),
+            cache: hub.cache.clone(),
+        });
+    }
+    let files = ModelFiles::collect(id, &hub.cache, &|file| cached.get(file).map(Blob::File));
+    files.map_err(|error| match error {
+        EngineError::MissingFile { file, .. } => {
+            EngineError::NotFetched { id: id.into(), file, cache: hub.cache.clone() }
+        }
+        other => other,
+    })
+}
+
+/// One file that [`fetch`] put, or found, in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedFile {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Hex sha256 of its bytes.
+    pub sha256: String,
+}
+
+/// How far a download is: file, bytes done, bytes in all.
+pub type OnProgress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
+/// Downloads the files of a hub model that are not in the cache, and checks all against the hashes that the hub
+/// announced. Pickles are never downloaded.
+///
+/// # Errors
+/// A network failure, a refusal by the hub, a wrong hash, a model without safetensors.
+pub fn fetch(id: &str, hub: &Hub, on_progress: OnProgress<'_>) -> Result<Vec<FetchedFile>> {
+    let repo = parse_id(id)?;
+    let cached = Cache::new(hub.cache.clone()).repo(repo.clone());
+    let api = ApiBuilder::from_cache(Cache::new(hub.cache.clone()))
+        .with_endpoint(hub.endpoint.trim_end_matches('/').to_owned())
+        .with_token(hub.token.clone())
+        .with_progress(false)
+        .build()
+        .map_err(|error| hub_error(id, "config.json", &error))?
+        .repo(repo);
+    let listed = api.info().map_err(|error| hub_error(id, "list of files", &error))?;
+    let listed: BTreeSet<String> = listed.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+
+    let mut fetched = Vec::new();
+    let mut get = |file: &str| -> Result<PathBuf> {
+        let path = match cached.get(file) {
+            Some(path) => path,
+            None => download(&api, id, file, on_progress)?,
+        };
+        fetched.push(check_hash(file, path.clone())?);
+        Ok(path)
+    };
+    let missing = |file: &str, hint| EngineError::MissingFile { dir: id.into(), file: file.to_owned(), hint };
+    if !listed.contains("config.json") {
+        return Err(missing(
+            "config.json",
+            "this hub repository holds no model in the layout of transformers",
+        ));
+    }
+    get("config.json")?;
+    for file in OPTIONAL.into_iter().filter(|&file| listed.contains(file)) {
+        get(file)?;
+    }
+    if listed.contains(WEIGHTS) {
+        get(WEIGHTS)?;
+    } else if listed.contains(INDEX) {
+        let index = get(INDEX)?;
+        let bytes = fs::read(&index).map_err(|source| io_error(&index, source))?;
+        for shard in parse_index(&bytes, &index)?.0 {
+            get(&shard)?;
+        }
+    } else if let Some(pickle) = PICKLES.iter().find(|&&pickle| listed.contains(pickle)) {
+        return Err(EngineError::PickledWeights { path: Path::new(id).join(pickle) });
+    } else {
+        return Err(missing(WEIGHTS, "only safetensors are read"));
+    }
+    Ok(fetched)
+}
+
+struct Report<'a, 'b> {
+    file: &'a str,
+    done: u64,
+    total: u64,
+    on_progress: &'a mut OnProgress<'b>,
+}
+
+impl Progress for Report<'_, '_> {
+    fn init(&mut self, size: usize, _: &str) {
+        (self.done, self.total) = (0, size as u64);
+        self.update(0);
+    }
+
+    fn update(&mut self, size: usize) {
+        self.done += size as u64;
+        (self.on_progress)(self.file, self.done, self.total);
+    }
+
+    fn finish(&mut self) {}
+}
+
+fn download(api: &ApiRepo, id: &str, file: &str, mut on_progress: OnProgress<'_>) -> Result<PathBuf> {
+    let report = Report { file, done: 0, total: 0, on_progress: &mut on_progress };
+    api.download_with_progress(file, report).map_err(|error| hub_error(id, file, &error))
+}
+
+/// The cache names a file's bytes after the hash that the hub announced: sha256 for large files, git's sha1 for
+/// small ones.
+fn check_hash(name: &str, path: PathBuf) -> Result<FetchedFile> {
+    let blob = Blob::File(path.clone()).map()?;
+    let sha256 = format!("{:x}", Sha256::digest(&*blob));
+    let target = path.canonicalize().map_err(|source| io_error(&path, source))?;
+    let announced = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let found = match announced.len() {
+        64 => Some(sha256.clone()),
+        40 => {
+            let git = Sha1::new_with_prefix(format!("blob {}\0", blob.len())).chain_update(&*blob);
+            Some(format!("{:x}", git.finalize()))
+        }
+        _ => None,
+    };
+    let is_hash = announced.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match found {
+        Some(found) if is_hash && !found.eq_ignore_ascii_case(&announced) => {
+            Err(EngineError::HashMismatch { path: target, expected: announced, found })
+        }
+        _ => Ok(FetchedFile { name: name.to_owned(), bytes: blob.len() as u64, path, sha256 }),
+    }
+}
+
+fn hub_error(id: &str, file: &str, error: &ApiError) -> EngineError {
+    let reason = error.to_string();
+    let hint = if reason.contains("401") || reason.contains("403") {
+        "; the model is gated, private or misspelt: accept its licence on the hub and set HF_TOKEN"
+    } else if reason.contains("404") {
+        "; check the id and the revision"
+    } else {
+        "; run the command again, it continues where it stopped"
+    };
+    EngineError::Hub { id: id.into(), file: file.into(), reason, hint }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> EngineError {
+    EngineError::Io { path: path.to_path_buf(), source }
+}
