@@ -61,6 +61,18 @@ pub enum Observed {
     },
 }
 
+impl Observed {
+    /// Its sizes, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Rows { rows, columns, values } => {
+                format!("{rows} heads x {columns} positions in {} values", values.len())
+            }
+            Self::Moments { rows, columns, .. } => format!("moments of {rows} heads x {columns} positions"),
+        }
+    }
+}
+
 /// Everything that a prefill observed: `layers[l][observation]`.
 #[derive(Clone, Debug, Default)]
 pub struct Observations {

@@ -1,6 +1,10 @@
 //! What a method decided: for each layer and head, the sorted prompt positions kept.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::shape::PromptShape;
 
 /// Which heads own a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -12,6 +16,26 @@ pub enum Granularity {
     QueryHead,
 }
 
+impl Granularity {
+    /// Heads that own a selection in a layer of this shape.
+    #[must_use]
+    pub fn heads(self, shape: &PromptShape) -> usize {
+        match self {
+            Self::KvHead => shape.kv_heads,
+            Self::QueryHead => shape.query_heads,
+        }
+    }
+}
+
+impl fmt::Display for Granularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KvHead => "kv-head",
+            Self::QueryHead => "query-head",
+        })
+    }
+}
+
 /// The selection of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LayerSelection {
@@ -20,6 +44,17 @@ pub enum LayerSelection {
     /// Per head, ascending unique positions below `prompt_len`. The number of heads is `kv_heads` or
     /// `query_heads`, by the selection's granularity.
     Heads(Vec<Vec<u32>>),
+}
+
+impl LayerSelection {
+    /// Whether no head gave up a position.
+    #[must_use]
+    pub fn keeps_everything(&self, prompt_len: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Heads(heads) => heads.iter().all(|kept| kept.len() == prompt_len),
+        }
+    }
 }
 
 /// For each layer and head, the prompt positions kept.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::MethodError;
+
 /// Sizes of one prefill. Query head `h` reads KV head `h / group_size()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptShape {
@@ -22,5 +24,23 @@ impl PromptShape {
     #[must_use]
     pub fn group_size(&self) -> usize {
         self.query_heads / self.kv_heads
+    }
+
+    /// Checks that no size is zero, that the groups are whole and that positions fit 32 bits.
+    ///
+    /// # Errors
+    /// [`MethodError::BadShape`] with the size at fault.
+    pub fn check(&self) -> Result<(), MethodError> {
+        let Self { layers, query_heads, kv_heads, head_dim, prompt_len } = *self;
+        let problem = if [layers, query_heads, kv_heads, head_dim, prompt_len].contains(&0) {
+            format!("a size is zero: {self:?}")
+        } else if query_heads % kv_heads != 0 {
+            format!("{query_heads} query heads are not a multiple of {kv_heads} KV heads")
+        } else if u32::try_from(prompt_len).is_err() {
+            format!("{prompt_len} prompt tokens do not fit 32-bit positions")
+        } else {
+            return Ok(());
+        };
+        Err(MethodError::BadShape { problem })
     }
 }

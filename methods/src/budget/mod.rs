@@ -1,0 +1,4 @@
+//! How a budget is split over layers and heads. Integers and the papers' own arithmetic, nothing of
+//! prompts' contents.
+
+pub mod pyramid;

@@ -1,0 +1,89 @@
+//! SnapKV: the prompt's last tokens vote, by their attention, for the tokens worth keeping.
+//!
+//! Paper: Li et al., SnapKV: LLM Knows What You are Looking for Before Generation, NeurIPS 2024
+//! (arXiv:2404.14469). Section 2.3 of the specification:
+//!
+//! ```text
+//! if S < B: keep all
+//! s = pool(sum over the window of attention)       per head
+//! keep top(s, B - w) and the window
+//! ```
+//!
+//! Reference: `FasterDecoding/SnapKV:snapkv/monkeypatch/snapkv_utils.py:42-62` (e216ddc8); window 32,
+//! kernel 7 and max pooling are its LongBench configuration. Deviation: one selection per KV head, the
+//! mean of its query heads taken before pooling (as AdaKV's GQA mode does), because the reference
+//! stores each KV head once per query head; `snapkv@fasterdecoding` restores that.
+
+use super::{Context, Entry, Method, MethodState, params, parse};
+use crate::error::MethodError;
+use crate::group::{GroupLayout, GroupOrder, GroupReduce};
+use crate::observation::Observation;
+use crate::pooling::Pooling;
+use crate::scoring::{self, Scores, Scoring};
+use crate::selection::{Granularity, LayerSelection};
+
+params! {
+    /// Parameters of SnapKV.
+    SnapKv {
+        /// Last prompt tokens: they vote, and are always kept.
+        window: usize = 32,
+        /// Pooling size, odd.
+        kernel: usize = 7,
+        /// `avgpool` or `maxpool`.
+        pooling: Pooling = Pooling::Max,
+        /// Which query heads score a KV head: `contiguous` or `strided`.
+        group_layout: GroupLayout = GroupLayout::Contiguous,
+        /// How they become one row: `mean`, `max` or `sum`.
+        group_reduce: GroupReduce = GroupReduce::Mean,
+        /// `before-pooling` or `after-pooling`.
+        group_order: GroupOrder = GroupOrder::BeforePooling,
+    }
+}
+
+/// SnapKV's line of the registry.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "snapkv",
+    summary: "the tokens that the prompt's last tokens attend to most",
+    paper: "Li et al., SnapKV: LLM Knows What You are Looking for Before Generation, NeurIPS 2024 (arXiv:2404.14469)",
+    source: "FasterDecoding/SnapKV snapkv/monkeypatch/snapkv_utils.py:42-62 (e216ddc8)",
+    deviations: "one selection per KV head, the mean of its query heads before pooling; the reference selects and stores per query head",
+    granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    parameters: SnapKv::PARAMETERS,
+    parse: parse::<SnapKv>,
+};
+
+impl SnapKv {
+    fn scoring(&self) -> Scoring {
+        Scoring {
+            window: self.window,
+            kernel: self.kernel,
+            pooling: self.pooling,
+            layout: self.group_layout,
+            reduce: self.group_reduce,
+            order: self.group_order,
+        }
+    }
+}
+
+impl Method for SnapKv {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        self.scoring().check()
+    }
+
+    fn recent(&self) -> usize {
+        self.window
+    }
+
+    fn observations(&self) -> Vec<Observation> {
+        self.scoring().observations()
+    }
+
+    fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Option<Scores>, MethodError> {
+        self.scoring().scores(ctx, layer).map(Some)
+    }
+
+    fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
+        let n = vec![ctx.budget - self.window; ctx.shape.layers];
+        scoring::select_layers(ctx, &self.scoring(), &n)
+    }
+}

@@ -1,0 +1,63 @@
+//! StreamingLLM: the first tokens ("attention sinks") and the most recent ones.
+//!
+//! Paper: Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024
+//! (arXiv:2309.17453). Section 2.2 of the specification:
+//!
+//! ```text
+//! if S < B: keep all;  else: keep the first n_sink and the last B - n_sink positions
+//! ```
+//!
+//! Reference: `FFY0/AdaKV:adaptive_snapkv/monkeypatch/snapkv_utils.py:684-706` (efe4e2ee).
+//! Deviations: none from that file; kept keys keep their original rotation, as in every benchmark of it.
+
+use super::{Context, Entry, Method, MethodState, params, parse};
+use crate::error::MethodError;
+use crate::selection::{Granularity, LayerSelection};
+
+params! {
+    /// Parameters of StreamingLLM.
+    StreamingLlm {
+        /// First tokens kept; the rest of the budget goes to the last tokens.
+        sinks: usize = 4,
+        /// If set, this many last tokens are kept and the rest of the budget goes to the first ones,
+        /// whatever `sinks` says.
+        recent: Option<usize> = None,
+    }
+}
+
+/// StreamingLLM's line of the registry.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "streamingllm",
+    summary: "the first tokens and the most recent ones",
+    paper: "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024 (arXiv:2309.17453)",
+    source: "FFY0/AdaKV adaptive_snapkv/monkeypatch/snapkv_utils.py:684-706 (efe4e2ee)",
+    deviations: "none",
+    granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    parameters: StreamingLlm::PARAMETERS,
+    parse: parse::<StreamingLlm>,
+};
+
+impl Method for StreamingLlm {
+    fn check_budget(&self, budget: usize) -> Result<(), String> {
+        let (name, taken) = match self.recent {
+            Some(recent) => ("recent", recent),
+            None => ("sinks", self.sinks),
+        };
+        if taken < budget {
+            return Ok(());
+        }
+        Err(format!("`{name}` = {taken} tokens are inside the budget and must be below it"))
+    }
+
+    fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
+        let (prompt, budget) = (ctx.shape.prompt_len, ctx.budget);
+        if prompt <= budget {
+            return Ok(vec![LayerSelection::All; ctx.shape.layers]);
+        }
+        let first = self.recent.map_or(self.sinks, |recent| budget.saturating_sub(recent)).min(budget);
+        let last = prompt - (budget - first);
+        let kept: Vec<u32> = (0..first as u32).chain(last as u32..prompt as u32).collect();
+        let heads = ctx.granularity.heads(ctx.shape);
+        Ok(vec![LayerSelection::Heads(vec![kept; heads]); ctx.shape.layers])
+    }
+}

@@ -1,0 +1,779 @@
+//! Attention as the methods see it, computed from queries and keys on the CPU: the plain version of
+//! every [`Observation`], and the fast one. Row blocks only, never `prompt_len x prompt_len`.
+//!
+//! All windows share one pass: the attention row of a query position is the same whatever window it is
+//! read through, so the rows of the largest window serve the smaller ones.
+//!
+//! Every head is reduced by one thread in row order, so results do not depend on the thread count.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::error::MethodError;
+use crate::observation::{Observation, Observed};
+use crate::shape::PromptShape;
+
+/// Keys per vector step.
+const LANES: usize = 16;
+/// Keys per parallel piece of a logits block; a multiple of [`LANES`].
+const PIECE: usize = 256;
+/// Query positions per logits block.
+const BLOCK: usize = 32;
+
+/// Rows of several heads in one buffer, whatever the layout: element `d` of token `t` of head `h` is
+/// `data[h * head_stride + t * token_stride + d]`.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadsView<'a> {
+    data: &'a [f32],
+    heads: usize,
+    tokens: usize,
+    head_dim: usize,
+    head_stride: usize,
+    token_stride: usize,
+}
+
+impl<'a> HeadsView<'a> {
+    /// A view with explicit strides, in elements.
+    ///
+    /// # Errors
+    /// When the last row would end beyond `data`.
+    pub fn new(
+        data: &'a [f32],
+        [heads, tokens, head_dim]: [usize; 3],
+        head_stride: usize,
+        token_stride: usize,
+    ) -> Result<Self, MethodError> {
+        let end = (heads.saturating_sub(1))
+            .checked_mul(head_stride)
+            .and_then(|n| n.checked_add(tokens.saturating_sub(1).checked_mul(token_stride)?))
+            .and_then(|n| n.checked_add(head_dim));
+        if heads > 0 && tokens > 0 && end.is_none_or(|end| end > data.len()) {
+            return Err(MethodError::Mismatch {
+                what: "elements of a heads view".into(),
+                expected: format!(
+                    "{heads} heads x {tokens} tokens x {head_dim} (strides {head_stride}, {token_stride})"
+                ),
+                found: data.len().to_string(),
+            });
+        }
+        Ok(Self { data, heads, tokens, head_dim, head_stride, token_stride })
+    }
+
+    /// `[heads][tokens][head_dim]`, contiguous.
+    ///
+    /// # Errors
+    /// When `data` is too short.
+    pub fn head_major(data: &'a [f32], shape: [usize; 3]) -> Result<Self, MethodError> {
+        Self::new(data, shape, shape[1] * shape[2], shape[2])
+    }
+
+    /// `[tokens][heads][head_dim]`, contiguous, as a projection leaves it; `shape` is still
+    /// `[heads, tokens, head_dim]`.
+    ///
+    /// # Errors
+    /// When `data` is too short.
+    pub fn token_major(data: &'a [f32], shape: [usize; 3]) -> Result<Self, MethodError> {
+        Self::new(data, shape, shape[2], shape[0] * shape[2])
+    }
+
+    /// Tokens of each head.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// One row; the constructor checked that every row of the shape is inside the buffer.
+    #[inline]
+    fn row(&self, head: usize, token: usize) -> &'a [f32] {
+        let start = head * self.head_stride + token * self.token_stride;
+        &self.data[start..start + self.head_dim]
+    }
+}
+
+/// Observes one layer whose prompt is at hand as a whole.
+///
+/// `queries` holds the last rows of the prompt, rotated, as many as the observations need (see
+/// [`rows_needed`]; more is fine); `keys` all `prompt_len` rows, rotated.
+///
+/// # Errors
+/// When the views contradict `shape` or hold too few rows.
+pub fn observe_layer(
+    wanted: &[Observation],
+    shape: &PromptShape,
+    queries: &HeadsView<'_>,
+    keys: &HeadsView<'_>,
+) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+    let mut observer = LayerObserver::new(wanted, shape)?;
+    let needed = rows_needed(wanted, shape.prompt_len);
+    if queries.tokens < needed || queries.tokens > shape.prompt_len {
+        return Err(MethodError::Mismatch {
+            what: "query rows to observe".into(),
+            expected: format!("{needed} to {}", shape.prompt_len),
+            found: queries.tokens.to_string(),
+        });
+    }
+    observer.feed(queries, shape.prompt_len - queries.tokens, keys)?;
+    observer.finish(keys)
+}
+
+/// How many of the last query rows of a prompt the observations read: all for
+/// [`Observation::AccumulatedSum`], else the largest window.
+#[must_use]
+pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
+    wanted
+        .iter()
+        .map(|observation| match *observation {
+            Observation::WindowSum { window } | Observation::WindowMoments { window } => {
+                window.min(prompt_len)
+            }
+            Observation::AccumulatedSum { .. } => prompt_len,
+            Observation::KeyNorm => 0,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// Observes one layer piece by piece, for a prefill that runs in chunks of queries.
+#[derive(Debug)]
+pub struct LayerObserver {
+    wanted: Vec<Observation>,
+    shape: PromptShape,
+    /// One list of reductions per query head, in the order of `wanted`.
+    heads: Vec<Vec<Reduction>>,
+    first_row: usize,
+}
+
+impl LayerObserver {
+    /// Prepares the accumulators.
+    ///
+    /// # Errors
+    /// When the shape contradicts itself.
+    pub fn new(wanted: &[Observation], shape: &PromptShape) -> Result<Self, MethodError> {
+        shape.check()?;
+        let mut wanted = wanted.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let reductions: Vec<Reduction> =
+            wanted.iter().map(|&observation| Reduction::new(observation, shape.prompt_len)).collect();
+        Ok(Self {
+            first_row: shape.prompt_len - rows_needed(&wanted, shape.prompt_len),
+            heads: vec![reductions; shape.query_heads],
+            shape: *shape,
+            wanted,
+        })
+    }
+
+    /// Adds the queries of positions `first..first + queries.tokens()`; `keys` holds at least the keys up
+    /// to the last of them. Rows that nothing asks for cost nothing.
+    ///
+    /// # Errors
+    /// When the views contradict the shape.
+    pub fn feed(
+        &mut self,
+        queries: &HeadsView<'_>,
+        first: usize,
+        keys: &HeadsView<'_>,
+    ) -> Result<(), MethodError> {
+        let end = first + queries.tokens;
+        self.expect("query heads", self.shape.query_heads, queries.heads)?;
+        self.expect("query head size", self.shape.head_dim, queries.head_dim)?;
+        self.check_keys(keys, end.min(self.shape.prompt_len))?;
+        if end > self.shape.prompt_len {
+            return self.expect("query positions", self.shape.prompt_len, end);
+        }
+        let group = self.shape.group_size();
+        let from = first.max(self.first_row);
+        let windows_start = self.first_row;
+        self.heads.par_chunks_mut(group).enumerate().for_each(|(kv_head, heads)| {
+            let mut start = from.max(windows_start);
+            let mut logits = Vec::new();
+            while start < end {
+                let rows = BLOCK.min(end - start);
+                let block = Block { kv_head, group, first: start - first, position: start, rows };
+                logits.resize(block.pieces() * group * rows * PIECE, 0.0);
+                logits
+                    .par_chunks_mut(group * rows * PIECE)
+                    .enumerate()
+                    .for_each(|(piece, out)| kernel::logits(&block, queries, keys, piece, out));
+                heads
+                    .par_iter_mut()
+                    .enumerate()
+                    .for_each(|(index, reductions)| kernel::reduce(&block, index, &logits, reductions));
+                start += rows;
+            }
+        });
+        Ok(())
+    }
+
+    /// Hands out what was observed.
+    ///
+    /// # Errors
+    /// When `keys` is not the whole prompt's.
+    pub fn finish(self, keys: &HeadsView<'_>) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+        self.check_keys(keys, self.shape.prompt_len)?;
+        let mut answers = BTreeMap::new();
+        for (index, &observation) in self.wanted.iter().enumerate() {
+            let reductions = self.heads.iter().filter_map(|head| head.get(index));
+            answers.insert(observation, collect(observation, &self.shape, reductions, keys));
+        }
+        Ok(answers)
+    }
+
+    fn check_keys(&self, keys: &HeadsView<'_>, least: usize) -> Result<(), MethodError> {
+        self.expect("KV heads", self.shape.kv_heads, keys.heads)?;
+        self.expect("key head size", self.shape.head_dim, keys.head_dim)?;
+        if keys.tokens < least { self.expect("keys of the prompt", least, keys.tokens) } else { Ok(()) }
+    }
+
+    fn expect(&self, what: &str, expected: usize, found: usize) -> Result<(), MethodError> {
+        if expected == found {
+            return Ok(());
+        }
+        Err(MethodError::Mismatch {
+            what: what.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        })
+    }
+}
+
+/// Puts the heads of one observation together.
+fn collect<'a>(
+    observation: Observation,
+    shape: &PromptShape,
+    reductions: impl Iterator<Item = &'a Reduction>,
+    keys: &HeadsView<'_>,
+) -> Observed {
+    match observation {
+        Observation::KeyNorm => {
+            let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let values = (0..shape.kv_heads)
+                .flat_map(|head| (0..shape.prompt_len).map(move |token| norm(keys.row(head, token))))
+                .collect();
+            Observed::Rows { rows: shape.kv_heads, columns: shape.prompt_len, values }
+        }
+        Observation::WindowSum { window: cut } | Observation::AccumulatedSum { recent: cut } => {
+            let columns = shape.prompt_len.saturating_sub(cut);
+            let mut values = Vec::with_capacity(shape.query_heads * columns);
+            for reduction in reductions {
+                if let Reduction::Sum { sum, .. } = reduction {
+                    values.extend_from_slice(sum);
+                }
+            }
+            Observed::Rows { rows: shape.query_heads, columns, values }
+        }
+        Observation::WindowMoments { window } => {
+            let columns = shape.prompt_len.saturating_sub(window);
+            let (mut mean, mut variance) = (Vec::new(), Vec::new());
+            let (mut dispersion, mut shift) = (0.0, 0.0);
+            let rows = window.min(shape.prompt_len) as f64;
+            for reduction in reductions {
+                if let Reduction::Moments { sum, squares, entropy, .. } = reduction {
+                    dispersion += *entropy;
+                    for (&s, &q) in sum.iter().zip(squares) {
+                        let v = ((q - s * s / rows) / (rows - 1.0).max(1.0)).max(0.0);
+                        shift += v;
+                        mean.push((s / rows) as f32);
+                        variance.push(v as f32);
+                    }
+                }
+            }
+            Observed::Moments { rows: shape.query_heads, columns, mean, variance, dispersion, shift }
+        }
+    }
+}
+
+/// What one head's attention rows are added into.
+#[derive(Clone, Debug)]
+enum Reduction {
+    /// Nothing is read from attention rows.
+    None,
+    /// Rows from position `first` on, columns `0..sum.len()`.
+    Sum { first: usize, sum: Vec<f32> },
+    /// The same with squares; `f64` because a variance is a small difference of large sums.
+    Moments { first: usize, sum: Vec<f64>, squares: Vec<f64>, entropy: f64 },
+}
+
+impl Reduction {
+    fn new(observation: Observation, prompt_len: usize) -> Self {
+        match observation {
+            Observation::WindowSum { window } => {
+                let past = prompt_len.saturating_sub(window);
+                Self::Sum { first: past, sum: vec![0.0; past] }
+            }
+            Observation::WindowMoments { window } => {
+                let past = prompt_len.saturating_sub(window);
+                Self::Moments { first: past, sum: vec![0.0; past], squares: vec![0.0; past], entropy: 0.0 }
+            }
+            Observation::AccumulatedSum { recent } => {
+                Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
+            }
+            Observation::KeyNorm => Self::None,
+        }
+    }
+
+    /// Adds the attention row of `position`, given unnormalised with the inverse of its sum.
+    #[inline(always)]
+    fn add(&mut self, position: usize, weights: &[f32], inverse: f32) {
+        match self {
+            Self::Sum { first, sum } if position >= *first => {
+                for (s, &w) in sum.iter_mut().zip(weights) {
+                    *s += w * inverse;
+                }
+            }
+            Self::Moments { first, sum, squares, entropy } if position >= *first => {
+                let mut lanes = [0f32; LANES];
+                let mut total = 0f64;
+                let columns = sum.len();
+                let blocks = sum.chunks_mut(LANES * 64).zip(squares.chunks_mut(LANES * 64));
+                for ((sum, squares), weights) in blocks.zip(weights[..columns].chunks(LANES * 64)) {
+                    for ((s, q), &w) in sum.iter_mut().zip(squares.iter_mut()).zip(weights) {
+                        let a = f64::from(w * inverse);
+                        *s += a;
+                        *q += a * a;
+                    }
+                    lanes.fill(0.0);
+                    let (whole, rest) = weights.as_chunks::<LANES>();
+                    for chunk in whole {
+                        for (lane, &w) in lanes.iter_mut().zip(chunk) {
+                            let a = w * inverse;
+                            *lane += a * kernel::ln(a + 1e-10);
+                        }
+                    }
+                    for (lane, &w) in lanes.iter_mut().zip(rest) {
+                        let a = w * inverse;
+                        *lane += a * kernel::ln(a + 1e-10);
+                    }
+                    total += lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
+                }
+                *entropy -= total;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `rows` query positions of the heads of one group, from `position` on.
+struct Block {
+    kv_head: usize,
+    group: usize,
+    /// Index of the first row inside the query view.
+    first: usize,
+    /// Position of the first row inside the prompt.
+    position: usize,
+    rows: usize,
+}
+
+impl Block {
+    /// Pieces of [`PIECE`] keys that some row of the block may look at.
+    fn pieces(&self) -> usize {
+        (self.position + self.rows).div_ceil(PIECE)
+    }
+}
+
+/// The inner loops, compiled for the vector units this machine has.
+mod kernel {
+    use super::{Block, HeadsView, LANES, PIECE, Reduction};
+
+    /// Writes `scale * <q, k>` of one piece of keys: `out[(head * rows + row) * PIECE + key]`.
+    pub(super) fn logits(
+        block: &Block,
+        queries: &HeadsView<'_>,
+        keys: &HeadsView<'_>,
+        piece: usize,
+        out: &mut [f32],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the feature was just detected.
+                return unsafe { logits_avx512(block, queries, keys, piece, out) };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the features were just detected.
+                return unsafe { logits_avx2(block, queries, keys, piece, out) };
+            }
+        }
+        logits_body::<2, { cfg!(target_arch = "aarch64") }>(block, queries, keys, piece, out);
+    }
+
+    /// Normalises the rows of the `index`-th head of the group and adds them to its reductions.
+    pub(super) fn reduce(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the feature was just detected.
+                return unsafe { reduce_avx512(block, index, logits, reductions) };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the features were just detected.
+                return unsafe { reduce_avx2(block, index, logits, reductions) };
+            }
+        }
+        reduce_body(block, index, logits, reductions);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn logits_avx512(
+        block: &Block,
+        queries: &HeadsView<'_>,
+        keys: &HeadsView<'_>,
+        piece: usize,
+        out: &mut [f32],
+    ) {
+        logits_body::<8, true>(block, queries, keys, piece, out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn logits_avx2(
+        block: &Block,
+        queries: &HeadsView<'_>,
+        keys: &HeadsView<'_>,
+        piece: usize,
+        out: &mut [f32],
+    ) {
+        logits_body::<4, true>(block, queries, keys, piece, out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn reduce_avx512(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+        reduce_body(block, index, logits, reductions);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn reduce_avx2(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+        reduce_body(block, index, logits, reductions);
+    }
+
+    /// `ROWS` query rows at a time against a transposed tile of [`LANES`] keys.
+    #[inline(always)]
+    fn logits_body<const ROWS: usize, const FMA: bool>(
+        block: &Block,
+        queries: &HeadsView<'_>,
+        keys: &HeadsView<'_>,
+        piece: usize,
+        out: &mut [f32],
+    ) {
+        let scale = 1.0 / (queries.head_dim as f32).sqrt();
+        let start = piece * PIECE;
+        let end = (start + PIECE).min(block.position + block.rows);
+        let rows = block.group * block.rows;
+        let query = |row: usize| {
+            let head = block.kv_head * block.group + row / block.rows;
+            queries.row(head, block.first + row % block.rows)
+        };
+        let mut tile = vec![[0f32; LANES]; queries.head_dim];
+        for first in (start..end).step_by(LANES) {
+            for lane in 0..LANES {
+                // Keys beyond the end repeat the last one; nothing reads their logits.
+                let key = keys.row(block.kv_head, (first + lane).min(end - 1));
+                for (column, &value) in tile.iter_mut().zip(key) {
+                    column[lane] = value;
+                }
+            }
+            let at = first - start;
+            let mut row = 0;
+            while row + ROWS <= rows {
+                let sums = dots::<ROWS, FMA>(std::array::from_fn(|r| query(row + r)), &tile);
+                for (r, sum) in sums.iter().enumerate() {
+                    let place = (row + r) * PIECE + at;
+                    for (o, s) in out[place..place + LANES].iter_mut().zip(sum) {
+                        *o = s * scale;
+                    }
+                }
+                row += ROWS;
+            }
+            for row in row..rows {
+                let [sum] = dots::<1, FMA>([query(row)], &tile);
+                let place = row * PIECE + at;
+                for (o, s) in out[place..place + LANES].iter_mut().zip(&sum) {
+                    *o = s * scale;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn dots<const ROWS: usize, const FMA: bool>(
+        rows: [&[f32]; ROWS],
+        tile: &[[f32; LANES]],
+    ) -> [[f32; LANES]; ROWS] {
+        let mut sums = [[0f32; LANES]; ROWS];
+        let rows = rows.map(|row| &row[..tile.len()]);
+        for (d, column) in tile.iter().enumerate() {
+            for (sum, row) in sums.iter_mut().zip(&rows) {
+                let q = row[d];
+                for (s, &k) in sum.iter_mut().zip(column) {
+                    *s = if FMA { q.mul_add(k, *s) } else { q * k + *s };
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn reduce_body(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+        let piece_len = block.group * block.rows * PIECE;
+        let mut weights = vec![0f32; block.position + block.rows];
+        for row in 0..block.rows {
+            let position = block.position + row;
+            let valid = position + 1;
+            let place = (index * block.rows + row) * PIECE;
+            for (piece, part) in weights[..valid].chunks_mut(PIECE).enumerate() {
+                let from = piece * piece_len + place;
+                part.copy_from_slice(&logits[from..from + part.len()]);
+            }
+            let inverse = exponentials(&mut weights[..valid]);
+            for reduction in reductions.iter_mut() {
+                reduction.add(position, &weights[..valid], inverse);
+            }
+        }
+    }
+
+    /// Replaces logits by `exp(x - max)`; returns the inverse of their sum.
+    #[inline(always)]
+    fn exponentials(row: &mut [f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (whole, rest) = row.as_chunks::<LANES>();
+        for chunk in whole {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+        let mut total = 0f64;
+        for part in row.chunks_mut(LANES * 64) {
+            let mut lanes = [0f32; LANES];
+            let (whole, rest) = part.as_chunks_mut::<LANES>();
+            for chunk in whole {
+                for (lane, x) in lanes.iter_mut().zip(chunk) {
+                    *x = exp(*x - max);
+                    *lane += *x;
+                }
+            }
+            for (lane, x) in lanes.iter_mut().zip(rest) {
+                *x = exp(*x - max);
+                *lane += *x;
+            }
+            total += lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
+        }
+        (1.0 / total) as f32
+    }
+
+    /// `e^x` for `x <= 0` within 2 ulp; zero below -87 (Cephes `expf`, branch-free so that it vectorises).
+    #[inline(always)]
+    pub(super) fn exp(x: f32) -> f32 {
+        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
+        let clamped = if x > -87.0 { x } else { -87.0 };
+        let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let r = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;
+        let mut p = 1.987_569_1e-4;
+        p = p * r + 1.398_199_9e-3;
+        p = p * r + 8.333_452e-3;
+        p = p * r + 4.166_579_6e-2;
+        p = p * r + 1.666_666_5e-1;
+        p = p * r + 5e-1;
+        let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+        let value = (p * r * r + r + 1.0) * power;
+        if x > -87.0 { value } else { 0.0 }
+    }
+
+    /// `ln(x)` for normal `x > 0` within 2 ulp (Cephes `logf`, branch-free).
+    #[inline(always)]
+    pub(super) fn ln(x: f32) -> f32 {
+        let bits = x.to_bits();
+        let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000); // [0.5, 1)
+        let exponent = (bits >> 23) as i32 - 126;
+        let small = mantissa < std::f32::consts::FRAC_1_SQRT_2;
+        let e = (if small { exponent - 1 } else { exponent }) as f32;
+        let m = if small { mantissa + mantissa - 1.0 } else { mantissa - 1.0 };
+        let z = m * m;
+        let mut p = 7.037_683_6e-2;
+        p = p * m - 1.151_461e-1;
+        p = p * m + 1.167_699_87e-1;
+        p = p * m - 1.242_014_1e-1;
+        p = p * m + 1.424_932_3e-1;
+        p = p * m - 1.666_805_7e-1;
+        p = p * m + 2.000_071_4e-1;
+        p = p * m - 2.499_999_4e-1;
+        p = p * m + 3.333_333e-1;
+        let y = p * m * z + e * -2.121_944_4e-4 - 0.5 * z;
+        m + y + e * 0.693_359_4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{random, shape};
+
+    /// The formula of section 1.3, literally, in f64.
+    fn attention(shape: &PromptShape, q: &[f32], k: &[f32], head: usize, position: usize) -> Vec<f64> {
+        let d = shape.head_dim;
+        let kv = head / shape.group_size();
+        let query = &q[(head * shape.prompt_len + position) * d..][..d];
+        let logits: Vec<f64> = (0..=position)
+            .map(|j| {
+                let key = &k[(kv * shape.prompt_len + j) * d..][..d];
+                query.iter().zip(key).map(|(a, b)| f64::from(a * b)).sum::<f64>() / (d as f64).sqrt()
+            })
+            .collect();
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let exps: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
+        let sum: f64 = exps.iter().sum();
+        exps.into_iter().map(|x| x / sum).collect()
+    }
+
+    fn close(ours: f64, theirs: f64) -> bool {
+        (ours - theirs).abs() <= 2e-6 * theirs.abs() + 1e-12
+    }
+
+    #[test]
+    fn every_observation_follows_its_formula() {
+        for (heads, kv_heads, dim, tokens) in [(4, 2, 8, 300), (3, 3, 5, 41), (8, 2, 32, 70)] {
+            let shape = shape(1, heads, kv_heads, dim, tokens);
+            let q = random(heads * tokens * dim, 1, 2.0);
+            let k = random(kv_heads * tokens * dim, 2, 2.0);
+            let (w, recent) = (9, 4);
+            let wanted = [
+                Observation::WindowSum { window: w },
+                Observation::WindowSum { window: 1 },
+                Observation::WindowMoments { window: w },
+                Observation::AccumulatedSum { recent },
+                Observation::KeyNorm,
+            ];
+            let qs = HeadsView::head_major(&q, [heads, tokens, dim]).unwrap();
+            let ks = HeadsView::head_major(&k, [kv_heads, tokens, dim]).unwrap();
+            let seen = observe_layer(&wanted, &shape, &qs, &ks).unwrap();
+            let rows: Vec<Vec<Vec<f64>>> =
+                (0..heads).map(|h| (0..tokens).map(|p| attention(&shape, &q, &k, h, p)).collect()).collect();
+            for window in [w, 1] {
+                let Observed::Rows { rows: n, columns, values } = &seen[&Observation::WindowSum { window }]
+                else {
+                    panic!()
+                };
+                assert_eq!((*n, *columns, values.len()), (heads, tokens - window, heads * (tokens - window)));
+                for (i, &value) in values.iter().enumerate() {
+                    let sum: f64 = rows[i / columns][tokens - window..].iter().map(|r| r[i % columns]).sum();
+                    assert!(close(f64::from(value), sum), "window {window}: {value} {sum}");
+                }
+            }
+            let Observed::Rows { columns, values, .. } = &seen[&Observation::AccumulatedSum { recent }]
+            else {
+                panic!()
+            };
+            for (i, &value) in values.iter().enumerate() {
+                let sum: f64 = rows[i / columns].iter().filter_map(|r| r.get(i % columns)).sum();
+                assert!((f64::from(value) - sum).abs() < 1e-5 * sum, "{value} {sum}");
+            }
+            let Observed::Moments { columns, mean, variance, dispersion, shift, .. } =
+                &seen[&Observation::WindowMoments { window: w }]
+            else {
+                panic!()
+            };
+            let (mut disp, mut total) = (0.0, 0.0);
+            for i in 0..heads * columns {
+                let a: Vec<f64> = rows[i / columns][tokens - w..].iter().map(|r| r[i % columns]).collect();
+                let m = a.iter().sum::<f64>() / w as f64;
+                let v = a.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (w - 1) as f64;
+                disp -= a.iter().map(|x| x * (x + 1e-10).ln()).sum::<f64>();
+                total += v;
+                assert!(close(f64::from(mean[i]), m));
+                assert!((f64::from(variance[i]) - v).abs() <= 1e-5 * v + 1e-14, "{} {v}", variance[i]);
+            }
+            assert!(close(*dispersion, disp), "{dispersion} {disp}");
+            assert!((shift - total).abs() < 1e-5 * total);
+            let Observed::Rows { values, .. } = &seen[&Observation::KeyNorm] else { panic!() };
+            let norm = k[..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((values[0] - norm).abs() < 1e-6 * norm);
+        }
+    }
+
+    #[test]
+    fn layout_chunks_and_threads_do_not_change_a_bit() {
+        let shape = shape(1, 4, 2, 16, 700);
+        let q = random(4 * 700 * 16, 3, 1.5);
+        let k = random(2 * 700 * 16, 4, 1.5);
+        let wanted = [
+            Observation::WindowSum { window: 32 },
+            Observation::AccumulatedSum { recent: 8 },
+            Observation::WindowMoments { window: 8 },
+        ];
+        let qs = HeadsView::head_major(&q, [4, 700, 16]).unwrap();
+        let ks = HeadsView::head_major(&k, [2, 700, 16]).unwrap();
+        let whole = observe_layer(&wanted, &shape, &qs, &ks).unwrap();
+
+        let swap = |data: &[f32], heads: usize| -> Vec<f32> {
+            (0..700)
+                .flat_map(|t| (0..heads).flat_map(move |h| (0..16).map(move |d| (h * 700 + t) * 16 + d)))
+                .map(|i| data[i])
+                .collect()
+        };
+        let (qt, kt) = (swap(&q, 4), swap(&k, 2));
+        let qv = HeadsView::token_major(&qt, [4, 700, 16]).unwrap();
+        let kv = HeadsView::token_major(&kt, [2, 700, 16]).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv).unwrap()), whole);
+
+        let mut observer = LayerObserver::new(&wanted, &shape).unwrap();
+        for start in (0..700).step_by(96) {
+            let rows = 96.min(700 - start);
+            let part = HeadsView::new(&q[start * 16..], [4, rows, 16], 700 * 16, 16).unwrap();
+            observer.feed(&part, start, &ks).unwrap();
+        }
+        assert_eq!(observer.finish(&ks).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_prompt_inside_the_window_has_no_past() {
+        let shape = shape(1, 2, 1, 4, 5);
+        let (q, k) = (random(2 * 5 * 4, 5, 1.0), random(5 * 4, 6, 1.0));
+        let wanted = [
+            Observation::WindowSum { window: 8 },
+            Observation::WindowMoments { window: 5 },
+            Observation::AccumulatedSum { recent: 8 },
+        ];
+        let qs = HeadsView::head_major(&q, [2, 5, 4]).unwrap();
+        let ks = HeadsView::head_major(&k, [1, 5, 4]).unwrap();
+        for observed in observe_layer(&wanted, &shape, &qs, &ks).unwrap().values() {
+            match observed {
+                Observed::Rows { columns, values, .. } => assert_eq!((*columns, values.len()), (0, 0)),
+                Observed::Moments { columns, mean, .. } => assert_eq!((*columns, mean.len()), (0, 0)),
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_views_are_refused() {
+        let shape = shape(1, 2, 1, 4, 10);
+        let data = random(80, 7, 1.0);
+        assert!(HeadsView::head_major(&data, [2, 11, 4]).is_err());
+        let qs = HeadsView::head_major(&data, [2, 3, 4]).unwrap();
+        let ks = HeadsView::head_major(&data, [1, 10, 4]).unwrap();
+        let error = observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks).unwrap_err();
+        assert_eq!(error.to_string(), "query rows to observe: expected 4 to 10, found 3");
+        let ks = HeadsView::head_major(&data, [1, 9, 4]).unwrap();
+        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks).is_err());
+    }
+
+    #[test]
+    fn exp_and_ln_are_accurate() {
+        for i in 0..20_000 {
+            let x = -(i as f32) * 0.004_31;
+            let (ours, exact) = (f64::from(kernel::exp(x)), f64::from(x).exp());
+            assert!((ours - exact).abs() <= 3e-7 * exact + 1e-38, "exp({x})");
+            let y = 1e-10f32 * 1.001_15f32.powi(i);
+            if y < 2.0 {
+                let exact = f64::from(y).ln();
+                assert!((f64::from(kernel::ln(y)) - exact).abs() <= 3e-7 * exact.abs().max(0.1), "ln({y})");
+            }
+        }
+        assert_eq!(kernel::exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(kernel::exp(0.0), 1.0);
+    }
+}

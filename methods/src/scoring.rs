@@ -1,0 +1,155 @@
+//! From window attention to one row of scores per stored head: sum over the window (the observation),
+//! group reduction, pooling. What SnapKV, PyramidKV, AdaKV and HeadKV share.
+
+use rayon::prelude::*;
+
+use crate::error::MethodError;
+use crate::group::{self, GroupLayout, GroupOrder, GroupReduce};
+use crate::method::Context;
+use crate::observation::Observation;
+use crate::pooling::{self, Pooling};
+use crate::selection::{Granularity, LayerSelection};
+use crate::topk;
+
+/// One row of scores per stored head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// Positions that compete.
+    pub columns: usize,
+    /// Heads; a single row when all heads of the layer share a selection.
+    pub rows: Vec<Vec<f32>>,
+}
+
+/// How window attention becomes scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scoring {
+    /// Last prompt tokens: they score, and are always kept.
+    pub window: usize,
+    /// Pooling size, odd.
+    pub kernel: usize,
+    /// Pooling.
+    pub pooling: Pooling,
+    /// Which query heads score a KV head.
+    pub layout: GroupLayout,
+    /// How a group becomes one row.
+    pub reduce: GroupReduce,
+    /// Group reduction before or after pooling.
+    pub order: GroupOrder,
+}
+
+impl Scoring {
+    /// What the prefill must observe.
+    #[must_use]
+    pub fn observations(&self) -> Vec<Observation> {
+        vec![Observation::WindowSum { window: self.window }]
+    }
+
+    /// Names the first parameter that no pooling or window can have.
+    ///
+    /// # Errors
+    /// `(parameter, problem)`.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        check_window(self.window)?;
+        check_kernel(self.kernel)
+    }
+
+    /// Scores layer `layer` at the granularity of the context.
+    ///
+    /// # Errors
+    /// When the prefill did not observe the window.
+    pub fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
+        let (columns, values) =
+            ctx.rows(layer, Observation::WindowSum { window: self.window }, ctx.shape.query_heads)?;
+        if columns == 0 {
+            return Ok(Scores { columns, rows: vec![Vec::new(); ctx.granularity.heads(ctx.shape)] });
+        }
+        let row = |head: usize| &values[head * columns..(head + 1) * columns];
+        let pool = |row: &[f32]| pooling::pool(row, self.pooling, self.kernel);
+        let (heads, kv_heads) = (ctx.shape.query_heads, ctx.shape.kv_heads);
+        let rows = match ctx.granularity {
+            Granularity::QueryHead => (0..heads).into_par_iter().map(|head| pool(row(head))).collect(),
+            Granularity::KvHead => (0..kv_heads)
+                .into_par_iter()
+                .map(|kv_head| {
+                    let members = group::members(self.layout, heads, kv_heads, kv_head);
+                    match self.order {
+                        GroupOrder::BeforePooling => pool(&group::reduce(members.map(row), self.reduce)),
+                        GroupOrder::AfterPooling => {
+                            let pooled: Vec<Vec<f32>> = members.map(|head| pool(row(head))).collect();
+                            group::reduce(pooled.iter().map(Vec::as_slice), self.reduce)
+                        }
+                    }
+                })
+                .collect(),
+        };
+        Ok(Scores { columns, rows })
+    }
+}
+
+/// Refuses an empty window.
+///
+/// # Errors
+/// `(parameter, problem)`.
+pub(crate) fn check_window(window: usize) -> Result<(), (&'static str, String)> {
+    if window == 0 {
+        Err(("window", "the observation window needs at least one token".into()))
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses a pooling size that does not centre on a position.
+///
+/// # Errors
+/// `(parameter, problem)`.
+pub(crate) fn check_kernel(kernel: usize) -> Result<(), (&'static str, String)> {
+    if kernel % 2 == 1 { Ok(()) } else { Err(("kernel", "the pooling size must be odd".into())) }
+}
+
+/// Keeps, in each head, the `n[head]` best of the past and the whole window. One row of scores serves all
+/// heads when there is only one.
+#[must_use]
+pub fn cut(ctx: &Context<'_>, scores: &Scores, n: &[usize]) -> LayerSelection {
+    let prompt_len = ctx.shape.prompt_len;
+    if n.iter().all(|&n| n >= scores.columns) {
+        return LayerSelection::All;
+    }
+    let window = scores.columns as u32..prompt_len as u32;
+    let mut kept: Vec<Vec<u32>> = scores
+        .rows
+        .par_iter()
+        .zip(n)
+        .map(|(row, &n)| {
+            let mut kept = topk::top(row, n);
+            kept.extend(window.clone());
+            kept
+        })
+        .collect();
+    let heads = ctx.granularity.heads(ctx.shape);
+    if let (1, Some(shared)) = (scores.rows.len(), kept.first().cloned()) {
+        kept.resize(heads, shared);
+    }
+    LayerSelection::Heads(kept)
+}
+
+/// Scores every layer and keeps the `n[layer]` best of the past in each of its heads.
+///
+/// # Errors
+/// When the prefill did not observe the window.
+pub fn select_layers(
+    ctx: &Context<'_>,
+    scoring: &Scoring,
+    n: &[usize],
+) -> Result<Vec<LayerSelection>, MethodError> {
+    let past = ctx.shape.prompt_len.saturating_sub(scoring.window);
+    n.par_iter()
+        .enumerate()
+        .map(|(layer, &n)| {
+            if n >= past {
+                return Ok(LayerSelection::All);
+            }
+            let scores = scoring.scores(ctx, layer)?;
+            Ok(cut(ctx, &scores, &vec![n; scores.rows.len()]))
+        })
+        .collect()
+}

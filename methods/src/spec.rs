@@ -1,0 +1,335 @@
+//! From `snapkv@compresskv` and `--param` to something that selects: [`MethodSpec`] is a method with all
+//! its parameters, [`Variant`] the same at one budget.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{MethodError, Nearest};
+use crate::inputs::{InputKind, Inputs};
+use crate::method::{Context, Entry, Method, MethodState, StateScope};
+use crate::observation::{Observation, Observations};
+use crate::scoring::Scores;
+use crate::selection::{Granularity, LayerSelection, Selection};
+use crate::shape::PromptShape;
+use crate::{profile, registry};
+
+/// A method, its profile, its parameters and its granularity: everything but the budget.
+#[derive(Clone, Debug)]
+pub struct MethodSpec {
+    entry: &'static Entry,
+    label: String,
+    granularity: Granularity,
+    method: Arc<dyn Method>,
+    resolved: Map<String, Value>,
+}
+
+/// What a record keeps of a variant's method, every parameter spelled out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvedMethod {
+    /// `method`, or `method@profile`.
+    pub name: String,
+    /// Which heads own a selection.
+    pub granularity: Granularity,
+    /// Every parameter.
+    pub params: Map<String, Value>,
+}
+
+impl MethodSpec {
+    /// Parses `method` or `method@profile`, then applies parameter overrides (values as typed) and
+    /// the granularity.
+    ///
+    /// # Errors
+    /// Unknown names (with the nearest ones), values that a parameter cannot have, a granularity that the
+    /// method lacks.
+    pub fn parse(
+        name: &str,
+        overrides: &[(String, String)],
+        granularity: Option<Granularity>,
+    ) -> Result<Self, MethodError> {
+        let (method, profile_name) = match name.split_once('@') {
+            Some((method, profile)) => (method, Some(profile)),
+            None => (name, None),
+        };
+        let entry = registry::find(method)?;
+        let profile = profile_name.map(|profile| profile::find(method, profile)).transpose()?;
+        let mut params = profile.map(|profile| profile.params.clone()).unwrap_or_default();
+        let default = profile.map(|profile| profile.granularity).or(entry.granularities.first().copied());
+        let default = default.unwrap_or(Granularity::KvHead);
+        let granularity = granularity.unwrap_or(default);
+        if !entry.granularities.contains(&granularity) {
+            return Err(MethodError::BadGranularity {
+                method: method.to_owned(),
+                wanted: granularity,
+                has: default,
+            });
+        }
+        let mut parsed = parse(entry, &params, "profile")?;
+        let before = parsed.resolved.clone();
+        for (key, text) in overrides {
+            if !entry.parameters.iter().any(|parameter| parameter.name == key) {
+                return Err(MethodError::UnknownParameter {
+                    method: method.to_owned(),
+                    parameter: key.clone(),
+                    nearest: Nearest::of(key, entry.parameters.iter().map(|parameter| parameter.name)),
+                });
+            }
+            let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+            params.insert(key.clone(), value);
+            parsed = parse(entry, &params, key)?;
+        }
+        parsed.method.check().map_err(|(parameter, problem)| MethodError::BadValue {
+            method: method.to_owned(),
+            parameter: parameter.to_owned(),
+            value: parsed.resolved.get(parameter).map(Value::to_string).unwrap_or_default(),
+            problem,
+        })?;
+        let changed: Vec<String> = parsed
+            .resolved
+            .iter()
+            .filter(|(key, value)| before.get(*key) != Some(*value))
+            .map(|(key, value)| match value {
+                Value::String(text) => format!("{key}={text}"),
+                other => format!("{key}={other}"),
+            })
+            .collect();
+        let mut label = name.to_owned();
+        if !changed.is_empty() {
+            label = format!("{label}[{}]", changed.join(","));
+        }
+        if granularity != default {
+            label = format!("{label}:{granularity}");
+        }
+        Ok(Self { entry, label, granularity, method: parsed.method, resolved: parsed.resolved })
+    }
+
+    /// Stable name: `snapkv`, `snapkv@compresskv`, `snapkv[window=16]`, `snapkv:query-head`.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The method's line of the registry.
+    #[must_use]
+    pub fn entry(&self) -> &'static Entry {
+        self.entry
+    }
+
+    /// Which heads own a selection.
+    #[must_use]
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// Whether this is FullKV, which has no budget.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.entry.name == "full"
+    }
+
+    /// What the prefill must observe, whatever the budget.
+    #[must_use]
+    pub fn observations(&self) -> Vec<Observation> {
+        self.method.observations()
+    }
+
+    /// Calibrated inputs it cannot do without.
+    #[must_use]
+    pub fn needs(&self) -> &'static [InputKind] {
+        self.method.needs()
+    }
+
+    /// What it remembers between prompts.
+    #[must_use]
+    pub fn state_scope(&self) -> StateScope {
+        self.method.state_scope()
+    }
+
+    /// For records: every parameter spelled out.
+    #[must_use]
+    pub fn resolved(&self) -> ResolvedMethod {
+        let name = self.label.split(['[', ':']).next().unwrap_or_default().to_owned();
+        ResolvedMethod { name, granularity: self.granularity, params: self.resolved.clone() }
+    }
+
+    /// The method at a budget: tokens per stored head, window included. FullKV ignores it.
+    ///
+    /// # Errors
+    /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
+    pub fn at(&self, budget: usize) -> Result<Variant, MethodError> {
+        self.method.check_budget(budget).map_err(|problem| MethodError::BadBudget {
+            method: self.label.clone(),
+            budget,
+            problem,
+        })?;
+        Ok(Variant { spec: self.clone(), budget })
+    }
+}
+
+impl fmt::Display for MethodSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+fn parse(
+    entry: &Entry,
+    params: &Map<String, Value>,
+    key: &str,
+) -> Result<crate::method::Parsed, MethodError> {
+    (entry.parse)(params.clone()).map_err(|error| MethodError::BadValue {
+        method: entry.name.to_owned(),
+        parameter: key.to_owned(),
+        value: params.get(key).map(Value::to_string).unwrap_or_default(),
+        problem: error.to_string(),
+    })
+}
+
+/// A method at one budget, applied to prefills.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    spec: MethodSpec,
+    budget: usize,
+}
+
+impl Variant {
+    /// Stable name: `snapkv/128`; `full` has no budget.
+    #[must_use]
+    pub fn id(&self) -> String {
+        if self.spec.is_full() {
+            self.spec.label.clone()
+        } else {
+            format!("{}/{}", self.spec.label, self.budget)
+        }
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn spec(&self) -> &MethodSpec {
+        &self.spec
+    }
+
+    /// Tokens per stored head, window included; `None` for FullKV.
+    #[must_use]
+    pub fn budget(&self) -> Option<usize> {
+        (!self.spec.is_full()).then_some(self.budget)
+    }
+
+    /// What the prefill must observe.
+    #[must_use]
+    pub fn observations(&self) -> Vec<Observation> {
+        self.spec.observations()
+    }
+
+    /// Chooses what to keep of one prefill. `state` is this variant's own; without a stateful profile it
+    /// is neither read nor written.
+    ///
+    /// # Errors
+    /// A missing observation or input, an impossible shape, or a prompt that should have lost something
+    /// and did not.
+    pub fn select(
+        &self,
+        shape: &PromptShape,
+        observations: &Observations,
+        inputs: &Inputs,
+        state: &mut MethodState,
+    ) -> Result<Selection, MethodError> {
+        shape.check()?;
+        if self.spec.state_scope() != StateScope::Prompt {
+            state.first_prompt_len.get_or_insert(shape.prompt_len);
+        }
+        let ctx = self.context(shape, observations, inputs);
+        let method = &self.spec.method;
+        let layers = if shape.prompt_len <= method.recent() {
+            vec![LayerSelection::All; shape.layers]
+        } else {
+            method.select(&ctx, state)?
+        };
+        let kept_all = layers.iter().all(|layer| layer.keeps_everything(shape.prompt_len));
+        if kept_all && shape.prompt_len > method.evicts_above(self.budget) {
+            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.prompt_len });
+        }
+        Ok(Selection { granularity: self.spec.granularity, layers })
+    }
+
+    /// The scores on which one layer is cut; `None` for methods that do not score.
+    ///
+    /// # Errors
+    /// A missing observation or input.
+    pub fn scores(
+        &self,
+        shape: &PromptShape,
+        observations: &Observations,
+        inputs: &Inputs,
+        layer: usize,
+    ) -> Result<Option<Scores>, MethodError> {
+        shape.check()?;
+        self.spec.method.scores(&self.context(shape, observations, inputs), layer)
+    }
+
+    fn context<'a>(
+        &self,
+        shape: &'a PromptShape,
+        observations: &'a Observations,
+        inputs: &'a Inputs,
+    ) -> Context<'a> {
+        Context {
+            method: self.spec.entry.name,
+            shape,
+            observations,
+            inputs,
+            budget: self.budget,
+            granularity: self.spec.granularity,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(name: &str, overrides: &[(&str, &str)]) -> String {
+        let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        MethodSpec::parse(name, &overrides, None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn labels_are_stable_and_tell_what_differs() {
+        let spec = MethodSpec::parse("snapkv", &[], None).unwrap();
+        assert_eq!(spec.at(128).unwrap().id(), "snapkv/128");
+        let overrides = [("window".to_owned(), "16".to_owned()), ("kernel".to_owned(), "7".to_owned())];
+        let spec = MethodSpec::parse("snapkv@compresskv", &overrides, Some(Granularity::QueryHead)).unwrap();
+        assert_eq!(spec.at(64).unwrap().id(), "snapkv@compresskv[kernel=7,window=16]:query-head/64");
+        assert_eq!(spec.resolved().name, "snapkv@compresskv");
+        assert_eq!(spec.resolved().params["group_layout"], "strided");
+        assert_eq!(MethodSpec::parse("full", &[], None).unwrap().at(0).unwrap().id(), "full");
+    }
+
+    #[test]
+    fn bad_input_is_named_with_the_remedy() {
+        assert_eq!(fail("snapkb", &[]), "unknown method `snapkb`; there is `snapkv`");
+        assert_eq!(fail("snapkv@headkb", &[]), "method `snapkv` has no profile `headkb`; there is `headkv`");
+        assert_eq!(
+            fail("snapkv", &[("windoe", "8")]),
+            "method `snapkv` has no parameter `windoe`; there is `window`"
+        );
+        assert_eq!(
+            fail("snapkv", &[("kernel", "4")]),
+            "parameter `snapkv.kernel` cannot be `4`: the pooling size must be odd"
+        );
+        assert!(
+            fail("snapkv", &[("window", "many")])
+                .starts_with("parameter `snapkv.window` cannot be `\"many\"`: ")
+        );
+        let error = MethodSpec::parse("snapkv", &[], None).unwrap().at(32).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "budget 32 does not suit method `snapkv`: its window of 32 tokens is inside the budget and must be below it"
+        );
+        let error = MethodSpec::parse("full", &[], Some(Granularity::QueryHead)).unwrap_err().to_string();
+        assert_eq!(error, "method `full` has no granularity query-head; it has kv-head");
+    }
+}
