@@ -1,1 +1,15 @@
-//! Placeholder until the first slice lands.
+//! What is seen: needle heatmaps and curves.
+//!
+//! Every kind of picture is one file that turns a plain struct into a [`Picture`]; [`write`] saves it as
+//! PNG or SVG. Bytes are deterministic. Text is set in an embedded subset of Inter.
+
+pub mod axis;
+pub mod color;
+pub mod curve;
+mod error;
+mod font;
+pub mod heatmap;
+mod scene;
+
+pub use error::{Error, Result};
+pub use scene::{Picture, write};

@@ -1,0 +1,400 @@
+//! Needle heatmaps: score by context length (to the right) and needle depth (downward), one map or a
+//! grid of small multiples, methods by budgets, on one shared colour scale.
+
+use crate::axis::{fixed, number, stride, ticks};
+use crate::color::{MISSING, MUTED, PAPER, RULE, mix, sequential, text_on};
+use crate::scene::{Picture, Style};
+use crate::{Error, Result, font};
+
+/// One map: a (method, budget).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heatmap {
+    /// What it shows, e.g. `snapkv, budget 128`; the average is added to it.
+    pub title: String,
+    /// Context lengths in tokens, ascending, one a column.
+    pub lengths: Vec<usize>,
+    /// Depths in percent of the context, ascending, one a row (0 on top).
+    pub depths: Vec<f64>,
+    /// Scores `[depth][length]`; `None` where nothing was measured.
+    pub values: Vec<Vec<Option<f64>>>,
+    /// Scores at the dark and the light end of the colour scale, e.g. `(0.0, 100.0)`.
+    pub range: (f64, f64),
+}
+
+impl Heatmap {
+    /// Mean of the measured cells.
+    pub fn average(&self) -> Option<f64> {
+        let (sum, count) =
+            self.values.iter().flatten().flatten().fold((0.0, 0_usize), |(s, n), v| (s + v, n + 1));
+        (count > 0).then(|| sum / count as f64)
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |what| Err(Error::shape("a needle heatmap", what));
+        let (rows, columns) = (self.depths.len(), self.lengths.len());
+        if rows == 0 || columns == 0 {
+            return bad(format!("`{}` has {rows} depths and {columns} lengths", self.title));
+        }
+        if self.values.len() != rows || self.values.iter().any(|row| row.len() != columns) {
+            return bad(format!("`{}` needs {rows} rows of {columns} values", self.title));
+        }
+        check_range(self.range, &self.title)
+    }
+
+    fn average_label(&self) -> String {
+        self.average().map_or_else(|| "no values".to_owned(), |a| fixed(a, decimals(self.range) + 1))
+    }
+}
+
+fn check_range((low, high): (f64, f64), title: &str) -> Result<()> {
+    if low.is_finite() && high.is_finite() && low < high {
+        return Ok(());
+    }
+    Err(Error::shape("a heatmap", format!("`{title}` has the colour range {low} to {high}")))
+}
+
+fn decimals((low, high): (f64, f64)) -> usize {
+    match high - low {
+        span if span > 20.0 => 0,
+        span if span > 2.0 => 1,
+        _ => 2,
+    }
+}
+
+pub(crate) fn share(value: f64, (low, high): (f64, f64)) -> f64 {
+    (value - low) / (high - low)
+}
+
+const MARGIN: f64 = 28.0;
+const LABEL: Style = Style::new(11.5).color(MUTED);
+
+/// The cells of `map` in a box; prints values where they fit. Returns the cell size.
+fn cells(card: &mut Picture, map: &Heatmap, (x, y): (f64, f64), (cell_w, cell_h): (f64, f64), values: bool) {
+    let em = (cell_h * 0.42).clamp(9.0, 12.0);
+    let style = Style::new(em).middle();
+    let places = decimals(map.range);
+    let widest = map.values.iter().flatten().flatten().map(|v| style.width(&fixed(*v, places)));
+    let printed = values && widest.fold(0.0, f64::max) + 8.0 <= cell_w && em + 5.0 <= cell_h;
+    // Hairlines between cells only where they do not eat the cell.
+    let gap = if cell_w.min(cell_h) >= 14.0 { 1.0 } else { 0.0 };
+    for (row, scores) in map.values.iter().enumerate() {
+        for (column, score) in scores.iter().enumerate() {
+            let (left, top) = (x + column as f64 * cell_w, y + row as f64 * cell_h);
+            let Some(score) = score else {
+                card.rect(left, top, cell_w - gap, cell_h - gap, MISSING);
+                if cell_w.min(cell_h) >= 14.0 {
+                    let (cx, cy) = (left + cell_w / 2.0, top + cell_h / 2.0);
+                    card.line(vec![(cx - 3.0, cy), (cx + 3.0, cy)], 1.0, RULE);
+                }
+                continue;
+            };
+            let fill = sequential(share(*score, map.range));
+            card.rect(left, top, cell_w - gap, cell_h - gap, fill);
+            if printed {
+                let baseline = top + (cell_h - gap) / 2.0 + em * 0.36;
+                card.text(
+                    left + (cell_w - gap) / 2.0,
+                    baseline,
+                    fixed(*score, places),
+                    style.color(text_on(fill)),
+                );
+            }
+        }
+    }
+}
+
+fn percent(depth: f64) -> String {
+    format!("{}%", number(depth, if depth.fract().abs() < 1e-9 { 1.0 } else { 0.1 }))
+}
+
+fn depth_labels(card: &mut Picture, depths: &[f64], x: f64, y: f64, cell_h: f64, style: Style) {
+    let every = stride(&[style.em], cell_h, 3.0);
+    for (row, depth) in depths.iter().enumerate().filter(|(row, _)| row % every == 0) {
+        card.text(x, y + (row as f64 + 0.5) * cell_h + style.em * 0.36, percent(*depth), style.end());
+    }
+}
+
+fn length_labels(card: &mut Picture, lengths: &[usize], x: f64, y: f64, cell_w: f64, style: Style) {
+    let widths: Vec<f64> = lengths.iter().map(|l| style.width(&l.to_string())).collect();
+    let every = stride(&widths, cell_w, 8.0);
+    for (column, length) in lengths.iter().enumerate().filter(|(column, _)| column % every == 0) {
+        card.text(x + (column as f64 + 0.5) * cell_w, y, length.to_string(), style.middle());
+    }
+}
+
+/// A vertical colour bar with `label` above and ticks to the right; takes 58 pixels of width.
+pub(crate) fn color_bar(card: &mut Picture, (x, y): (f64, f64), height: f64, range: (f64, f64), label: &str) {
+    const WIDTH: f64 = 14.0;
+    let steps = (height.round() as usize).clamp(32, 256);
+    for step in 0..steps {
+        let (top, bottom) = (
+            (step as f64 / steps as f64 * height).floor(),
+            ((step + 1) as f64 / steps as f64 * height).floor(),
+        );
+        let t = 1.0 - (step as f64 + 0.5) / steps as f64;
+        card.rect(x, y + top, WIDTH, bottom - top, sequential(t));
+    }
+    card.frame(x - 0.5, y - 0.5, WIDTH + 1.0, height + 1.0, 0.75, RULE);
+    card.text(x, y - 10.0, label, LABEL);
+    let marks = ticks(range.0, range.1, if height < 130.0 { 2 } else { 4 });
+    let step = marks.get(1).map_or(1.0, |second| second - marks[0]);
+    for mark in &marks {
+        let at = y + height * (1.0 - share(*mark, range));
+        card.line(vec![(x + WIDTH, at), (x + WIDTH + 4.0, at)], 1.0, RULE);
+        card.text(x + WIDTH + 8.0, at + 4.0, number(*mark, step), LABEL);
+    }
+}
+
+/// Draws one map with axes, colour bar, and the average in the title.
+///
+/// # Errors
+/// [`Error::Shape`] if the values do not match the axes.
+pub fn draw(map: &Heatmap) -> Result<Picture> {
+    map.check()?;
+    let (rows, columns) = (map.depths.len() as f64, map.lengths.len() as f64);
+    let cell_w = (680.0 / columns).floor().clamp(6.0, 58.0);
+    let cell_h = (380.0 / rows).floor().clamp(6.0, 34.0);
+    let (plot_w, plot_h) = (cell_w * columns, cell_h * rows);
+    let left = MARGIN + map.depths.iter().map(|d| LABEL.width(&percent(*d))).fold(0.0, f64::max) + 8.0;
+    let top = MARGIN + 58.0;
+    let bar = left + plot_w + 24.0;
+    let title = format!("{}  ·  average {}", map.title, map.average_label());
+    let width = (bar + 58.0 + MARGIN).max(2.0 * MARGIN + Style::new(17.0).bold().width(&title));
+    let height = top + plot_h + 46.0 + MARGIN - 8.0;
+    let mut card = Picture::card(width, height, format!("needle heatmap: {title}"));
+    card.heading(MARGIN, &title, "");
+    card.text(MARGIN, top - 10.0, "Needle depth ↓", LABEL);
+    cells(&mut card, map, (left, top), (cell_w, cell_h), true);
+    depth_labels(&mut card, &map.depths, left - 8.0, top, cell_h, LABEL);
+    length_labels(&mut card, &map.lengths, left, top + plot_h + 17.0, cell_w, LABEL);
+    card.text(left + plot_w / 2.0, top + plot_h + 38.0, "Context length (tokens) →", LABEL.middle());
+    color_bar(&mut card, (bar, top), plot_h, map.range, "Score");
+    Ok(card)
+}
+
+/// A row of small multiples: one method.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GridRow {
+    /// The method.
+    pub label: String,
+    /// One map a column; a single map in a grid of several columns belongs to every budget (full cache).
+    pub maps: Vec<Option<Heatmap>>,
+}
+
+/// Small multiples: methods by budgets. All maps share axes and range with the first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// What it shows.
+    pub title: String,
+    /// Model, protocol, sample count; may be empty.
+    pub subtitle: String,
+    /// Column heads, e.g. `budget 64`.
+    pub columns: Vec<String>,
+    /// Methods.
+    pub rows: Vec<GridRow>,
+}
+
+/// Draws a grid of maps on one shared scale, each with its average above it.
+///
+/// # Errors
+/// [`Error::Shape`] if a row has too many maps, or axes or ranges differ between maps.
+pub fn grid(grid: &Grid) -> Result<Picture> {
+    let bad = |what: String| Err(Error::shape("a grid of heatmaps", what));
+    let mut maps = grid.rows.iter().flat_map(|row| row.maps.iter().flatten());
+    let Some(first) = maps.next() else { return bad(format!("`{}` has no map", grid.title)) };
+    first.check()?;
+    for map in maps {
+        map.check()?;
+        if (&map.lengths, &map.depths, map.range) != (&first.lengths, &first.depths, first.range) {
+            return bad(format!("`{}` and `{}` differ in lengths, depths or range", first.title, map.title));
+        }
+    }
+    if let Some(row) = grid.rows.iter().find(|row| row.maps.len() > grid.columns.len()) {
+        return bad(format!(
+            "`{}` has {} maps for {} columns",
+            row.label,
+            row.maps.len(),
+            grid.columns.len()
+        ));
+    }
+
+    let (depths, lengths) = (first.depths.len() as f64, first.lengths.len() as f64);
+    let columns = grid.columns.len() as f64;
+    let small = LABEL.color(MUTED);
+    let cell_w = (((980.0 / columns) - 16.0) / lengths).floor().clamp(3.0, 40.0);
+    let cell_h = (120.0 / depths).floor().clamp(3.0, 22.0);
+    let (map_w, map_h) = (cell_w * lengths, cell_h * depths);
+    let (gap_x, gap_y) = (18.0, 32.0);
+    let name = Style::new(13.0).bold();
+    let names = grid.rows.iter().map(|row| name.width(&row.label)).fold(0.0, f64::max).clamp(40.0, 150.0);
+    let depth_w = first.depths.iter().map(|d| small.width(&percent(*d))).fold(0.0, f64::max);
+    let left = MARGIN + names + 20.0 + depth_w + 8.0;
+    let top = MARGIN + if grid.subtitle.is_empty() { 72.0 } else { 90.0 };
+    let plot_w = columns * map_w + (columns - 1.0) * gap_x;
+    let rows = grid.rows.len() as f64;
+    let plot_h = rows * map_h + (rows - 1.0) * gap_y;
+    let bar = left + plot_w + 26.0;
+    let heading = Style::new(17.0).bold().width(&grid.title) + 2.0 * MARGIN;
+    let width = (bar + 56.0 + MARGIN).max(heading);
+    let height = top + plot_h + 46.0 + MARGIN - 8.0;
+    let mut card = Picture::card(width, height, format!("needle heatmaps: {}", grid.title));
+    card.heading(MARGIN, &grid.title, &grid.subtitle);
+
+    for (column, label) in grid.columns.iter().enumerate() {
+        let x = left + column as f64 * (map_w + gap_x);
+        card.text(x, top - 26.0, font::fit(label, 12.5, true, map_w + gap_x - 6.0), Style::new(12.5).bold());
+    }
+    for (index, row) in grid.rows.iter().enumerate() {
+        let y = top + index as f64 * (map_h + gap_y);
+        card.text(MARGIN, y + map_h / 2.0 + 4.5, font::fit(&row.label, 13.0, true, names), name);
+        depth_labels_sparse(&mut card, &first.depths, left - 8.0, y, cell_h, small);
+        let everywhere = row.maps.len() == 1 && grid.columns.len() > 1;
+        for (column, map) in row.maps.iter().enumerate() {
+            let Some(map) = map else { continue };
+            let x = left + column as f64 * (map_w + gap_x);
+            let average = map.average_label();
+            let style = Style::new(12.0).bold();
+            card.text(x, y - 7.0, &average, style);
+            if everywhere {
+                let at = x + style.width(&average) + 8.0;
+                card.text(at, y - 7.0, "whatever the budget", small);
+            }
+            cells(&mut card, map, (x, y), (cell_w, cell_h), cell_w >= 30.0);
+            card.frame(x - 0.5, y - 0.5, map_w + 0.5, map_h + 0.5, 0.5, mix(RULE, PAPER, 0.3));
+        }
+    }
+    let below = top + plot_h + 16.0;
+    for column in 0..grid.columns.len() {
+        let x = left + column as f64 * (map_w + gap_x);
+        ends_labels(&mut card, &first.lengths, x, below, map_w, cell_w, small);
+    }
+    card.text(
+        left,
+        below + 22.0,
+        "Context length (tokens) →     Needle depth ↓     average above each map",
+        small,
+    );
+    color_bar(&mut card, (bar, top), plot_h.min(220.0), first.range, "Score");
+    Ok(card)
+}
+
+/// First, middle and last depth only: a small multiple is read by its shape.
+fn depth_labels_sparse(card: &mut Picture, depths: &[f64], x: f64, y: f64, cell_h: f64, style: Style) {
+    let last = depths.len() - 1;
+    let mut rows = vec![0];
+    if last.is_multiple_of(2) && (last as f64) * cell_h > 50.0 {
+        rows.push(last / 2);
+    }
+    if last > 0 && last as f64 * cell_h > 14.0 {
+        rows.push(last);
+    }
+    for row in rows {
+        let baseline = y + (row as f64 + 0.5) * cell_h + style.em * 0.36;
+        card.text(x, baseline, percent(depths[row]), style.end());
+    }
+}
+
+/// First and last length under a small multiple, all of them where they fit.
+fn ends_labels(
+    card: &mut Picture,
+    lengths: &[usize],
+    x: f64,
+    baseline: f64,
+    map_w: f64,
+    cell_w: f64,
+    style: Style,
+) {
+    let widths: Vec<f64> = lengths.iter().map(|l| style.width(&l.to_string())).collect();
+    if stride(&widths, cell_w, 8.0) == 1 {
+        return length_labels(card, lengths, x, baseline, cell_w, style);
+    }
+    if let (Some(first), Some(last)) = (lengths.first(), lengths.last()) {
+        card.text(x, baseline, first.to_string(), style);
+        card.text(x + map_w, baseline, last.to_string(), style.end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn map(title: &str, seed: usize, lengths: usize, depths: usize) -> Heatmap {
+        let score = |row: usize, column: usize| {
+            let x = (row * 31 + column * 17 + seed * 7) % 97;
+            Some((100.0 - (x * x) as f64 / 97.0 * (column as f64 / lengths as f64)).max(0.0))
+        };
+        Heatmap {
+            title: title.to_owned(),
+            lengths: (1..=lengths).map(|i| i * 1000).collect(),
+            depths: (0..depths).map(|i| i as f64 * 100.0 / (depths - 1) as f64).collect(),
+            values: (0..depths).map(|r| (0..lengths).map(|c| score(r, c)).collect()).collect(),
+            range: (0.0, 100.0),
+        }
+    }
+
+    #[test]
+    fn the_average_is_over_measured_cells_only() {
+        let mut map = map("m", 1, 2, 2);
+        map.values = vec![vec![Some(10.0), None], vec![Some(20.0), None]];
+        assert_eq!(map.average(), Some(15.0));
+        let svg = draw(&map).unwrap().svg().unwrap();
+        assert!(svg.contains("m  ·  average 15.0"));
+        map.values = vec![vec![None; 2]; 2];
+        assert_eq!(map.average(), None);
+        assert!(draw(&map).unwrap().svg().unwrap().contains("no values"));
+    }
+
+    #[test]
+    fn values_are_printed_only_where_cells_are_large() {
+        let mut large = map("m", 1, 5, 5);
+        large.values[2][3] = Some(37.0);
+        assert!(draw(&large).unwrap().svg().unwrap().contains("\n37\n"));
+        let mut small = map("m", 1, 60, 21);
+        small.values[2][3] = Some(37.0);
+        assert!(!draw(&small).unwrap().svg().unwrap().contains("\n37\n"));
+    }
+
+    #[test]
+    fn a_light_cell_is_a_high_score_and_depth_runs_down() {
+        let mut two = map("m", 1, 1, 2);
+        two.values = vec![vec![Some(100.0)], vec![Some(0.0)]];
+        let svg = draw(&two).unwrap().svg().unwrap();
+        let (light, dark) = (svg.find("#F8ECB5"), svg.find("#261A46"));
+        assert!(light.is_some() && light < dark, "the first row is drawn first, and light");
+    }
+
+    #[test]
+    fn ill_fitting_data_is_refused_with_its_numbers() {
+        let mut bad = map("m", 1, 3, 2);
+        bad.values[1].pop();
+        assert!(draw(&bad).unwrap_err().to_string().contains("2 rows of 3"));
+        let mut flat = map("m", 1, 3, 2);
+        flat.range = (1.0, 1.0);
+        assert!(draw(&flat).is_err());
+        let rows =
+            vec![GridRow { label: "a".into(), maps: vec![Some(map("m", 1, 3, 2)), Some(map("n", 1, 4, 2))] }];
+        let mixed =
+            Grid { title: "t".into(), subtitle: String::new(), columns: vec!["1".into(), "2".into()], rows };
+        assert!(grid(&mixed).unwrap_err().to_string().contains("`m` and `n` differ"));
+    }
+
+    #[test]
+    fn a_grid_shows_every_method_budget_and_average() {
+        let row = |label: &str, n: usize| GridRow {
+            label: label.into(),
+            maps: (0..n).map(|i| Some(map(label, i, 10, 11))).collect(),
+        };
+        let sample = Grid {
+            title: "Needle in a haystack".into(),
+            subtitle: "tiny".into(),
+            columns: ["budget 64", "budget 128"].map(String::from).to_vec(),
+            rows: vec![row("full", 1), row("snapkv", 2)],
+        };
+        let picture = grid(&sample).unwrap();
+        let svg = picture.svg().unwrap();
+        for text in ["full", "snapkv", "budget 64", "budget 128", "whatever the budget"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert_eq!(picture.png().unwrap(), grid(&sample).unwrap().png().unwrap());
+    }
+}

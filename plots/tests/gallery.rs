@@ -1,0 +1,122 @@
+//! Every kind of picture from invented data, saved as PNG and SVG: into the folder that
+//! `KVSWEEP_GALLERY` names, to be looked at, else into a temporary one.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use kvsweep_plots::curve::{self, Curves, Line, Panel, Point, XAxis};
+use kvsweep_plots::{Picture, heatmap, write};
+use std::path::PathBuf;
+
+/// Saves a picture both ways and checks that both are deterministic and not empty.
+fn save(name: &str, draw: impl Fn() -> Picture) {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = std::env::var_os("KVSWEEP_GALLERY").map_or(temporary.path().to_owned(), PathBuf::from);
+    let picture = draw();
+    for extension in ["png", "svg"] {
+        write(&folder.join(format!("{name}.{extension}")), &picture).unwrap();
+    }
+    let svg = picture.svg().unwrap();
+    assert_eq!(svg, draw().svg().unwrap());
+    assert!(svg.matches("<text").count() > 5 && !svg.contains("NaN"));
+}
+
+fn needle(title: &str, strength: f64, lengths: usize, depths: usize) -> heatmap::Heatmap {
+    let score = |row: usize, column: usize| {
+        let (depth, length) = (row as f64 / (depths - 1) as f64, column as f64 / lengths as f64);
+        let dip = (1.0 - strength) * length * 1.6 * (1.0 - (depth - 0.45).abs());
+        let noise = ((row * 37 + column * 91) % 13) as f64 / 13.0 * 0.12;
+        Some(100.0 * (1.0 - dip - noise * (1.0 - strength) * 3.0).clamp(0.0, 1.0))
+    };
+    heatmap::Heatmap {
+        title: title.to_owned(),
+        lengths: (1..=lengths).map(|i| i * 512).collect(),
+        depths: (0..depths).map(|i| (i * 100) as f64 / (depths - 1) as f64).collect(),
+        values: (0..depths).map(|r| (0..lengths).map(|c| score(r, c)).collect()).collect(),
+        range: (0.0, 100.0),
+    }
+}
+
+#[test]
+fn needle_heatmaps() {
+    save("heatmap", || {
+        let mut map = needle("snapkv, budget 128", 0.6, 8, 11);
+        map.values[3][7] = None;
+        heatmap::draw(&map).unwrap()
+    });
+    save("heatmap-fine", || heatmap::draw(&needle("streamingllm, budget 64", 0.1, 40, 21)).unwrap());
+    save("heatmap-small", || heatmap::draw(&needle("h2o, budget 64", 0.4, 3, 3)).unwrap());
+    save("heatmap-grid", || {
+        let budgets = [64, 128, 256, 512];
+        let methods = ["full", "streamingllm", "snapkv", "pyramidkv", "compresskv"];
+        let rows = methods.iter().enumerate().map(|(index, method)| heatmap::GridRow {
+            label: (*method).to_owned(),
+            maps: budgets
+                .iter()
+                .enumerate()
+                .take(if index == 0 { 1 } else { 4 })
+                .map(|(b, _)| {
+                    let strength = if index == 0 { 0.97 } else { 0.2 * index as f64 + 0.07 * b as f64 };
+                    Some(needle(method, strength.min(1.0), 8, 11))
+                })
+                .collect(),
+        });
+        heatmap::grid(&heatmap::Grid {
+            title: "Needle in a haystack".to_owned(),
+            subtitle: "tiny · protocol kvcache-factory · 88 cells a map".to_owned(),
+            columns: budgets.iter().map(|b| format!("budget {b}")).collect(),
+            rows: rows.collect(),
+        })
+        .unwrap()
+    });
+}
+
+const METHODS: [&str; 9] =
+    ["full", "streamingllm", "h2o", "snapkv", "pyramidkv", "headkv", "compresskv", "adakv", "cake"];
+
+/// Nine methods that approach the full cache as the budget grows.
+fn panel(title: &str, top: f64, x: XAxis) -> Panel {
+    let line = |(index, method): (usize, &&str)| {
+        let reference = *method == "full";
+        let points = (0..6).take(if reference { 1 } else { 6 }).map(|step| {
+            let loss = top * (0.62 - 0.06 * index as f64) * 0.6f64.powi(step);
+            let y =
+                if reference { top } else { top - loss + ((index * 7 + step as usize * 3) % 5) as f64 * 0.3 };
+            let budget = 64.0 * 2f64.powi(step);
+            let x = match x {
+                XAxis::Bytes if reference => 8.0e6,
+                XAxis::Bytes => budget * if index % 2 == 0 { 2048.0 } else { 512.0 },
+                _ => budget,
+            };
+            Point { x, y, interval: Some((y - top * 0.05, y + top * 0.05)) }
+        });
+        Line { label: (*method).to_owned(), points: points.collect(), reference }
+    };
+    Panel { title: title.to_owned(), lines: METHODS.iter().enumerate().map(line).collect() }
+}
+
+#[test]
+fn curves() {
+    let save_curves = |name: &str, titles: &[&str], x: XAxis| {
+        save(name, || {
+            let panels = titles.iter().enumerate().map(|(i, t)| panel(t, 42.0 - 3.0 * i as f64, x)).collect();
+            curve::draw(&Curves {
+                title: if x == XAxis::Bytes { "Score against bytes held" } else { "Score against budget" }
+                    .to_owned(),
+                subtitle: "tiny · mini · protocol snapkv-2024 · 95 % intervals, 20 examples a data set"
+                    .to_owned(),
+                x,
+                y_label: "Score".to_owned(),
+                panels,
+            })
+            .unwrap()
+        });
+    };
+    save_curves("curve-one", &["Average"], XAxis::Budget);
+    save_curves("curve-two", &["Single-document QA", "Multi-document QA"], XAxis::Budget);
+    save_curves(
+        "curve-many",
+        &["narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "gov_report"],
+        XAxis::Budget,
+    );
+    save_curves("curve-bytes", &["Average"], XAxis::Bytes);
+}
