@@ -1,1 +1,34 @@
-//! Placeholder until the first slice lands.
+//! What is kept of a sweep: records and their run store, score tables, statistics, published numbers beside
+//! ours, and comparison across commits.
+//!
+//! The formats on disk are described in `docs/results.md`. This crate knows nothing of models, methods or
+//! tasks: names, columns and categories are handed in by the caller.
+
+mod error;
+mod io;
+mod kept;
+mod manifest;
+mod merge;
+mod record;
+mod render;
+mod run;
+pub mod stats;
+mod table;
+mod text;
+
+pub use error::{Conflict, Difference, ResultsError};
+pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
+pub use manifest::{DatasetInfo, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard};
+pub use merge::{Group, Merged, MergedExample, MergedVariant};
+pub use record::{
+    CellKey, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, Needle, SCHEMA, SelectionDigest, Timings,
+    VariantKey, VariantRecord, VariantTiming,
+};
+pub use render::Format;
+pub use run::{RecordProblem, Run, RunDir};
+pub use stats::{Bootstrap, Estimate};
+pub use table::{Averaging, Cell, CellScope, Column, ColumnKind, Row, ScoreTable, TableLayout};
+pub use text::{excerpt, visible};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, ResultsError>;

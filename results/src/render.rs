@@ -1,0 +1,580 @@
+//! A score table as text, Markdown, CSV, LaTeX or JSON.
+//!
+//! Markdown and LaTeX mark the best compressed score of each column among the rows of one budget in bold and the
+//! second underlined; ties share the mark. The JSON is versioned and described in `docs/results.md`.
+
+use serde::Serialize;
+
+use crate::table::{Cell, ColumnKind, Row, ScoreTable};
+use crate::text::visible;
+
+/// Version of the JSON form.
+const JSON_VERSION: u32 = 1;
+
+/// A form a table can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns for a terminal, broken into blocks that fit its width.
+    Text,
+    /// Markdown.
+    Markdown,
+    /// Comma-separated, one line a row, unrounded.
+    Csv,
+    /// LaTeX with booktabs.
+    Latex,
+    /// Versioned JSON.
+    Json,
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "text" => Ok(Self::Text),
+            "md" | "markdown" => Ok(Self::Markdown),
+            "csv" => Ok(Self::Csv),
+            "latex" | "tex" => Ok(Self::Latex),
+            "json" => Ok(Self::Json),
+            other => Err(format!("unknown format `{other}`; known: text, md, csv, latex, json")),
+        }
+    }
+}
+
+impl ScoreTable {
+    /// Writes the table; `width` is the terminal's, for [`Format::Text`] (none: never broken into blocks).
+    pub fn render(&self, format: Format, width: Option<usize>) -> String {
+        match format {
+            Format::Text => self.text(width),
+            Format::Markdown => self.markdown(),
+            Format::Csv => self.csv(),
+            Format::Latex => self.latex(),
+            Format::Json => self.json(),
+        }
+    }
+
+    fn several_groups(&self) -> bool {
+        self.rows.iter().any(|row| !row.group.is_empty())
+    }
+
+    /// Titles of the columns that name a row, and of those behind the scores.
+    fn frame(&self) -> (Vec<&'static str>, [&'static str; 4]) {
+        let mut head = vec!["method", "budget"];
+        if self.several_groups() {
+            head.insert(0, "model");
+        }
+        (head, ["entries", "KV held", "stored per", "n"])
+    }
+
+    fn row_head(&self, row: &Row) -> Vec<String> {
+        let mut head = vec![row.method.clone(), row.budget.map_or_else(|| "-".to_owned(), |b| b.to_string())];
+        if self.several_groups() {
+            head.insert(0, row.group.clone());
+        }
+        head
+    }
+
+    fn row_tail(row: &Row) -> [String; 4] {
+        [format!("{:.1}", row.entries_mean), bytes(row.bytes), row.granularity.clone(), row.n.to_string()]
+    }
+
+    fn text(&self, width: Option<usize>) -> String {
+        let (head, tail) = self.frame();
+        let owned = |title: &str| visible(title);
+        let column = |title: &str, values: Vec<String>| -> Vec<String> {
+            let mut column = vec![owned(title)];
+            column.extend(values.iter().map(|value| visible(value)));
+            column
+        };
+        let mut fixed: Vec<Vec<String>> = Vec::new();
+        for (index, title) in head.iter().enumerate() {
+            let values = self.rows.iter().map(|row| self.row_head(row).swap_remove(index)).collect();
+            fixed.push(column(title, values));
+        }
+        let mut rest: Vec<Vec<String>> = Vec::new();
+        for (index, scope) in self.columns.iter().enumerate() {
+            let values =
+                self.rows.iter().map(|row| text_cell(row.cells[index].as_ref(), scope.kind)).collect();
+            rest.push(column(&scope.title, values));
+        }
+        for (index, title) in tail.iter().enumerate() {
+            let values = self.rows.iter().map(|row| Self::row_tail(row)[index].clone()).collect();
+            rest.push(column(title, values));
+        }
+        let wide = |column: &Vec<String>| column.iter().map(|cell| columns_of(cell)).max().unwrap_or(0);
+        let fixed_width: usize = fixed.iter().map(|c| wide(c) + 2).sum();
+        let mut blocks: Vec<Vec<&Vec<String>>> = vec![Vec::new()];
+        let mut used = fixed_width;
+        for column in &rest {
+            let need = wide(column) + 2;
+            let full = width.is_some_and(|width| used + need > width + 2);
+            if full && blocks.last().is_some_and(|block| !block.is_empty()) {
+                blocks.push(Vec::new());
+                used = fixed_width;
+            }
+            used += need;
+            if let Some(block) = blocks.last_mut() {
+                block.push(column);
+            }
+        }
+        let mut out = format!("{}\n", visible(&self.title));
+        for block in blocks {
+            out.push('\n');
+            for line in 0..=self.rows.len() {
+                let mut text = String::new();
+                for (place, column) in fixed.iter().chain(block.iter().copied()).enumerate() {
+                    let pad = " ".repeat(wide(column) - columns_of(&column[line]));
+                    // Names to the left, numbers to the right.
+                    let left = place < fixed.len() - 1;
+                    text.push_str(&if left {
+                        format!("{}{pad}  ", column[line])
+                    } else {
+                        format!("{pad}{}  ", column[line])
+                    });
+                }
+                out.push_str(text.trim_end());
+                out.push('\n');
+            }
+        }
+        out.push('\n');
+        for note in self.all_notes() {
+            out.push_str(&format!("{}\n", visible(&note)));
+        }
+        out
+    }
+
+    /// The notes, and what the numbers are.
+    fn all_notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        let counts: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, scope)| scope.kind == ColumnKind::Dataset)
+            .map(|(index, scope)| {
+                let mut n: Vec<usize> =
+                    self.rows.iter().filter_map(|row| row.cells[index].as_ref()).map(|cell| cell.n).collect();
+                n.sort_unstable();
+                n.dedup();
+                let n = n.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
+                format!("{} {n}", scope.title)
+            })
+            .collect();
+        notes.push(format!("examples: {}", counts.join(", ")));
+        notes.push(format!(
+            "averages with {:.0} % intervals: bootstrap over examples, stratified by data set, {} resamples, seed {}",
+            100.0 * self.bootstrap.level,
+            self.bootstrap.resamples,
+            self.bootstrap.seed
+        ));
+        notes.push(
+            "entries: mean KV entries per head and layer really held; KV held: mean bytes of keys and values"
+                .into(),
+        );
+        notes
+    }
+
+    fn markdown(&self) -> String {
+        let (head, tail) = self.frame();
+        let titles: Vec<String> = head
+            .iter()
+            .map(|title| (*title).to_owned())
+            .chain(self.columns.iter().map(|scope| scope.title.clone()))
+            .chain(tail.iter().map(|title| (*title).to_owned()))
+            .map(|title| markdown_text(&title))
+            .collect();
+        let mut out = format!("**{}**\n\n| {} |\n|", markdown_text(&self.title), titles.join(" | "));
+        for index in 0..titles.len() {
+            out.push_str(if index + 1 < head.len() { " --- |" } else { " ---: |" });
+        }
+        out.push('\n');
+        let ranks = self.ranks();
+        for (row, ranks) in self.rows.iter().zip(&ranks) {
+            let mut cells: Vec<String> = self.row_head(row).iter().map(|cell| markdown_text(cell)).collect();
+            for ((cell, scope), rank) in row.cells.iter().zip(&self.columns).zip(ranks) {
+                let text = text_cell(cell.as_ref(), scope.kind);
+                cells.push(match rank {
+                    Some(1) => format!("**{text}**"),
+                    Some(2) => format!("<u>{text}</u>"),
+                    _ => text,
+                });
+            }
+            cells.extend(Self::row_tail(row).iter().map(|cell| markdown_text(cell)));
+            out.push_str(&format!("| {} |\n", cells.join(" | ")));
+        }
+        out.push('\n');
+        for note in self.all_notes() {
+            out.push_str(&format!("- {}\n", markdown_text(&note)));
+        }
+        out
+    }
+
+    fn csv(&self) -> String {
+        let mut titles: Vec<String> = [
+            "group",
+            "method",
+            "params",
+            "budget",
+            "granularity",
+            "n",
+            "entries_mean",
+            "entries_max",
+            "entries_nominal",
+            "bytes",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        for scope in &self.columns {
+            let title = visible(&scope.title);
+            titles.extend(["", "_low", "_high", "_n"].map(|suffix| format!("{title}{suffix}")));
+        }
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let optional = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+        // Writing into memory does not fail; a row that could not be written would show as missing.
+        let _ = writer.write_record(&titles);
+        for row in &self.rows {
+            let mut cells = vec![
+                visible(&row.group),
+                visible(&row.method),
+                row.params.clone(),
+                row.budget.map(|budget| budget.to_string()).unwrap_or_default(),
+                row.granularity.clone(),
+                row.n.to_string(),
+                row.entries_mean.to_string(),
+                row.entries_max.to_string(),
+                row.entries_nominal.to_string(),
+                row.bytes.to_string(),
+            ];
+            for cell in &row.cells {
+                cells.push(optional(cell.map(|cell| cell.score)));
+                cells.push(optional(cell.and_then(|cell| cell.low)));
+                cells.push(optional(cell.and_then(|cell| cell.high)));
+                cells.push(cell.map(|cell| cell.n.to_string()).unwrap_or_default());
+            }
+            let _ = writer.write_record(&cells);
+        }
+        writer.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
+    fn latex(&self) -> String {
+        let (head, tail) = self.frame();
+        let titles: Vec<String> = head
+            .iter()
+            .map(|title| (*title).to_owned())
+            .chain(self.columns.iter().map(|scope| scope.title.clone()))
+            .chain(tail.iter().map(|title| (*title).to_owned()))
+            .map(|title| latex_text(&title))
+            .collect();
+        let align = format!("{}{}", "l".repeat(head.len()), "r".repeat(titles.len() - head.len()));
+        let mut out = String::from("% needs \\usepackage{booktabs}\n");
+        for note in self.all_notes() {
+            // A comment ends at the line's end, and visible() leaves no line ends.
+            out.push_str(&format!("% {}\n", visible(&note)));
+        }
+        out.push_str(&format!(
+            "\\begin{{table}}\n\\caption{{{}}}\n\\begin{{tabular}}{{{align}}}\n\\toprule\n{} \\\\\n\\midrule\n",
+            latex_text(&self.title),
+            titles.join(" & ")
+        ));
+        let ranks = self.ranks();
+        for (row, ranks) in self.rows.iter().zip(&ranks) {
+            let mut cells: Vec<String> = self.row_head(row).iter().map(|cell| latex_text(cell)).collect();
+            for ((cell, scope), rank) in row.cells.iter().zip(&self.columns).zip(ranks) {
+                let text = latex_text(&text_cell(cell.as_ref(), scope.kind));
+                cells.push(match rank {
+                    Some(1) => format!("\\textbf{{{text}}}"),
+                    Some(2) => format!("\\underline{{{text}}}"),
+                    _ => text,
+                });
+            }
+            cells.extend(Self::row_tail(row).iter().map(|cell| latex_text(cell)));
+            out.push_str(&format!("{} \\\\\n", cells.join(" & ")));
+        }
+        out.push_str("\\bottomrule\n\\end{tabular}\n\\end{table}\n");
+        out
+    }
+
+    fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Versioned<'a> {
+            format: &'static str,
+            version: u32,
+            table: &'a ScoreTable,
+        }
+        let versioned = Versioned { format: "kvsweep-table", version: JSON_VERSION, table: self };
+        // The table has string keys and finite numbers only, which JSON can always hold.
+        let mut text = serde_json::to_string_pretty(&versioned).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// For every row and column: 1 for the best, 2 for the second among the compressed rows of the same model and
+    /// budget, compared as printed.
+    fn ranks(&self) -> Vec<Vec<Option<u8>>> {
+        let printed = |cell: &Option<Cell>| cell.map(|cell| (cell.score * 100.0).round() as i64);
+        let rank = |row: &Row, index: usize| {
+            let own = printed(&row.cells[index]).filter(|_| row.budget.is_some())?;
+            let mut others: Vec<i64> = self
+                .rows
+                .iter()
+                .filter(|other| other.budget == row.budget && other.group == row.group)
+                .filter_map(|other| printed(&other.cells[index]))
+                .collect();
+            if others.len() < 2 {
+                return None;
+            }
+            others.sort_unstable_by(|a, b| b.cmp(a));
+            others.dedup();
+            match others.iter().position(|other| *other == own) {
+                Some(0) => Some(1),
+                Some(1) => Some(2),
+                _ => None,
+            }
+        };
+        self.rows.iter().map(|row| (0..self.columns.len()).map(|index| rank(row, index)).collect()).collect()
+    }
+}
+
+fn text_cell(cell: Option<&Cell>, kind: ColumnKind) -> String {
+    let Some(cell) = cell else { return "-".to_owned() };
+    let score = format!("{:.2}", cell.score);
+    match (kind, cell.low, cell.high) {
+        (ColumnKind::Category | ColumnKind::Average, Some(low), Some(high)) => {
+            format!("{score} [{low:.1}, {high:.1}]")
+        }
+        _ => score,
+    }
+}
+
+/// Bytes for people, in binary units.
+pub(crate) fn bytes(bytes: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value:.0} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// Terminal columns of already visible text: two for wide East Asian characters, one for all others.
+fn columns_of(text: &str) -> usize {
+    let wide = |c: char| {
+        matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}'
+            | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}'
+            | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}' | '\u{20000}'..='\u{3fffd}')
+    };
+    text.chars().map(|c| if wide(c) { 2 } else { 1 }).sum()
+}
+
+/// Text that Markdown and the HTML inside it show as it is.
+pub(crate) fn markdown_text(text: &str) -> String {
+    let mut out = String::new();
+    for c in visible(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' | '!' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text that LaTeX shows as it is.
+fn latex_text(text: &str) -> String {
+    let mut out = String::new();
+    for c in visible(text).chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            '\\' => out.push_str("\\textbackslash{}"),
+            '~' => out.push_str("\\textasciitilde{}"),
+            '^' => out.push_str("\\textasciicircum{}"),
+            '<' => out.push_str("\\textless{}"),
+            '>' => out.push_str("\\textgreater{}"),
+            '·' => out.push_str("\\textperiodcentered{}"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::Merged;
+    use crate::run::tests::{manifest, write_run};
+    use crate::stats::Bootstrap;
+    use crate::table::{Averaging, Column, TableLayout};
+
+    pub(crate) fn layout() -> TableLayout {
+        let column = |dataset: &str, category: &str| Column {
+            title: dataset.into(),
+            dataset: dataset.into(),
+            bucket: None,
+            category: category.into(),
+        };
+        TableLayout {
+            title: "LongBench".into(),
+            columns: vec![column("qasper", "Single-doc QA"), column("trec", "Few-shot")],
+            averaging: Averaging::Datasets,
+        }
+    }
+
+    /// Three methods: full, snapkv and h2o, with known scores.
+    fn table() -> ScoreTable {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = manifest();
+        let mut third = manifest.methods[1].clone();
+        third.spec = "h2o".into();
+        manifest.methods.push(third);
+        // Variants: full, snapkv@64, snapkv@128, h2o@64, h2o@128.
+        let scores = [[1.0, 1.0, 0.5], [0.5, 0.0, 0.5], [1.0, 0.5, 0.5], [0.0, 0.0, 0.5], [1.0, 0.5, 0.5]];
+        let run = write_run(dir.path(), &manifest, |dataset, row, variant| {
+            scores[variant][row as usize] * if dataset == "trec" { 0.5 } else { 1.0 }
+        });
+        let merged = Merged::of(&[run], false).unwrap();
+        ScoreTable::new(&merged, &layout(), &Bootstrap::default()).unwrap()
+    }
+
+    #[test]
+    fn the_numbers_are_the_official_ones() {
+        let table = table();
+        let scores =
+            |row: usize| -> Vec<f64> { table.rows[row].cells.iter().map(|c| c.unwrap().score).collect() };
+        // qasper (1 + 1 + 0.5) / 3, rounded; trec half of it; then two one-column categories; then the mean.
+        let full = [83.33, 41.67, 250.0 / 3.0, 125.0 / 3.0, 62.5];
+        for (got, want) in scores(0).iter().zip(full) {
+            assert!((got - want).abs() < 1e-9, "{got} {want}");
+        }
+        assert_eq!(table.rows[0].n, 6);
+        assert_eq!(table.rows[1].entries_mean, 64.0);
+        assert_eq!(table.rows[1].bytes, 65536.0);
+        let average = table.rows[0].cells[4].unwrap();
+        assert!(average.low.unwrap() < 62.5 && average.high.unwrap() > 62.5 && average.n == 6);
+    }
+
+    #[test]
+    fn averaging_rules_differ_where_they_should() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut m = manifest();
+        let mut third = m.datasets[0].clone();
+        third.name = "hotpotqa".into();
+        m.datasets.push(third);
+        // Means: qasper 1/3, hotpotqa 2/3, trec 1.
+        let run = write_run(dir.path(), &m, |dataset, row, _| match dataset {
+            "trec" => 1.0,
+            "qasper" => f64::from(u8::from(row == 0)),
+            _ => f64::from(u8::from(row != 0)),
+        });
+        let merged = Merged::of(&[run], false).unwrap();
+        let mut layout = layout();
+        let mut column = layout.columns[0].clone();
+        (column.title, column.dataset) = ("hotpotqa".into(), "hotpotqa".into());
+        layout.columns.insert(1, column);
+        let average = |averaging| {
+            let layout = TableLayout { averaging, ..layout.clone() };
+            let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
+            table.rows[0].cells.last().unwrap().unwrap().score
+        };
+        assert!((average(Averaging::Datasets) - 200.0 / 3.0).abs() < 1e-9);
+        assert!((average(Averaging::DatasetsRounded) - (33.33 + 66.67 + 100.0) / 3.0).abs() < 1e-9);
+        assert!((average(Averaging::Categories) - 75.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn python_rounding() {
+        for (value, rounded) in [(2.675, 2.67), (1.005, 1.0), (64.125, 64.12), (83.333_333, 83.33)] {
+            assert_eq!(crate::table::round2(value), rounded);
+        }
+    }
+
+    #[test]
+    fn text_is_aligned_and_breaks_into_blocks() {
+        let table = table();
+        let wide = table.render(Format::Text, None);
+        assert!(
+            wide.starts_with("LongBench · tiny · longbench v1 · cpu f32 · mini split · embedded tiny model"),
+            "{wide}"
+        );
+        let lines: Vec<&str> = wide.lines().collect();
+        assert!(lines[2].starts_with("method  budget  qasper   trec"), "{wide}");
+        assert!(lines[3].starts_with("full         -   83.33  41.67"), "{wide}");
+        assert!(lines[4].contains("64.0 KiB"), "{wide}");
+        let narrow = table.render(Format::Text, Some(60));
+        assert!(narrow.lines().skip(1).take(17).all(|line| line.chars().count() <= 60), "{narrow}");
+        assert_eq!(narrow.matches("method").count(), narrow.matches("\n\nmethod").count());
+        assert!(narrow.matches("\n\nmethod").count() > 1);
+        for title in ["qasper", "Few-shot", "Average", "KV held", "n\n"] {
+            assert!(narrow.contains(title), "{title}: {narrow}");
+        }
+    }
+
+    #[test]
+    fn best_is_bold_and_second_underlined_inside_a_budget() {
+        let markdown = table().render(Format::Markdown, None);
+        let line = |start: &str| markdown.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
+        assert!(line("| snapkv | 64 ").contains("**33.33**"), "{markdown}");
+        assert!(line("| h2o | 64 ").contains("<u>16.67</u>"), "{markdown}");
+        // A tie: both are best.
+        assert!(line("| snapkv | 128 ").contains("**66.67**") && line("| h2o | 128 ").contains("**66.67**"));
+        assert!(!line("| full ").contains("**"), "the full cache does not compete");
+        let latex = table().render(Format::Latex, None);
+        assert!(latex.contains("\\textbf{33.33}") && latex.contains("\\underline{16.67}"), "{latex}");
+        assert!(latex.contains("\\toprule") && latex.contains("\\midrule") && latex.contains("\\bottomrule"));
+    }
+
+    #[test]
+    fn csv_and_json_can_be_read_back() {
+        let table = table();
+        let text = table.render(Format::Csv, None);
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let column = reader.headers().unwrap().iter().position(|title| title == "qasper").unwrap();
+        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        assert_eq!((rows.len(), &rows[0][column]), (5, "83.33"));
+        let json: serde_json::Value = serde_json::from_str(&table.render(Format::Json, None)).unwrap();
+        assert_eq!(json["format"], "kvsweep-table");
+        assert_eq!(json["version"], 1);
+        assert_eq!(json["table"]["rows"][0]["cells"][0]["score"], 83.33);
+        assert_eq!(json["table"]["columns"][4]["kind"], "average");
+        assert_eq!(json["table"]["bootstrap"]["seed"], Bootstrap::default().seed);
+    }
+
+    #[test]
+    fn hostile_names_stay_text() {
+        let mut table = table();
+        table.rows[1].method = "a|b\u{202e}<script>_$\\input{x}\n\u{1b}[2J".into();
+        let markdown = table.render(Format::Markdown, None);
+        assert!(markdown.contains("a\\|b\\\\u{202e}&lt;script&gt;"), "{markdown}");
+        let latex = table.render(Format::Latex, None);
+        assert!(
+            latex.contains("\\textless{}script") && latex.contains("\\textbackslash{}input\\{x\\}"),
+            "{latex}"
+        );
+        for format in [Format::Text, Format::Markdown, Format::Csv, Format::Latex, Format::Json] {
+            let text = table.render(format, None);
+            assert!(!text.contains('\u{1b}'), "{format:?}");
+            assert!(format == Format::Json || !text.contains('\u{202e}'), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn notes_tell_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = manifest();
+        manifest.limit = Some(3);
+        let mut run = write_run(dir.path(), &manifest, |_, _, _| 0.5);
+        run.examples.pop();
+        let merged = Merged::of(&[run], false).unwrap();
+        let mut layout = layout();
+        layout.columns.push(Column { dataset: "absent".into(), ..layout.columns[0].clone() });
+        let notes = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap().notes.join("\n");
+        assert!(notes.contains("rehearsal on the first 3 rows"), "{notes}");
+        assert!(notes.contains("not finished: trec 2 of 3"), "{notes}");
+        assert!(notes.contains("2 of the suite's 3 columns"), "{notes}");
+        layout.columns.retain(|column| column.dataset == "absent");
+        assert!(ScoreTable::new(&merged, &layout, &Bootstrap::default()).is_err());
+    }
+}

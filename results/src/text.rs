@@ -1,0 +1,54 @@
+//! Untrusted text made safe to print.
+
+/// Returns `text` with every control character, bidirectional mark, zero-width character and line separator
+/// written out as `\n`, `\t` or `\u{...}`, so that it can neither move the cursor nor reorder what stands beside it.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() || is_invisible(c) => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Says whether `c` changes the order or the place of its neighbours without being seen itself.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// At most `limit` characters of [`visible`] text; a cut is marked with `…`.
+pub fn excerpt(text: &str, limit: usize) -> String {
+    // Only the part that can be shown is escaped: a prediction of a megabyte costs no more than a short one.
+    let mut head: String = text.chars().take(limit).collect();
+    let cut = head.len() < text.len();
+    head = visible(&head);
+    if cut {
+        head.push('…');
+    }
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_the_cursor_or_the_order_is_written_out() {
+        assert_eq!(visible("a\u{1b}[2Jb\r\n\tc"), "a\\u{1b}[2Jb\\r\\n\\tc");
+        assert_eq!(visible("x\u{202e}y\u{2066}z\u{200b}"), "x\\u{202e}y\\u{2066}z\\u{200b}");
+        assert_eq!(visible("段落 é 🙂 \u{85}"), "段落 é 🙂 \\u{85}");
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_at_a_character() {
+        assert_eq!(excerpt("日本語", 2), "日本…");
+        assert_eq!(excerpt("ab", 2), "ab");
+    }
+}
