@@ -1,0 +1,3 @@
+//! Needle in a haystack.
+
+pub mod insert;

@@ -1,0 +1,563 @@
+//! Checks the metrics against golden vectors made by the official Python code.
+//!
+//! [`metrics`] reads a folder of JSON Lines files and recomputes every case. Scores must agree to the last bit: sums,
+//! order of operations and roundings are those of the originals. Only BLEU goes through `exp` and `ln`, which differ
+//! between C libraries, and is compared within 1e-9.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::metrics::{
+    self, Metric, MetricError, google_rouge, jieba, longbench, porter, reorder, rouge_l, scorer,
+};
+use crate::needle::insert::insert_needle;
+use crate::python::number::{numpy_mean, numpy_round2, round2, round4};
+
+/// What was checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Cases that agree.
+    pub passed: usize,
+    /// Values that differ, by file and case.
+    pub failed: Vec<Failure>,
+    /// Cases that agree and cases that do not, by file name.
+    pub files: BTreeMap<String, (usize, usize)>,
+    /// Files that no check is known for, with the reason.
+    pub skipped: Vec<(String, &'static str)>,
+}
+
+impl VerifyReport {
+    /// Share of the cases that agree, 0..1.
+    pub fn agreement(&self) -> f64 {
+        let failed: usize = self.files.values().map(|(_, failed)| failed).sum();
+        self.passed as f64 / (self.passed + failed).max(1) as f64
+    }
+}
+
+/// One value that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// File name.
+    pub file: String,
+    /// Case id and field.
+    pub id: String,
+    /// The value in the file.
+    pub expected: String,
+    /// The value computed here.
+    pub got: String,
+}
+
+/// A folder that cannot be checked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// A file or folder cannot be read.
+    #[error("cannot read the golden vectors: {0}")]
+    Read(#[from] std::io::Error),
+    /// The folder holds no file with a known name.
+    #[error("no golden file in `{}`: expected names such as `qa_f1_score.jsonl`", .0.display())]
+    NoFiles(PathBuf),
+    /// A line is no case of its file's format.
+    #[error("`{}` line {line}: {reason}", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Recomputes every case of the golden files in a folder.
+///
+/// # Errors
+/// [`VerifyError`] if the folder cannot be read, has no known file, or has a malformed line.
+pub fn metrics(dir: &Path) -> Result<VerifyReport, VerifyError> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+
+    let mut report = VerifyReport::default();
+    for name in names.into_iter().filter(|name| name.ends_with(".jsonl")) {
+        let Some(&(_, check)) = CHECKS.iter().find(|(known, _)| name.strip_suffix(".jsonl") == Some(known))
+        else {
+            let reason = if name.starts_with("loogle_meteor") {
+                "METEOR is left out: it depends on Python's hash seed and on WordNet"
+            } else {
+                "no check has this file name"
+            };
+            report.skipped.push((name, reason));
+            continue;
+        };
+        let counts = check_file(&dir.join(&name), &name, check, &mut report.failed)?;
+        report.passed += counts.0;
+        report.files.insert(name, counts);
+    }
+    if report.files.is_empty() {
+        return Err(VerifyError::NoFiles(dir.to_owned()));
+    }
+    Ok(report)
+}
+
+fn check_file(
+    path: &Path,
+    name: &str,
+    check: Check,
+    failed: &mut Vec<Failure>,
+) -> Result<(usize, usize), VerifyError> {
+    let bytes = fs_err::read(path)?;
+    let mut counts = (0, 0);
+    let mut cloze = ClozeTotals::default();
+    // Lines end at LF only: texts contain U+2028, U+0085 and other line ends.
+    for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let malformed = |reason| VerifyError::Malformed { file: path.to_owned(), line: number + 1, reason };
+        let value: Value =
+            serde_json::from_slice(line).map_err(|error| malformed(format!("invalid json: {error}")))?;
+        let mut case = Case { value, differences: Vec::new(), cloze };
+        check(&mut case).map_err(malformed)?;
+        cloze = case.cloze;
+        let id = case.value.get("id").and_then(Value::as_str).unwrap_or("case without id").to_owned();
+        if case.differences.is_empty() {
+            counts.0 += 1;
+        } else {
+            counts.1 += 1;
+        }
+        failed.extend(case.differences.into_iter().map(|(field, expected, got)| Failure {
+            file: name.to_owned(),
+            id: format!("{id} {field}"),
+            expected,
+            got,
+        }));
+    }
+    Ok(counts)
+}
+
+/// One line of a golden file and the differences found.
+struct Case {
+    value: Value,
+    differences: Vec<(String, String, String)>,
+    cloze: ClozeTotals,
+}
+
+/// Sums over the cloze cases so far on which neither official function raises: the file's last line has the totals.
+#[derive(Clone, Copy, Default)]
+struct ClozeTotals {
+    exact: usize,
+    partial: usize,
+    keys: usize,
+}
+
+/// Recomputes a case; an `Err` is a malformed line.
+type Check = fn(&mut Case) -> Result<(), String>;
+
+/// How closely a float must agree.
+#[derive(Clone, Copy)]
+enum Tolerance {
+    Exact,
+    Close,
+}
+
+/// What the file says in place of a score.
+type Outcome = Result<f64, MetricError>;
+
+impl Case {
+    fn field(&self, name: &str) -> Result<&Value, String> {
+        self.value.get(name).ok_or_else(|| format!("field `{name}` is missing"))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, String> {
+        T::deserialize(self.field(name)?).map_err(|error| format!("field `{name}`: {error}"))
+    }
+
+    /// Like [`Case::read`], with a missing or null field as nothing.
+    fn read_or_default<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, String> {
+        match self.value.get(name) {
+            None | Some(Value::Null) => Ok(T::default()),
+            Some(_) => self.read(name),
+        }
+    }
+
+    fn equal<T: PartialEq + std::fmt::Debug>(&mut self, field: &str, expected: &T, got: &T) {
+        if expected != got {
+            self.differences.push((field.to_owned(), format!("{expected:?}"), format!("{got:?}")));
+        }
+    }
+
+    fn float(&mut self, field: &str, got: f64, tolerance: Tolerance) -> Result<(), String> {
+        self.outcome(field, &Ok(got), tolerance)
+    }
+
+    /// Compares with a field that is null where the official code raises.
+    fn outcome(&mut self, field: &str, got: &Outcome, tolerance: Tolerance) -> Result<(), String> {
+        let expected: Option<f64> = self.read_or_default(field)?;
+        self.number(field, expected, got, tolerance);
+        Ok(())
+    }
+
+    fn number(&mut self, field: &str, expected: Option<f64>, got: &Outcome, tolerance: Tolerance) {
+        let agree = match (expected, got) {
+            (Some(expected), Ok(got)) => match tolerance {
+                Tolerance::Exact => expected == *got,
+                Tolerance::Close => (expected - got).abs() <= 1e-9,
+            },
+            (None, Err(_)) => true,
+            _ => false,
+        };
+        if !agree {
+            let shown = match got {
+                Ok(score) => format!("{score:?}"),
+                Err(error) => error.to_string(),
+            };
+            let expected = expected.map_or("an error".to_owned(), |score| format!("{score:?}"));
+            self.differences.push((field.to_owned(), expected, shown));
+        }
+    }
+
+    /// A LongBench-shaped case: one score over all answers in `field`, one per answer in `each`.
+    fn scores(
+        &mut self,
+        id: &str,
+        field: &str,
+        each: Option<&str>,
+        tolerance: Tolerance,
+    ) -> Result<(), String> {
+        let metric = metric(id)?;
+        let prediction: String = self.read("prediction")?;
+        let answers: Vec<String> = self.read("answers")?;
+        let classes: Vec<String> = self.read_or_default("all_classes")?;
+        self.outcome(field, &metric.score(&prediction, &answers, &classes), tolerance)?;
+        if let Some(each) = each {
+            let expected: Vec<Option<f64>> = self.read(each)?;
+            self.equal(each, &expected.len(), &answers.len());
+            for (i, (answer, expected)) in answers.iter().zip(expected).enumerate() {
+                let got = metric.score_answer(&prediction, answer, &classes);
+                self.number(&format!("{each}[{i}]"), expected, &got, tolerance);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn metric(id: &str) -> Result<&'static dyn Metric, String> {
+    metrics::by_id(id).map_err(|error| error.to_string())
+}
+
+/// The known files, without `.jsonl`.
+const CHECKS: [(&str, Check); 24] = [
+    ("babilong", babilong),
+    ("classification_score", |case| {
+        case.scores("classification/longbench", "score", Some("scores"), Tolerance::Exact)
+    }),
+    ("code_sim_score", |case| {
+        case.scores("code-sim/difflib", "score", Some("scores"), Tolerance::Exact)?;
+        case.scores("code-sim/levenshtein", "score_levenshtein", Some("scores_levenshtein"), Tolerance::Exact)
+    }),
+    ("count_score", |case| case.scores("count/longbench", "score", Some("scores"), Tolerance::Exact)),
+    ("dataset_scorer", |case| dataset(case, false)),
+    ("jieba_cut", |case| {
+        let text: String = case.read("text")?;
+        let tokens: Vec<String> = case.read("tokens")?;
+        case.equal("tokens", &tokens.iter().map(String::as_str).collect(), &jieba::cut(&text));
+        Ok(())
+    }),
+    ("longbench_e_scorer", |case| dataset(case, true)),
+    ("loogle_bleu", |case| {
+        case.scores("bleu1/loogle", "bleu1", None, Tolerance::Close)?;
+        case.scores("bleu4/loogle", "bleu4", None, Tolerance::Close)
+    }),
+    ("loogle_cloze", cloze),
+    ("loogle_reorder", timeline),
+    ("loogle_rouge", |case| {
+        case.scores("rouge1-recall/pltrdy", "rouge1_r", None, Tolerance::Exact)?;
+        case.scores("rouge2-recall/pltrdy", "rouge2_r", None, Tolerance::Exact)?;
+        case.scores("rouge-l-recall/pltrdy", "rougel_r", None, Tolerance::Exact)
+    }),
+    ("needle_insert", needle_insert),
+    ("needle_rouge", needle_rouge),
+    ("needle_word_overlap", needle_word_overlap),
+    ("numpy_mean", |case| {
+        let values: Vec<f64> = case.read("values")?;
+        let mean = numpy_mean(&values);
+        case.float("numpy_mean", mean, Tolerance::Exact)?;
+        case.float("rounded", numpy_round2(100.0 * mean), Tolerance::Exact)?;
+        case.float("sequential_sum", values.iter().fold(0.0, |sum, value| sum + value), Tolerance::Exact)
+    }),
+    ("porter_stem", |case| {
+        let (word, expected): (String, String) = (case.read("word")?, case.read("stem")?);
+        case.equal("stem", &expected, &porter::stem(&word));
+        Ok(())
+    }),
+    ("qa_f1_score", |case| case.scores("qa-f1/longbench", "score", Some("scores"), Tolerance::Exact)),
+    ("qa_f1_zh_score", |case| {
+        case.scores("qa-f1-zh/jieba-0.42.1", "score", Some("scores"), Tolerance::Exact)
+    }),
+    ("retrieval_score", |case| case.scores("retrieval/longbench", "score", Some("scores"), Tolerance::Exact)),
+    ("retrieval_zh_score", |case| {
+        case.scores("retrieval-zh/longbench", "score", Some("scores"), Tolerance::Exact)
+    }),
+    ("round2", |case| {
+        let value: f64 = case.read("value")?;
+        case.float("python_round_2", round2(value), Tolerance::Exact)?;
+        case.float("numpy_round_2", numpy_round2(value), Tolerance::Exact)
+    }),
+    ("rouge_score", |case| rouge(case, &rouge_l::SCRIPT, &rouge_l::NO_LIMIT)),
+    ("rouge_zh_score", |case| rouge(case, &rouge_l::ZH_SCRIPT, &rouge_l::ZH_NO_LIMIT)),
+    ("ruler_string_match", ruler),
+];
+
+fn babilong(case: &mut Case) -> Result<(), String> {
+    let labels: Vec<String> = case.read("task_labels")?;
+    let (target, prediction, question): (String, String, String) =
+        (case.read("target")?, case.read("prediction")?, case.read("question")?);
+    let expected: bool = case.read("correct")?;
+    case.equal(
+        "correct",
+        &expected,
+        &metrics::babilong::compare_answers(&target, &prediction, &question, &labels),
+    );
+    Ok(())
+}
+
+fn rouge(case: &mut Case, script: &rouge_l::RougeL, no_limit: &rouge_l::RougeL) -> Result<(), String> {
+    case.scores(script.id(), "score", Some("scores"), Tolerance::Exact)?;
+    case.scores(no_limit.id(), "score_no_recursion_limit", None, Tolerance::Exact)?;
+    let prediction: String = case.read("prediction")?;
+    let answers: Vec<String> = case.read("answers")?;
+    let expected: usize = case.read_or_default("max_recon_depth")?;
+    let calls = answers.iter().map(|answer| no_limit.calls(&prediction, answer)).max().unwrap_or(0);
+    case.equal("max_recon_depth", &expected, &calls);
+    Ok(())
+}
+
+fn dataset(case: &mut Case, buckets: bool) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        pred: String,
+        answers: Vec<String>,
+        all_classes: Option<Vec<String>>,
+        length: u64,
+    }
+    let name: String = case.read("dataset")?;
+    let id =
+        longbench::metric_id(&name).ok_or_else(|| format!("field `dataset`: unknown data set `{name}`"))?;
+    let (metric, first_line) = (metric(id)?, longbench::scores_first_line(&name));
+    let rows: Vec<Row> = case.read("rows")?;
+    // The official script passes the classes of the last row for all rows.
+    let classes = rows.last().and_then(|row| row.all_classes.clone()).unwrap_or_default();
+    let scores: Vec<f64> = rows
+        .iter()
+        .map(|row| scorer::score_row(metric, first_line, &row.pred, &row.answers, &classes))
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    if buckets {
+        let got = scorer::bucket_scores(scores.into_iter().zip(rows.iter().map(|row| row.length)));
+        let expected: BTreeMap<String, Option<f64>> = case.read("result")?;
+        for (bucket, got) in [("0-4k", got.short), ("4-8k", got.medium), ("8k+", got.long)] {
+            let expected =
+                expected.get(bucket).ok_or_else(|| format!("field `result`: no bucket `{bucket}`"))?;
+            case.equal(bucket, expected, &(!got.is_nan()).then_some(got));
+        }
+        return Ok(());
+    }
+    let expected: Vec<f64> = case.read("per_row")?;
+    case.equal("per_row", &expected, &scores);
+    let expected: Option<f64> = case.read("result")?;
+    case.equal("result", &expected, &scorer::dataset_score(&scores));
+    Ok(())
+}
+
+fn cloze(case: &mut Case) -> Result<(), String> {
+    if case.value.get("reference").is_none() {
+        let ClozeTotals { exact, partial, keys } = case.cloze;
+        case.float("exact_match", round4(exact as f64 / keys as f64), Tolerance::Exact)?;
+        return case.float("partial_match", round4(partial as f64 / keys as f64), Tolerance::Exact);
+    }
+    let prediction: String = case.read("prediction")?;
+    let reference: BTreeMap<String, String> = case.read("reference")?;
+    let exact = metrics::cloze::exact(&prediction, &reference);
+    let partial = metrics::cloze::partial(&prediction, &reference).ok();
+    if let Some(partial) = partial {
+        case.cloze.exact += exact.hits;
+        case.cloze.partial += partial.hits;
+        case.cloze.keys += exact.keys;
+    }
+    for (field, got) in [("exact", Some(exact)), ("partial", partial)] {
+        let expected: Option<(usize, usize)> = case.read(field)?;
+        case.equal(field, &expected, &got.map(|got| (got.hits, got.keys)));
+    }
+    Ok(())
+}
+
+fn timeline(case: &mut Case) -> Result<(), String> {
+    let found = if case.value.get("reference").is_some() {
+        let (reference, prediction): (Vec<Value>, Vec<Value>) =
+            (case.read("reference")?, case.read("prediction")?);
+        reorder::deviations(&reference, &prediction)
+    } else {
+        // Quadratic in `n` nowhere, yet a number from a file should not size a list unchecked.
+        let n: usize = case.read("n")?;
+        if n > 1_000_000 {
+            return Err(format!("field `n`: {n} is more than 1000000 events"));
+        }
+        Some(reorder::Deviations::largest(n))
+    };
+    let got = [
+        ("location_square_deviation", found.map(|d| d.location_square)),
+        ("location_mean_deviation", found.map(|d| d.location_mean)),
+        ("swap_deviation", found.map(|d| d.swap)),
+        ("swap_distance_deviation", found.map(|d| d.swap_distance)),
+    ];
+    for (field, got) in got {
+        // The string `"None"` is what the official code returns where it cannot compare.
+        let expected = match case.field(field)? {
+            Value::String(none) if none == "None" => None,
+            _ => Some(case.read::<f64>(field)?),
+        };
+        case.equal(field, &expected, &got);
+    }
+    Ok(())
+}
+
+fn needle_insert(case: &mut Case) -> Result<(), String> {
+    let ids = |name| case.read::<Vec<u32>>(name);
+    let (context, needle, periods, expected) =
+        (ids("context_ids")?, ids("needle_ids")?, ids("period_ids")?, ids("result_ids")?);
+    let (length, buffer) = (case.read("context_length")?, case.read("final_context_length_buffer")?);
+    let got = insert_needle(&context, &needle, &periods, case.read("depth_percent")?, length, buffer);
+    case.equal("result_ids", &expected, &got);
+    Ok(())
+}
+
+fn needle_rouge(case: &mut Case) -> Result<(), String> {
+    let (target, prediction): (String, String) = (case.read("target")?, case.read("prediction")?);
+    let (one, long) =
+        (google_rouge::rouge1(&target, &prediction), google_rouge::rouge_l(&target, &prediction));
+    for (field, got) in [("rouge1", one), ("rougeL", long)] {
+        let expected: (f64, f64, f64) = case.read(field)?;
+        case.equal(field, &expected, &(got.precision, got.recall, got.f));
+    }
+    for (field, got) in [
+        ("headkv_score", one.f * 10.0),
+        ("kvcache_factory_score", one.f * 10.0),
+        ("compresskv_score", one.recall * 100.0),
+    ] {
+        case.float(field, got, Tolerance::Exact)?;
+    }
+    Ok(())
+}
+
+fn needle_word_overlap(case: &mut Case) -> Result<(), String> {
+    let prediction: String = case.read("prediction")?;
+    let score = |id| -> Result<f64, String> {
+        let answer = metrics::needle_overlap::EXPECTED;
+        metric(id)?.score_answer(&prediction, answer, &[]).map_err(|error| error.to_string())
+    };
+    let (distinct, repeats) = (score("needle-overlap/kvcache-factory")?, score("needle-overlap/franxyao")?);
+    case.float("kvcache_factory", distinct, Tolerance::Exact)?;
+    case.float("headkv", distinct, Tolerance::Exact)?;
+    case.float("compresskv", distinct * 100.0, Tolerance::Exact)?;
+    case.float("franxyao", repeats, Tolerance::Exact)
+}
+
+fn ruler(case: &mut Case) -> Result<(), String> {
+    let predictions: Vec<String> = case.read("predictions")?;
+    let references: Vec<Vec<String>> = case.read("references")?;
+    for (field, id) in [
+        ("string_match_all", "ruler-all/kvcache-factory"),
+        ("string_match_all_kvpress", "ruler-all/kvpress"),
+        ("string_match_part_kvpress", "ruler-part/kvpress"),
+    ] {
+        let metric = metric(id)?;
+        let mut total = 0.0;
+        for (prediction, references) in predictions.iter().zip(&references) {
+            total += metric.score(prediction, references, &[]).map_err(|error| error.to_string())?;
+        }
+        case.float(field, round2(total / predictions.len() as f64 * 100.0), Tolerance::Exact)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(name: &str, text: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::write(dir.path().join(name), text).unwrap();
+        dir
+    }
+
+    #[test]
+    fn agrees_with_every_golden_case() {
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden/metrics"));
+        if !dir.exists() {
+            assert!(std::env::var_os("CI").is_none(), "{} not present", dir.display());
+            eprintln!("skipped: {} not present", dir.display());
+            return;
+        }
+        let report = metrics(dir).unwrap();
+        for failure in report.failed.iter().take(40) {
+            eprintln!("{failure:?}");
+        }
+        for (file, counts) in &report.files {
+            eprintln!("{file}: {counts:?}");
+        }
+        assert!(report.failed.is_empty(), "{} values differ", report.failed.len());
+        assert_eq!((report.files.len(), report.skipped.len()), (CHECKS.len(), 1));
+        assert!(report.files.values().all(|(passed, _)| *passed > 0));
+    }
+
+    #[test]
+    fn a_wrong_score_is_reported() {
+        let line = r#"{"id":"c-1","prediction":"3","answers":["3"],"score":0.5,"scores":[1.0]}"#;
+        let dir = write("count_score.jsonl", line);
+        let report = metrics(dir.path()).unwrap();
+        let [failure] = report.failed.as_slice() else { panic!("{report:?}") };
+        assert_eq!(
+            (failure.id.as_str(), failure.expected.as_str(), failure.got.as_str()),
+            ("c-1 score", "0.5", "1.0")
+        );
+        assert_eq!((report.passed, report.files["count_score.jsonl"], report.agreement()), (0, (0, 1), 0.0));
+    }
+
+    #[test]
+    fn malformed_lines_name_file_and_line() {
+        for (text, reason) in [
+            ("\n{", "invalid json"),
+            ("{}\n{}", "field `prediction` is missing"),
+            ("\n{\"prediction\":1}", "field `prediction`: invalid type"),
+            ("\n\u{0}", "invalid json"),
+        ] {
+            let dir = write("count_score.jsonl", text);
+            let error = metrics(dir.path()).unwrap_err().to_string();
+            let line = if text.starts_with('\n') { "line 2" } else { "line 1" };
+            assert!(
+                error.contains(reason) && error.contains(line) && error.contains("count_score.jsonl"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_files_are_skipped_and_an_empty_folder_is_an_error() {
+        let dir = write("other.jsonl", "x");
+        assert!(metrics(dir.path()).unwrap_err().to_string().contains("no golden file"));
+        fs_err::write(dir.path().join("porter_stem.jsonl"), r#"{"word":"sky","stem":"sky"}"#).unwrap();
+        let report = metrics(dir.path()).unwrap();
+        assert_eq!((report.passed, report.skipped.len()), (1, 1));
+        assert!(metrics(Path::new("/nonexistent")).is_err());
+    }
+}
