@@ -29,12 +29,14 @@ pub struct Message<'a> {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// Why there is no usable template in the environment.
+    broken: Option<String>,
     /// `bos_token` and the like, as templates read them.
     special_tokens: BTreeMap<String, String>,
     path: PathBuf,
 }
 
-/// The name of a model's only template.
+/// The name of a model's template. minijinja escapes HTML where a name ends in .html or .json: this has no ending.
 const DEFAULT: &str = "default";
 
 #[derive(Deserialize)]
@@ -45,10 +47,11 @@ struct Named {
 
 impl ChatTemplate {
     /// Reads the template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, a text
-    /// or a list of named ones. `None` where there is none.
+    /// or a list of named ones, of which `default`. `None` where there is none. A template that does not parse is
+    /// an error of [`ChatTemplate::render`] only: the model is still good for prompts that need none.
     ///
     /// # Errors
-    /// A template that does not parse.
+    /// A file that cannot be read or is not JSON.
     pub fn load(tokenizer_config: Option<&Blob>, jinja: Option<&Blob>) -> Result<Option<Self>> {
         let config: BTreeMap<String, Json> = match tokenizer_config {
             Some(blob) => parse_json(&blob.read()?, blob.path())?,
@@ -59,43 +62,35 @@ impl ChatTemplate {
             .filter(|(name, _)| name.ends_with("_token"))
             .filter_map(|(name, value)| Some((name.clone(), token_text(value)?.to_owned())))
             .collect();
-        let (templates, blob) = match (jinja, config.get("chat_template"), tokenizer_config) {
+        let (text, blob) = match (jinja, config.get("chat_template"), tokenizer_config) {
             (Some(jinja), _, _) => {
-                let text = String::from_utf8(jinja.read()?.into_owned())
-                    .map_err(|error| template_error(jinja, error.to_string()))?;
-                (vec![Named { name: DEFAULT.into(), template: text }], jinja)
+                let text = String::from_utf8(jinja.read()?.into_owned()).map_err(|error| error.to_string());
+                (text, jinja)
             }
-            (None, Some(Json::String(text)), Some(blob)) => {
-                (vec![Named { name: DEFAULT.into(), template: text.clone() }], blob)
+            (None, Some(Json::String(text)), Some(blob)) => (Ok(text.clone()), blob),
+            (None, Some(list @ Json::Array(_)), Some(blob)) => (default_of(list), blob),
+            (None, Some(other), Some(blob)) if !other.is_null() => {
+                (Err(format!("`{other}` is neither a text nor a list of named texts")), blob)
             }
-            (None, Some(list @ Json::Array(_)), Some(blob)) => {
-                let list = Vec::<Named>::deserialize(list)
-                    .map_err(|error| template_error(blob, error.to_string()))?;
-                (list, blob)
-            }
-            (None, None | Some(Json::Null), _) => return Ok(None),
-            (None, Some(other), Some(blob)) => {
-                let reason = format!("`{other}` is neither a text nor a list of named texts");
-                return Err(template_error(blob, reason));
-            }
-            (None, Some(_), None) => return Ok(None),
+            _ => return Ok(None),
         };
         let mut environment = environment();
-        for Named { name, template } in templates {
-            // minijinja escapes HTML in templates whose name ends in .html or .json: the names here have no ending.
-            environment
-                .add_template_owned(name.replace('.', "_"), template)
-                .map_err(|error| template_error(blob, describe(&error)))?;
-        }
-        Ok(Some(Self { environment, special_tokens, path: blob.path().to_path_buf() }))
+        let add = |text| environment.add_template_owned(DEFAULT, text).map_err(|error| describe(&error));
+        let broken = text.and_then(add).err();
+        Ok(Some(Self { environment, broken, special_tokens, path: blob.path().to_path_buf() }))
     }
 
     /// The conversation as the model reads it, ready to encode without special tokens (the template has written
     /// them). `add_generation_prompt` opens the assistant's turn.
     ///
     /// # Errors
-    /// An exception that the template raises, for instance for roles out of turn, or an endless template.
+    /// A template that does not parse, an exception that it raises, for instance for roles out of turn, or an endless
+    /// one.
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
+        let fail = |reason| EngineError::ChatTemplate { path: self.path.clone(), reason };
+        if let Some(reason) = &self.broken {
+            return Err(fail(reason.clone()));
+        }
         let none = Value::from(());
         let context = context! {
             messages,
@@ -107,12 +102,16 @@ impl ChatTemplate {
         self.environment
             .get_template(DEFAULT)
             .and_then(|template| template.render(context))
-            .map_err(|error| EngineError::ChatTemplate { path: self.path.clone(), reason: describe(&error) })
+            .map_err(|error| fail(describe(&error)))
     }
 }
 
-fn template_error(blob: &Blob, reason: String) -> EngineError {
-    EngineError::ChatTemplate { path: blob.path().to_path_buf(), reason }
+/// The template named `default` of a list.
+fn default_of(list: &Json) -> Result<String, String> {
+    let list = Vec::<Named>::deserialize(list).map_err(|error| error.to_string())?;
+    let names: Vec<_> = list.iter().map(|named| format!("`{}`", named.name)).collect();
+    let no_default = format!("no template is named `{DEFAULT}`; there are: {}", names.join(", "));
+    list.into_iter().find(|named| named.name == DEFAULT).map(|named| named.template).ok_or(no_default)
 }
 
 /// The error and its line, without the template's source.
@@ -177,4 +176,66 @@ fn strftime_now(format: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(config: &Json, jinja: Option<&'static str>) -> ChatTemplate {
+        let blob = |name: &str, bytes: Vec<u8>| Blob::Embedded { path: name.into(), bytes: bytes.leak() };
+        let config = blob("m/tokenizer_config.json", config.to_string().into_bytes());
+        let jinja = jinja.map(|text| blob("m/chat_template.jinja", text.as_bytes().to_vec()));
+        ChatTemplate::load(Some(&config), jinja.as_ref()).unwrap().unwrap()
+    }
+
+    fn render(template: &ChatTemplate) -> Result<String> {
+        template.render(&[Message { role: "user", content: "<hi> & bye" }], true)
+    }
+
+    #[test]
+    fn finds_the_template_wherever_it_is() {
+        let body = "{{ bos_token }}{{ messages[0].content }}";
+        let config =
+            serde_json::json!({"bos_token": {"content": "<s>", "lstrip": false}, "chat_template": body});
+        assert_eq!(render(&load(&config, None)).unwrap(), "<s><hi> & bye");
+        let named = |name| {
+            serde_json::json!({"chat_template": [{"name": "tool_use", "template": "{{"},
+                                                                {"name": name, "template": "named"}]})
+        };
+        assert_eq!(render(&load(&named("default"), None)).unwrap(), "named");
+        assert_eq!(render(&load(&config, Some("file"))).unwrap(), "file");
+        let message = render(&load(&named("rag"), None)).unwrap_err().to_string();
+        assert!(
+            message.ends_with("no template is named `default`; there are: `tool_use`, `rag`"),
+            "{message}"
+        );
+
+        let none = Blob::Embedded { path: "c".into(), bytes: br#"{"chat_template": null}"# };
+        assert!(ChatTemplate::load(Some(&none), None).unwrap().is_none());
+        assert!(ChatTemplate::load(None, None).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_bad_template_is_an_error_when_it_is_used() {
+        let broken = |text: &str, expected: &str| {
+            let template = load(&serde_json::json!({ "chat_template": text }), None);
+            let message = render(&template).unwrap_err().to_string();
+            let start = "chat template of `m/tokenizer_config.json`: ";
+            assert!(message.starts_with(start) && message.contains(expected), "{message}");
+        };
+        broken("a\n{% if %}", "(line 2)");
+        broken("{{ raise_exception('no system role') }}", "no system role");
+        broken("{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}", "fuel");
+        let number = load(&serde_json::json!({"chat_template": 7}), None);
+        assert!(render(&number).unwrap_err().to_string().contains("`7` is neither a text nor a list"));
+    }
+
+    #[test]
+    fn the_date_is_fixed() {
+        assert_eq!(
+            strftime_now("%d %b %Y, %A %-d %B %y %F %H:%M %-m%% %Q %"),
+            "26 Jul 2024, Friday 26 July 24 2024-07-26 00:00 7% %Q %"
+        );
+    }
 }

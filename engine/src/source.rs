@@ -470,3 +470,56 @@ fn hub_error(id: &str, file: &str, error: &ApiError) -> EngineError {
 fn io_error(path: &Path, source: std::io::Error) -> EngineError {
     EngineError::Io { path: path.to_path_buf(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids() {
+        let repo = parse_id("meta-llama/Llama-3.1-8B-Instruct").unwrap();
+        assert_eq!(
+            (repo.folder_name().as_str(), repo.revision()),
+            ("models--meta-llama--Llama-3.1-8B-Instruct", "main")
+        );
+        assert_eq!(parse_id("a/b@refs/pr/1").unwrap().revision(), "refs/pr/1");
+        for bad in ["b", "a/b/c", "../b", "a/..", "/a/b", "a/b@", "a/b@../x", "a/b c", "", "a/", "./b"] {
+            let message = parse_id(bad).unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("model `{bad}` is neither `tiny`, nor an existing directory")),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_index_stays_in_its_directory() {
+        let parse = |file: &str| {
+            let index = serde_json::json!({"weight_map": {"t": file, "u": "a.safetensors"}}).to_string();
+            parse_index(index.as_bytes(), Path::new("i.json"))
+        };
+        let (shards, file_of) = parse("b.safetensors").unwrap();
+        assert_eq!(
+            (shards, file_of["t"], file_of["u"]),
+            (vec!["a.safetensors".into(), "b.safetensors".into()], 1, 0)
+        );
+        for bad in [
+            "../x.safetensors",
+            "/x.safetensors",
+            "d/x.safetensors",
+            "..",
+            "",
+            "pytorch_model.bin",
+            "C:x.safetensors",
+        ] {
+            let message = parse(bad).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("`i.json`: field `weight_map` is `{bad}`")), "{message}");
+        }
+        assert!(
+            parse_index(b"{}", Path::new("i.json"))
+                .unwrap_err()
+                .to_string()
+                .contains("missing field `weight_map`")
+        );
+    }
+}

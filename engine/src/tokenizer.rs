@@ -129,3 +129,68 @@ fn clean_up_spaces(text: &str) -> String {
     ];
     RULES.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKENIZER: &[u8] = br#"{"version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "<unk>"},
+        "added_tokens": [
+            {"id": 0, "content": "<unk>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+             "special": true},
+            {"id": 1, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+             "special": true}],
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": null,
+        "model": {"type": "WordLevel", "unk_token": "<unk>",
+                  "vocab": {"<unk>": 0, "<s>": 1, "we": 2, "do": 3, "n't": 4, ".": 5}}}"#;
+
+    fn load(tokenizer: &'static [u8], config: &'static str) -> Result<Tokenizer> {
+        let blob = |path: &str, bytes| Blob::Embedded { path: path.into(), bytes };
+        Tokenizer::load(
+            &blob("m/tokenizer.json", tokenizer),
+            Some(&blob("m/tc.json", config.as_bytes())),
+            Some(7),
+        )
+    }
+
+    #[test]
+    fn encodes_whole_texts_and_decodes_as_configured() {
+        let plain = load(TOKENIZER, r#"{"bos_token": {"content": "<s>"}, "eos_token": "."}"#).unwrap();
+        assert_eq!(
+            (plain.bos_id(), plain.eos_id(), plain.id_of("we"), plain.id_of("us")),
+            (Some(1), Some(5), Some(2), None)
+        );
+        let ids = plain.encode("we do n't .", true).unwrap();
+        assert_eq!(ids, [1, 2, 3, 4, 5], "the truncation and padding of tokenizer.json are off");
+        assert_eq!(plain.encode("we", false).unwrap(), [2]);
+        assert_eq!(plain.decode(&ids, false).unwrap(), "<s> we do n't .");
+        assert_eq!(plain.decode(&ids, true).unwrap(), "we do n't .");
+        let clean = load(TOKENIZER, r#"{"clean_up_tokenization_spaces": true}"#).unwrap();
+        assert_eq!(clean.decode(&ids, true).unwrap(), "we don't.");
+        assert_eq!(clean.bos_id(), Some(7), "config.json stands in");
+    }
+
+    #[test]
+    fn cleans_in_the_order_of_transformers() {
+        // Python: the chain of `.replace` calls of transformers' decode.
+        let text = "a , b ? c ! d . e ' f n't 'm 's 've 're";
+        assert_eq!(clean_up_spaces(text), "a, b? c! d. e'fn't'm's've're");
+        assert_eq!(clean_up_spaces(" ' s . . "), "'s.. ");
+    }
+
+    #[test]
+    fn names_the_file_that_does_not_parse() {
+        let message = load(b"{", "{}").unwrap_err().to_string();
+        assert!(message.starts_with("tokenizer `m/tokenizer.json`: "), "{message}");
+        let message = load(TOKENIZER, "[").unwrap_err().to_string();
+        assert!(message.starts_with("`m/tc.json` is not the JSON expected: "), "{message}");
+    }
+}

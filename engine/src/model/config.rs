@@ -281,7 +281,7 @@ impl ModelConfig {
             return Err(invalid(path, "head_dim", head_dim, "an even number, as RoPE rotates pairs"));
         }
         let rms_norm_eps = raw.rms_norm_eps.unwrap_or(1e-6);
-        if !(rms_norm_eps > 0.0) {
+        if rms_norm_eps <= 0.0 || !rms_norm_eps.is_finite() {
             return Err(invalid(path, "rms_norm_eps", rms_norm_eps, "a positive number"));
         }
         let max_positions = positive("max_position_embeddings", raw.max_position_embeddings)?;
@@ -420,4 +420,169 @@ fn rope(raw: &RawConfig, max_positions: usize, path: &Path) -> Result<Rope> {
         other => return refuse("rope_type", other.to_owned(), "default, llama3"),
     };
     Ok(Rope { theta, scaling })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<ModelConfig> {
+        ModelConfig::parse(value.to_string().as_bytes(), Path::new("m/config.json"))
+    }
+
+    /// `base` with the fields of `patch` set; a field patched to `"absent"` is removed.
+    fn patched(mut base: Value, patch: &Value) -> Value {
+        let fields = base.as_object_mut().unwrap();
+        for (name, value) in patch.as_object().unwrap() {
+            if value == "absent" {
+                fields.remove(name);
+            } else {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+        base
+    }
+
+    /// Llama 3.1 8B Instruct, as transformers 4 spells it.
+    fn llama31() -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": false,
+            "bos_token_id": 128_000, "eos_token_id": [128_001, 128_008, 128_009], "hidden_act": "silu",
+            "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131_072, "mlp_bias": false,
+            "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+            "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                             "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            "rope_theta": 500_000.0, "tie_word_embeddings": false, "vocab_size": 128_256
+        })
+    }
+
+    #[test]
+    fn reads_both_spellings_of_rope() {
+        let old = parse(&llama31()).unwrap();
+        assert_eq!((old.family, old.head_dim, old.kv_heads, old.layers), (Family::Llama, 128, 8, 32));
+        assert_eq!(old.eos_ids, [128_001, 128_008, 128_009]);
+        let scaling = Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_positions: 8192,
+        };
+        assert_eq!(old.rope, Rope { theta: 500_000.0, scaling: Some(scaling) });
+        let rope = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 500_000.0,
+                          "original_max_position_embeddings": 8192, "rope_type": "llama3"});
+        let patch = json!({"rope_parameters": rope, "rope_theta": "absent", "rope_scaling": "absent"});
+        assert_eq!(parse(&patched(llama31(), &patch)).unwrap(), old);
+        // Llama 2: `type` before it was `rope_type`, and neither theta nor KV heads written.
+        let patch = json!({"rope_scaling": {"type": "default"}, "rope_theta": "absent",
+                           "num_key_value_heads": "absent", "architectures": "absent"});
+        let llama2 = parse(&patched(llama31(), &patch)).unwrap();
+        assert_eq!((llama2.rope.theta, llama2.rope.scaling, llama2.kv_heads), (10_000.0, None, 32));
+    }
+
+    #[test]
+    fn families_differ_where_they_should() {
+        let family = |patch| parse(&patched(llama31(), &patch)).unwrap();
+        let plain = json!(null);
+        let mistral = |window: Value| {
+            family(
+                json!({"architectures": ["MistralForCausalLM"], "rope_scaling": plain, "sliding_window": window}),
+            )
+        };
+        assert_eq!(mistral(json!(4096)).sliding_window, Some(4096));
+        assert_eq!(mistral(json!(null)).sliding_window, None);
+        assert_eq!(mistral(json!("absent")).sliding_window, Some(4096));
+
+        // Qwen2.5-7B says 131072 and does not use it; Qwen2 with use_sliding_window slides from layer 28 on.
+        let qwen2 = |on: bool, from: usize| {
+            family(
+                json!({"architectures": ["Qwen2ForCausalLM"], "rope_scaling": plain, "sliding_window": 131_072,
+                          "use_sliding_window": on, "max_window_layers": from}),
+            )
+        };
+        assert_eq!(qwen2(false, 28).sliding_window, None);
+        assert_eq!(qwen2(true, 32).sliding_window, None);
+        assert_eq!(qwen2(true, 28).sliding_window, Some(131_072));
+        assert!(qwen2(false, 28).qkv_bias && !qwen2(false, 28).qk_norm);
+
+        let qwen3 = family(
+            json!({"architectures": ["Qwen3ForCausalLM"], "rope_scaling": plain, "hidden_size": 1024,
+                                  "num_attention_heads": 16, "layer_types": ["full_attention", "full_attention"]}),
+        );
+        assert_eq!(
+            (qwen3.head_dim, qwen3.qkv_bias, qwen3.qk_norm, qwen3.sliding_window),
+            (128, false, true, None)
+        );
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_compute() {
+        let cases = [
+            (
+                json!({"architectures": ["GPT2LMHeadModel"]}),
+                "architecture `GPT2LMHeadModel` is not supported; supported: LlamaForCausalLM, MistralForCausalLM, \
+                 Qwen2ForCausalLM, Qwen3ForCausalLM",
+            ),
+            (
+                json!({"architectures": "absent", "model_type": "gemma"}),
+                "architecture `gemma` is not supported",
+            ),
+            (json!({"architectures": "absent", "model_type": "absent"}), "field `architectures` is missing"),
+            (json!({"hidden_act": "gelu"}), "hidden_act `gelu` is not supported; supported: silu"),
+            (
+                json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+                "rope_type `yarn` is not supported; supported: default, llama3",
+            ),
+            (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_type `linear`"),
+            (
+                json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
+                "field `low_freq_factor` is missing",
+            ),
+            (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor `0.5`"),
+            (json!({"attention_bias": true}), "attention_bias `true`"),
+            (json!({"mlp_bias": true}), "mlp_bias `true`"),
+            (json!({"quantization_config": {"bits": 4}}), "quantization_config `present`"),
+            (json!({"vocab_size": "absent"}), "field `vocab_size` is missing"),
+            (json!({"num_hidden_layers": 0}), "field `num_hidden_layers` is 0, expected at least 1"),
+            (json!({"num_key_value_heads": 5}), "field `num_key_value_heads` is 5, expected a divisor of"),
+            (
+                json!({"hidden_size": 4100}),
+                "field `hidden_size` is 4100, expected a multiple of num_attention_heads",
+            ),
+            (json!({"head_dim": 7}), "field `head_dim` is 7, expected an even number"),
+            (json!({"rms_norm_eps": 0.0}), "field `rms_norm_eps` is 0"),
+            (json!({"rope_theta": -1.0}), "field `rope_theta` is -1"),
+            (json!({"hidden_size": "big"}), "invalid type: string \"big\", expected usize at line 1"),
+            (json!({"eos_token_id": "</s>"}), "is no token id and no list of token ids"),
+        ];
+        for (patch, expected) in cases {
+            let message = parse(&patched(llama31(), &patch)).expect_err(&patch.to_string()).to_string();
+            assert!(message.contains(expected) && message.contains("`m/config.json`"), "{patch}: {message}");
+        }
+    }
+
+    #[test]
+    fn checks_prompts() {
+        let patch = json!({"max_position_embeddings": 16, "rope_scaling": null, "vocab_size": 10});
+        let config = parse(&patched(llama31(), &patch)).unwrap();
+        assert!(config.check_prompt(&[9; 16], 0).is_ok());
+        let refused = |config: &ModelConfig, prompt: &[u32], new| {
+            config.check_prompt(prompt, new).unwrap_err().to_string()
+        };
+        assert_eq!(refused(&config, &[], 1), "the prompt has no tokens");
+        assert!(
+            refused(&config, &[1, 10], 0)
+                .starts_with("token id 10 at position 1 is outside the vocabulary of 10")
+        );
+        assert!(
+            refused(&config, &[1; 17], 0)
+                .contains("17 prompt tokens and 0 new ones need more than the 16 positions")
+        );
+        assert!(refused(&config, &[1; 15], 2).contains("15 prompt tokens and 2 new ones"));
+        assert!(refused(&config, &[1], usize::MAX).contains("more than the 16 positions"));
+        let config = ModelConfig { sliding_window: Some(8), ..config };
+        assert!(config.check_prompt(&[1; 7], 1).is_ok());
+        assert!(refused(&config, &[1; 9], 0).contains("exceed the sliding window of 8"));
+    }
 }

@@ -1,0 +1,13 @@
+//! Tests of the engine through its public interface.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking and say what they skip"
+)]
+
+mod bad_files;
+mod chat;
+mod hub;
+mod support;
+mod tokens;
