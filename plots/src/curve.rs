@@ -1,4 +1,4 @@
-//! Curves: score against budget or against bytes held, capacity against layer; small multiples, one a
+//! Curves: score against budget, bytes held or commit, capacity against layer; small multiples, one a
 //! data set or category, every line labelled at its end.
 
 use crate::axis::{bytes, number, spread, stride, ticks};
@@ -15,6 +15,8 @@ pub struct Point {
     pub y: f64,
     /// 95 % interval around `y`, if known.
     pub interval: Option<(f64, f64)>,
+    /// Ringed, e.g. a significant loss.
+    pub flagged: bool,
 }
 
 /// One method.
@@ -46,6 +48,8 @@ pub enum XAxis {
     Bytes,
     /// Layer, linear.
     Layer,
+    /// Place in [`Curves::names`], linear.
+    Commit,
 }
 
 /// Panels with a common x axis; y is scaled for each panel.
@@ -59,6 +63,8 @@ pub struct Curves {
     pub x: XAxis,
     /// What y means, e.g. `Score`.
     pub y_label: String,
+    /// Tick labels of [`XAxis::Commit`]; empty for the others.
+    pub names: Vec<String>,
     /// At least one.
     pub panels: Vec<Panel>,
 }
@@ -68,12 +74,20 @@ const TICK: Style = Style::new(11.0).color(MUTED);
 const NAME: Style = Style::new(11.5);
 
 impl XAxis {
-    fn place(self, x: f64) -> f64 {
-        if self == Self::Layer { x } else { x.log2() }
+    fn logarithmic(self) -> bool {
+        matches!(self, Self::Budget | Self::Bytes)
     }
 
-    fn label(self, x: f64) -> String {
-        if self == Self::Bytes { bytes(x) } else { number(x, 1.0) }
+    fn place(self, x: f64) -> f64 {
+        if self.logarithmic() { x.log2() } else { x }
+    }
+
+    fn label(self, x: f64, names: &[String]) -> String {
+        match self {
+            Self::Bytes => bytes(x),
+            Self::Commit => names.get(x as usize).cloned().unwrap_or_default(),
+            Self::Budget | Self::Layer => number(x, 1.0),
+        }
     }
 
     fn title(self) -> &'static str {
@@ -81,14 +95,15 @@ impl XAxis {
             Self::Budget => "Budget (KV entries per head) →",
             Self::Bytes => "KV bytes held →",
             Self::Layer => "Layer →",
+            Self::Commit => "Commit →",
         }
     }
 
-    /// Tick positions: the measured budgets, round powers of two of bytes, round layers.
+    /// Tick positions: what was measured, but round powers of two of bytes and round layers.
     fn ticks(self, xs: &[f64]) -> Vec<f64> {
         let (low, high) = bounds(xs.iter().copied());
         match self {
-            Self::Budget => xs.to_vec(),
+            Self::Budget | Self::Commit => xs.to_vec(),
             Self::Bytes => {
                 let range = low.log2().ceil() as i32..=high.log2().floor() as i32;
                 range.map(|e| 2f64.powi(e)).collect()
@@ -150,7 +165,7 @@ fn check(curves: &Curves) -> Result<()> {
                     return bad(format!("{name} has a value that is not finite at x = {}", point.x));
                 }
                 let ignored = line.reference && curves.x == XAxis::Budget;
-                if curves.x != XAxis::Layer && !ignored && point.x <= 0.0 {
+                if curves.x.logarithmic() && !ignored && point.x <= 0.0 {
                     return bad(format!("{name} has x = {}, and the axis is logarithmic", point.x));
                 }
             }
@@ -208,7 +223,8 @@ pub fn draw(curves: &Curves) -> Result<Picture> {
     for (index, panel) in curves.panels.iter().enumerate() {
         let x = MARGIN + axis_w + (index % columns) as f64 * pitch_x;
         let y = top + above + (index / columns) as f64 * pitch_y;
-        let frame = Frame { x, y, w: plot_w, h: plot_h, name_w, axis: curves.x, xs: &xs };
+        let names = &curves.names;
+        let frame = Frame { x, y, w: plot_w, h: plot_h, name_w, axis: curves.x, xs: &xs, names };
         draw_panel(&mut card, panel, &frame, &labels, &curves.y_label);
     }
     card.text(MARGIN + axis_w, top + rows * pitch_y + 14.0, curves.x.title(), Style::new(11.5).color(MUTED));
@@ -223,6 +239,7 @@ struct Frame<'a> {
     name_w: f64,
     axis: XAxis,
     xs: &'a [f64],
+    names: &'a [String],
 }
 
 fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&str], y_label: &str) {
@@ -257,13 +274,13 @@ fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&s
     }
     card.line(vec![(x, y + h), (x + w, y + h)], 1.0, RULE);
     let shown = frame.axis.ticks(frame.xs);
-    let widths: Vec<f64> = shown.iter().map(|&v| TICK.width(&frame.axis.label(v))).collect();
+    let widths: Vec<f64> = shown.iter().map(|&v| TICK.width(&frame.axis.label(v, frame.names))).collect();
     let pitch = shown.windows(2).map(|p| at_x(p[1]) - at_x(p[0])).fold(w, f64::min);
     let every = stride(&widths, pitch, 7.0);
     for (index, mark) in shown.iter().enumerate() {
         card.line(vec![(at_x(*mark), y + h), (at_x(*mark), y + h + 4.0)], 1.0, RULE);
         if index % every == 0 {
-            card.text(at_x(*mark), y + h + 17.0, frame.axis.label(*mark), TICK.middle());
+            card.text(at_x(*mark), y + h + 17.0, frame.axis.label(*mark, frame.names), TICK.middle());
         }
     }
 
@@ -310,6 +327,12 @@ fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&s
                 marker(card, index, at, 3.6, color);
             }
         }
+        for (point, &(x, y)) in line.points.iter().zip(&path).filter(|(point, _)| point.flagged) {
+            card.circle(x, y, 7.5, INK);
+            card.circle(x, y, 6.0, PAPER);
+            marker(card, index, (x, y), 3.6, color);
+            card.text(x, y + 20.0, number(point.y, step / 10.0), TICK.bold().color(INK).middle());
+        }
         if let Some(&(_, end)) = path.last() {
             ends.push((&line.label, end, color, Some(index)));
         }
@@ -343,6 +366,7 @@ mod tests {
             x: 64.0 * 2f64.powi(i as i32),
             y,
             interval: Some((y - 2.0, y + 2.0)),
+            flagged: false,
         });
         Line { label: label.into(), points: points.collect(), reference: false }
     }
@@ -353,6 +377,7 @@ mod tests {
             subtitle: String::new(),
             x: XAxis::Budget,
             y_label: "Score".into(),
+            names: Vec::new(),
             panels: vec![Panel { title: "qasper".into(), lines }],
         }
     }

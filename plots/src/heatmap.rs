@@ -103,7 +103,7 @@ fn cells(card: &mut Picture, map: &Heatmap, (x, y): (f64, f64), (cell_w, cell_h)
     }
 }
 
-fn percent(depth: f64) -> String {
+pub(crate) fn percent(depth: f64) -> String {
     format!("{}%", number(depth, if depth.fract().abs() < 1e-9 { 1.0 } else { 0.1 }))
 }
 

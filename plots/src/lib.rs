@@ -1,4 +1,4 @@
-//! What is seen: needle heatmaps and curves.
+//! What is seen: heatmaps, curves, head and capacity maps, retention maps, history.
 //!
 //! Every kind of picture is one file that turns a plain struct into a [`Picture`]; [`write`] saves it as
 //! PNG or SVG. Bytes are deterministic. Text is set in an embedded subset of Inter.
@@ -8,7 +8,10 @@ pub mod color;
 pub mod curve;
 mod error;
 mod font;
+pub mod head;
 pub mod heatmap;
+pub mod history;
+pub mod retention;
 mod scene;
 
 pub use error::{Error, Result};

@@ -4,7 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use kvsweep_plots::curve::{self, Curves, Line, Panel, Point, XAxis};
-use kvsweep_plots::{Picture, heatmap, write};
+use kvsweep_plots::head::{HeadMap, Kind};
+use kvsweep_plots::history::{History, Mark};
+use kvsweep_plots::retention::Retention;
+use kvsweep_plots::{Picture, head, heatmap, history, retention, write};
 use std::path::PathBuf;
 
 /// Saves a picture both ways and checks that both are deterministic and not empty.
@@ -87,7 +90,7 @@ fn panel(title: &str, top: f64, x: XAxis) -> Panel {
                 XAxis::Bytes => budget * if index % 2 == 0 { 2048.0 } else { 512.0 },
                 _ => budget,
             };
-            Point { x, y, interval: Some((y - top * 0.05, y + top * 0.05)) }
+            Point { x, y, interval: Some((y - top * 0.05, y + top * 0.05)), flagged: false }
         });
         Line { label: (*method).to_owned(), points: points.collect(), reference }
     };
@@ -106,6 +109,7 @@ fn curves() {
                     .to_owned(),
                 x,
                 y_label: "Score".to_owned(),
+                names: Vec::new(),
                 panels,
             })
             .unwrap()
@@ -119,4 +123,131 @@ fn curves() {
         XAxis::Budget,
     );
     save_curves("curve-bytes", &["Average"], XAxis::Bytes);
+}
+
+#[test]
+fn head_maps() {
+    let noise = |a: usize, b: usize| ((a * 7919 + b * 104_729 + a * b * 31) % 101) as f64 / 101.0;
+    let importance = |layers: usize, heads: usize| {
+        let value =
+            |l: usize, h: usize| noise(l, h).powi(9) * (1.0 - (l as f64 / layers as f64 - 0.55).abs());
+        (0..layers).map(|l| (0..heads).map(|h| value(l, h)).collect()).collect()
+    };
+    save("head-importance", || {
+        head::draw(&HeadMap {
+            title: "Retrieval heads".to_owned(),
+            subtitle: "32 layers x 32 heads · invented".to_owned(),
+            kind: Kind::Importance,
+            values: importance(32, 32),
+            group: 4,
+        })
+        .unwrap()
+    });
+    save("head-importance-tiny", || {
+        head::draw(&HeadMap {
+            title: "Semantic heads".to_owned(),
+            subtitle: String::new(),
+            kind: Kind::Importance,
+            values: importance(4, 8),
+            group: 2,
+        })
+        .unwrap()
+    });
+    save("head-capacity", || {
+        let value = |l: usize, h: usize| {
+            (128.0 + 100.0 * (0.5 - l as f64 / 8.0) + 60.0 * (noise(l, h) - 0.5)).round()
+        };
+        head::draw(&HeadMap {
+            title: "headkv, budget 128: capacity of each KV head".to_owned(),
+            subtitle: "tiny · mean over 20 prompts".to_owned(),
+            kind: Kind::Capacity { budget: 128.0 },
+            values: (0..8).map(|l| (0..4).map(|h| value(l, h)).collect()).collect(),
+            group: 1,
+        })
+        .unwrap()
+    });
+    save("layer-capacity", || {
+        let line = |label: &str, slope: f64| Line {
+            label: label.to_owned(),
+            points: (0..32)
+                .map(|l| Point {
+                    x: l as f64,
+                    y: 128.0 + slope * (15.5 - l as f64),
+                    interval: None,
+                    flagged: false,
+                })
+                .collect(),
+            reference: false,
+        };
+        curve::draw(&Curves {
+            title: "Capacity by layer, budget 128".to_owned(),
+            subtitle: String::new(),
+            x: XAxis::Layer,
+            y_label: "Entries".to_owned(),
+            names: Vec::new(),
+            panels: vec![Panel {
+                title: String::new(),
+                lines: vec![line("snapkv", 0.0), line("pyramidkv", 7.0), line("cake", 3.0)],
+            }],
+        })
+        .unwrap()
+    });
+}
+
+#[test]
+fn retention_maps() {
+    let kept = |layers: usize, heads: usize| {
+        let share = |d: usize, l: usize, h: usize| {
+            let near_end = d as f64 / 10.0;
+            let head = ((l * 31 + h * 17) % 11) as f64 / 11.0;
+            Some((head * 1.2 * (0.35 + 0.65 * near_end) - 0.1 * (5.0 - d as f64).abs() / 5.0).clamp(0.0, 1.0))
+        };
+        (0..11).map(|d| (0..layers).map(|l| (0..heads).map(|h| share(d, l, h)).collect()).collect()).collect()
+    };
+    for (name, layers, heads) in [("retention", 8, 4), ("retention-large", 32, 32)] {
+        save(name, || {
+            retention::draw(&Retention {
+                title: "snapkv, budget 128: what is kept of the needle".to_owned(),
+                subtitle: "tiny · context 4096 · invented".to_owned(),
+                depths: (0..11).map(|d| f64::from(d) * 10.0).collect(),
+                kept: kept(layers, heads),
+                right: (0..11)
+                    .map(|d| {
+                        Some(if d > 6 {
+                            1.0
+                        } else if d > 3 {
+                            0.5
+                        } else {
+                            0.0
+                        })
+                    })
+                    .collect(),
+            })
+            .unwrap()
+        });
+    }
+}
+
+#[test]
+fn history_curve() {
+    save("history", || {
+        let marks = |top: f64, fall: usize| {
+            (0..12).map(move |i| {
+                let y = top + f64::from((i * 7 % 5) as u8) * 0.2 - if i >= fall { 4.0 } else { 0.0 };
+                (i != 2).then_some(Mark { y, interval: Some((y - 1.2, y + 1.2)), loss: i == fall })
+            })
+        };
+        history::draw(&History {
+            title: "Average score over commits".to_owned(),
+            subtitle: "mini suite · tiny · budget 128".to_owned(),
+            y_label: "Average score".to_owned(),
+            commits: (0..12).map(|i| format!("{:08x}", 0x1f3a_77c1_u32.wrapping_mul(i * i + 3))).collect(),
+            lines: vec![
+                ("full".to_owned(), marks(44.0, 99).collect()),
+                ("snapkv".to_owned(), marks(39.0, 8).collect()),
+                ("pyramidkv".to_owned(), marks(37.0, 99).collect()),
+            ],
+        })
+        .unwrap()
+    });
 }
