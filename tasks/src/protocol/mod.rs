@@ -1,0 +1,402 @@
+//! Protocols: named, versioned sets of evaluation choices, each a data file in `protocols/`.
+//!
+//! A protocol fixes the prompt's wrapping, the number of BOS tokens, truncation, generation length, stop rules,
+//! post-processing, metric variants, needle construction and averages of one published repository, its oddities
+//! included; `kvsweep-1` is our own default. What each does and why is in `docs/protocols.md`.
+
+mod render;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::averages::Average;
+use crate::datasets::{self, DatasetInfo, Suite};
+use crate::error::TaskError;
+use crate::tokenizer::clean_up_spaces;
+
+pub use render::{Rendered, Truncation, python_format};
+pub use stop::StopRule;
+
+/// The facts about a model that prompts depend on.
+#[derive(Debug, Clone, Default)]
+pub struct ModelFacts {
+    /// Hub id, folder name or `tiny`: what protocols match by name.
+    pub name: String,
+    /// The most positions the model has.
+    pub max_positions: usize,
+    /// The user's own prompt limit; replaces the protocol's.
+    pub max_prompt: Option<usize>,
+    /// End ids of generation_config.json (where absent: of config.json).
+    pub eos_ids: Vec<u32>,
+    /// `clean_up_tokenization_spaces` of tokenizer_config.json.
+    pub clean_up_spaces: bool,
+}
+
+/// How a too long prompt loses its middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TruncationRule {
+    /// Two halves of the token ids, joined as ids, after wrapping.
+    MiddleIds,
+    /// The official way: two halves decoded to text, joined, (wrapped,) encoded again.
+    MiddleText,
+}
+
+/// Which names a rule applies to: the lower-cased model name contains all of `all` and one of `any`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameMatch {
+    /// One of these must occur (empty: none needed).
+    #[serde(default)]
+    pub any: Vec<String>,
+    /// All of these must occur.
+    #[serde(default)]
+    pub all: Vec<String>,
+}
+
+impl NameMatch {
+    /// Whether `name` matches.
+    pub fn matches(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.all.iter().all(|part| name.contains(part))
+            && (self.any.is_empty() || self.any.iter().any(|part| name.contains(part)))
+    }
+}
+
+/// A prompt limit for some models. Of several that match, the last wins.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRule {
+    /// The models.
+    pub model: NameMatch,
+    /// The limit in tokens, special tokens included.
+    pub tokens: usize,
+}
+
+/// Whether the chat template goes around the prompt before or after truncation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WrapTime {
+    /// The wrapper is part of what is cut in halves.
+    BeforeTruncation,
+    /// The wrapper is never cut; the final prompt may exceed the limit.
+    AfterTruncation,
+}
+
+/// A chat wrapping for some models. Of several that match, the first wins; without a match prompts stay raw.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatRule {
+    /// The models.
+    pub model: NameMatch,
+    /// A text with `{prompt}`, or `model` for the model's own template.
+    pub template: String,
+    /// Before or after truncation.
+    pub wrap: WrapTime,
+    /// Leaves the official few-shot and code sets raw.
+    pub skip_raw_sets: bool,
+    /// The tokenizer adds its own special tokens around the wrapped text, too.
+    pub add_special_tokens: bool,
+}
+
+/// What may end a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopSource {
+    /// The ids of generation_config.json.
+    GenerationConfig,
+    /// The tokenizer's own end token.
+    TokenizerEos,
+    /// `<|eot_id|>` and `<|end_of_text|>` where the vocabulary has them.
+    LlamaTurnEnds,
+    /// The last id of `encode("\n")`.
+    Newline,
+}
+
+/// Where the first generated token may not be a stop token (transformers' `min_length = prompt + 1`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstTokenBan {
+    /// Only samsum.
+    Samsum,
+    /// Every data set.
+    All,
+}
+
+/// Stop rules.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRules {
+    /// For every data set but samsum.
+    pub normal: Vec<StopSource>,
+    /// For samsum, whose answers are one line.
+    pub samsum: Vec<StopSource>,
+    /// Where an empty answer is forbidden.
+    pub ban_first: FirstTokenBan,
+}
+
+/// A change to predictions of some models before scoring.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostRule {
+    /// The models.
+    pub model: NameMatch,
+    /// Keep only what is before the first occurrence of this.
+    pub cut_at: Option<String>,
+    /// Strip white space, then delete every occurrence of this.
+    pub delete: Option<String>,
+}
+
+/// How the needle test is built and read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeedleRules {
+    /// A name of [`crate::needle`]'s variants.
+    pub variant: String,
+}
+
+/// Facts about the original runs that prompts do not depend on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginalRun {
+    /// The dtype of the model.
+    pub dtype: Option<String>,
+    /// The pinned transformers version.
+    pub transformers: Option<String>,
+}
+
+/// A named, versioned set of evaluation choices.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protocol {
+    /// The name on the command line.
+    pub name: String,
+    /// Raised by every change that can move a score.
+    pub version: u32,
+    /// One line for lists.
+    pub summary: String,
+    /// The repository and files it was read from.
+    pub source: String,
+    /// What deviates from what a reader would expect, one sentence each.
+    pub oddities: Vec<String>,
+    /// Default data sets by suite; a suite that is not listed runs whole.
+    #[serde(default)]
+    pub datasets: BTreeMap<String, Vec<String>>,
+    /// How prompts are truncated.
+    pub truncation: TruncationRule,
+    /// Prompt limits by model; models that match none get their own positions less the answer.
+    #[serde(default)]
+    pub limits: Vec<LimitRule>,
+    /// Cuts a prompt's BOS tokens down to one.
+    #[serde(default)]
+    pub one_bos: bool,
+    /// Chat wrapping by model.
+    #[serde(default)]
+    pub chat: Vec<ChatRule>,
+    /// Stop rules.
+    pub stop: StopRules,
+    /// Post-processing by model.
+    #[serde(default)]
+    pub post: Vec<PostRule>,
+    /// Metric ids by data set (LongBench name) where they differ from the official ones.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, String>,
+    /// The averages its tables show.
+    pub averages: Vec<String>,
+    /// The needle test.
+    pub needle: NeedleRules,
+    /// Method profiles by method name.
+    #[serde(default)]
+    pub methods: BTreeMap<String, String>,
+    /// About the original runs.
+    #[serde(default)]
+    pub original: OriginalRun,
+}
+
+/// Where a prompt limit came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitSource {
+    /// The user's `max_prompt`.
+    User,
+    /// The protocol's table.
+    Protocol,
+    /// The model's positions less the answer: the protocol names no limit for this model.
+    Model,
+}
+
+const FILES: [&str; 7] = [
+    include_str!("../../protocols/kvsweep-1.toml"),
+    include_str!("../../protocols/longbench-official.toml"),
+    include_str!("../../protocols/compresskv.toml"),
+    include_str!("../../protocols/headkv.toml"),
+    include_str!("../../protocols/kvcache-factory.toml"),
+    include_str!("../../protocols/snapkv.toml"),
+    include_str!("../../protocols/adakv.toml"),
+];
+
+// A file that does not parse is missing here; a test counts them.
+static ALL: LazyLock<Vec<Protocol>> =
+    LazyLock::new(|| FILES.iter().filter_map(|text| toml::from_str(text).ok()).collect());
+
+/// Every protocol; the default one first.
+pub fn all() -> &'static [Protocol] {
+    &ALL
+}
+
+/// The name of the default protocol.
+pub const DEFAULT: &str = "kvsweep-1";
+
+/// A protocol by name.
+///
+/// # Errors
+/// An unknown name, with the nearest ones.
+pub fn by_name(name: &str) -> Result<&'static Protocol, TaskError> {
+    all()
+        .iter()
+        .find(|p| p.name == name)
+        .ok_or_else(|| TaskError::unknown("protocol", name, all().iter().map(|p| p.name.as_str())))
+}
+
+impl Protocol {
+    /// The data sets a suite runs by default under this protocol, in the protocol's order.
+    ///
+    /// # Errors
+    /// An unknown suite, with the nearest ones.
+    pub fn datasets(&self, suite: &str) -> Result<Vec<&'static DatasetInfo>, TaskError> {
+        match self.datasets.get(suite) {
+            Some(names) => datasets::pick(suite, names),
+            None => datasets::suite(suite),
+        }
+    }
+
+    /// The metric id that scores a data set under this protocol.
+    pub fn metric(&self, dataset: &DatasetInfo) -> &str {
+        self.metrics.get(dataset.base).map_or(dataset.metric, String::as_str)
+    }
+
+    /// The averages its tables show.
+    pub fn averages(&self) -> Vec<Average> {
+        self.averages.iter().filter_map(|name| Average::by_name(name)).collect()
+    }
+
+    /// The prompt limit in tokens for this model and answer length, and where it comes from.
+    pub fn limit(&self, model: &ModelFacts, max_new: usize) -> (usize, LimitSource) {
+        let room = model.max_positions.saturating_sub(max_new);
+        if let Some(limit) = model.max_prompt {
+            return (limit.min(room), LimitSource::User);
+        }
+        match self.limits.iter().rev().find(|rule| rule.model.matches(&model.name)) {
+            Some(rule) => (rule.tokens, LimitSource::Protocol),
+            None => (room, LimitSource::Model),
+        }
+    }
+
+    /// The chat rule for this data set and model, if it is wrapped at all.
+    pub fn chat_rule(&self, dataset: &DatasetInfo, model: &ModelFacts) -> Option<&ChatRule> {
+        let rule = self.chat.iter().find(|rule| rule.model.matches(&model.name))?;
+        (!(dataset.raw && rule.skip_raw_sets)).then_some(rule)
+    }
+
+    /// What is scored, from the decoded answer (special tokens skipped): tokenizer clean-up where transformers would
+    /// do it, then the protocol's post-processing. Never strips otherwise.
+    pub fn finish_prediction(&self, model: &ModelFacts, decoded: &str) -> String {
+        let mut text = if self.cleans_up(model) { clean_up_spaces(decoded) } else { decoded.to_owned() };
+        for rule in self.post.iter().filter(|rule| rule.model.matches(&model.name)) {
+            if let Some(cut) = &rule.cut_at {
+                text = text.split(cut.as_str()).next().unwrap_or_default().to_owned();
+            }
+            if let Some(delete) = &rule.delete {
+                text = text.trim().replace(delete.as_str(), "");
+            }
+        }
+        text
+    }
+
+    /// Protocols of Python repositories decode as transformers does; ours keeps the text.
+    fn cleans_up(&self, model: &ModelFacts) -> bool {
+        model.clean_up_spaces && self.truncation == TruncationRule::MiddleText
+    }
+
+    /// Remarks for one model that a table made with this protocol should carry.
+    pub fn notes(&self, model: &ModelFacts, suite: Suite) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let (tokens, LimitSource::Model) = self.limit(model, 0)
+            && self.truncation == TruncationRule::MiddleText
+        {
+            notes.push(format!(
+                "protocol `{}` names no prompt limit for `{}`: its {tokens} positions less the answer are used",
+                self.name, model.name
+            ));
+        }
+        if suite == Suite::LooGle && self.name != "headkv" {
+            notes.push(
+                "LooGLE's own scripts decode with a repetition penalty of 2.0; this run is plain greedy"
+                    .into(),
+            );
+        }
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_parses_and_names_known_things() {
+        for text in FILES {
+            let protocol: Protocol = toml::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+            assert_eq!(protocol.averages().len(), protocol.averages.len(), "{}", protocol.name);
+            assert!(!protocol.summary.is_empty() && !protocol.source.is_empty());
+            for suite in protocol.datasets.keys() {
+                protocol.datasets(suite).unwrap();
+            }
+            for (dataset, metric) in &protocol.metrics {
+                datasets::by_name(dataset).unwrap();
+                crate::metrics::by_id(metric).unwrap();
+            }
+            for rule in &protocol.chat {
+                assert!(rule.template == "model" || rule.template.contains("{prompt}"), "{}", rule.template);
+            }
+            for part in protocol.limits.iter().flat_map(|l| l.model.any.iter().chain(&l.model.all)) {
+                assert_eq!(*part, part.to_lowercase());
+            }
+        }
+        assert_eq!(all().len(), FILES.len());
+        assert_eq!(all()[0].name, DEFAULT);
+    }
+
+    #[test]
+    fn limits_follow_the_published_tables() {
+        let limit = |protocol: &str, model: &str| {
+            let facts = ModelFacts { name: model.into(), max_positions: 131_072, ..ModelFacts::default() };
+            by_name(protocol).unwrap().limit(&facts, 512)
+        };
+        let llama31 = "meta-llama/Llama-3.1-8B-Instruct";
+        assert_eq!(limit("compresskv", llama31), (127_500, LimitSource::Protocol));
+        assert_eq!(limit("kvcache-factory", llama31), (7500, LimitSource::Protocol));
+        assert_eq!(limit("headkv", llama31), (7950, LimitSource::Protocol));
+        assert_eq!(limit("snapkv", "mistralai/Mistral-7B-Instruct-v0.2"), (31_500, LimitSource::Protocol));
+        assert_eq!(limit("kvcache-factory", "meta-llama/Llama-2-7b-chat-hf"), (3950, LimitSource::Protocol));
+        assert_eq!(
+            limit("longbench-official", "meta-llama/Llama-2-7b-chat-hf"),
+            (3500, LimitSource::Protocol)
+        );
+        assert_eq!(limit("kvsweep-1", llama31), (130_560, LimitSource::Model));
+    }
+
+    #[test]
+    fn post_processing_is_official() {
+        let protocol = by_name("longbench-official").unwrap();
+        let facts = |name: &str| ModelFacts { name: name.into(), ..ModelFacts::default() };
+        assert_eq!(protocol.finish_prediction(&facts("internlm-7b-8k"), " a<eoa>b"), " a");
+        assert_eq!(protocol.finish_prediction(&facts("xgen-7b-8k"), " Assistant: a "), " a");
+        assert_eq!(protocol.finish_prediction(&facts("other"), " a , b "), " a , b ");
+        let cleaned = ModelFacts { clean_up_spaces: true, ..facts("other") };
+        assert_eq!(protocol.finish_prediction(&cleaned, "a , b"), "a, b");
+        assert_eq!(by_name("kvsweep-1").unwrap().finish_prediction(&cleaned, "a , b"), "a , b");
+    }
+}

@@ -1,0 +1,522 @@
+//! Reads data set files: JSONL, plain or in `.gz`, `.zst` or a zip such as LongBench's `data.zip`.
+//!
+//! Files are untrusted. Nothing is unpacked to disk (so no archive path can escape), lines and contents have size
+//! limits, a zip member must have the length and checksum it declares, and every complaint names file, line and field.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::datasets::{self, DatasetInfo, Language};
+use crate::error::TaskError;
+use crate::example::{Example, hex, key};
+
+/// The longest line accepted, in bytes. The longest official row has about 2 MB.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
+/// The most uncompressed content accepted of one data set, in bytes. LongBench's largest file has about 30 MB.
+pub const MAX_CONTENT_BYTES: u64 = 4 << 30;
+
+/// The rows of one data set file.
+#[derive(Debug, Clone)]
+pub struct DatasetRows {
+    /// The first `limit` examples.
+    pub examples: Vec<Example>,
+    /// SHA-256 of the whole uncompressed content, so that it does not depend on the container.
+    pub sha256: String,
+    /// Examples in the whole file.
+    pub total: usize,
+}
+
+/// Finds the file of data set `name` in `dir` (or in `dir` itself where it is a zip): `name.jsonl`, `.jsonl.gz`,
+/// `.jsonl.zst`, the same under `data/`, or a `data.zip` holding it.
+///
+/// # Errors
+/// No such file; the message lists what was looked for.
+pub fn find_dataset(dir: &Path, name: &str) -> Result<PathBuf, TaskError> {
+    let info = datasets::by_name(name)?;
+    if dir.is_file() {
+        return Ok(dir.to_path_buf());
+    }
+    let mut stems = vec![info.name];
+    if datasets::loogle::is_longdep_type(info.name) {
+        stems.push("longdep_qa");
+    }
+    for stem in &stems {
+        for folder in [dir.to_path_buf(), dir.join("data")] {
+            for end in ["jsonl", "jsonl.gz", "jsonl.zst"] {
+                let path = folder.join(format!("{stem}.{end}"));
+                if path.is_file() {
+                    return Ok(path);
+                }
+            }
+        }
+    }
+    let zip = dir.join("data.zip");
+    if zip.is_file() && zip_member(&zip, info.name)?.is_some() {
+        return Ok(zip);
+    }
+    let present: Vec<String> = fs_err::read_dir(dir)
+        .map_err(|e| TaskError::io("list", dir, e))?
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.split(".jsonl").next()?.to_owned()))
+        .filter(|stem| datasets::by_name(stem).is_ok())
+        .collect();
+    let hint = if present.is_empty() {
+        format!("`kvsweep fetch data {name}` downloads it")
+    } else {
+        let mut present = present;
+        present.sort();
+        present.dedup();
+        format!("data sets present: {}", present.join(", "))
+    };
+    Err(TaskError::MissingDataset {
+        name: name.to_owned(),
+        dir: dir.to_path_buf(),
+        looked_for: format!("{name}.jsonl, .jsonl.gz, .jsonl.zst, data.zip"),
+        hint,
+    })
+}
+
+/// Reads the first `limit` examples (all, if `None`) of data set `dataset` from the file [`find_dataset`] found.
+///
+/// # Errors
+/// A malformed row (file, line, field), a file that is not UTF-8 or beyond the size limits, a zip that lies.
+pub fn read_rows(path: &Path, dataset: &str, limit: Option<usize>) -> Result<DatasetRows, TaskError> {
+    let info = datasets::by_name(dataset)?;
+    let mut rows =
+        RowsBuilder { info, examples: Vec::new(), limit: limit.unwrap_or(usize::MAX), total: 0, row: 0 };
+    let sha256 = for_each_line(path, Some(info.name), |place, line| rows.line(place, line))?;
+    if rows.total == 0 {
+        return Err(TaskError::File {
+            path: path.to_path_buf(),
+            problem: format!("holds no rows of data set `{dataset}`"),
+            remedy: "fetch it again".to_owned(),
+        });
+    }
+    Ok(DatasetRows { examples: rows.examples, sha256, total: rows.total })
+}
+
+/// Where a line is, for messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) line: usize,
+}
+
+impl Place<'_> {
+    pub(crate) fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> TaskError {
+        TaskError::Row {
+            path: self.path.to_path_buf(),
+            line: self.line,
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// Calls `each` for every non-blank line of a (compressed) file and returns the SHA-256 of the whole content.
+/// `member` is the stem looked for in a zip.
+pub(crate) fn for_each_line(
+    path: &Path,
+    member: Option<&str>,
+    mut each: impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
+) -> Result<String, TaskError> {
+    let file = fs_err::File::open(path).map_err(|e| TaskError::io("open", path, e))?;
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_lowercase();
+    let buffered = BufReader::with_capacity(1 << 16, file);
+    if name.ends_with(".gz") {
+        lines(path, flate2::bufread::MultiGzDecoder::new(buffered), &mut each)
+    } else if name.ends_with(".zst") {
+        let decoder = ruzstd::decoding::StreamingDecoder::new(buffered).map_err(|e| TaskError::File {
+            path: path.to_path_buf(),
+            problem: format!("is not a zstd file: {e}"),
+            remedy: "fetch it again".to_owned(),
+        })?;
+        lines(path, decoder, &mut each)
+    } else if name.ends_with(".zip") {
+        let stem = member.unwrap_or_default();
+        let member = zip_member(path, stem)?.ok_or_else(|| TaskError::MissingDataset {
+            name: stem.to_owned(),
+            dir: path.to_path_buf(),
+            looked_for: format!("data/{stem}.jsonl, {stem}.jsonl"),
+            hint: "the archive does not hold it".to_owned(),
+        })?;
+        zip_lines(path, &member, &mut each)
+    } else {
+        lines(path, buffered, &mut each)
+    }
+}
+
+fn archive_error(path: &Path, problem: impl std::fmt::Display) -> TaskError {
+    TaskError::File {
+        path: path.to_path_buf(),
+        problem: format!("is a damaged or lying zip: {problem}"),
+        remedy: "fetch it again".to_owned(),
+    }
+}
+
+fn open_zip(path: &Path) -> Result<zip::ZipArchive<BufReader<fs_err::File>>, TaskError> {
+    let file = fs_err::File::open(path).map_err(|e| TaskError::io("open", path, e))?;
+    zip::ZipArchive::new(BufReader::new(file)).map_err(|e| archive_error(path, e))
+}
+
+/// The exact member name of a data set, if the archive has it. Members are matched by whole names and never written
+/// to disk, so a name like `../../x` is only a name that nothing asks for.
+fn zip_member(path: &Path, stem: &str) -> Result<Option<String>, TaskError> {
+    let archive = open_zip(path)?;
+    Ok([format!("data/{stem}.jsonl"), format!("{stem}.jsonl")]
+        .into_iter()
+        .find(|wanted| archive.index_for_name(wanted).is_some()))
+}
+
+fn zip_lines(
+    path: &Path,
+    member: &str,
+    each: &mut impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
+) -> Result<String, TaskError> {
+    let mut archive = open_zip(path)?;
+    let entry = archive.by_name(member).map_err(|e| archive_error(path, e))?;
+    let declared = entry.size();
+    if declared > MAX_CONTENT_BYTES {
+        return Err(archive_error(path, format!("member `{member}` declares {declared} bytes")));
+    }
+    let shown = path.join(member);
+    let mut counted = Counted { inner: entry.take(declared + 1), bytes: 0 };
+    let sha256 = lines(&shown, &mut counted, each)?;
+    if counted.bytes != declared {
+        let problem =
+            format!("member `{member}` declares {declared} bytes and holds {} or more", counted.bytes);
+        return Err(archive_error(path, problem));
+    }
+    Ok(sha256)
+}
+
+struct Counted<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+fn lines(
+    path: &Path,
+    content: impl Read,
+    each: &mut impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
+) -> Result<String, TaskError> {
+    let mut content = BufReader::with_capacity(1 << 16, content);
+    let mut hash = Sha256::new();
+    let mut line = Vec::new();
+    let mut total = 0u64;
+    for number in 1.. {
+        line.clear();
+        let place = Place { path, line: number };
+        let read = content
+            .by_ref()
+            .take(MAX_LINE_BYTES as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| place.error(format!("cannot be read: {e}"), "fetch the file again"))?;
+        if read == 0 {
+            break;
+        }
+        if read > MAX_LINE_BYTES {
+            let problem = format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20);
+            return Err(place.error(problem, "no official row is: remove it or fetch the file again"));
+        }
+        total += read as u64;
+        if total > MAX_CONTENT_BYTES {
+            let problem = format!("the content is larger than {} GiB", MAX_CONTENT_BYTES >> 30);
+            return Err(place.error(problem, "no official file is: fetch it again"));
+        }
+        hash.update(&line);
+        let bytes = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
+        let text = std::str::from_utf8(bytes).map_err(|e| {
+            let problem = format!("byte {} of the line is not UTF-8", e.valid_up_to() + 1);
+            place.error(problem, "convert the file to UTF-8 or fetch it again")
+        })?;
+        // JSON's own blanks only: other white space is a malformed row.
+        let text = text.trim_matches([' ', '\t', '\r', '\n']);
+        if !text.is_empty() {
+            each(place, text)?;
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// One JSON object with typed access; every failure names the field.
+pub(crate) struct Row<'a> {
+    place: Place<'a>,
+    fields: Map<String, Value>,
+}
+
+const FIX_ROW: &str = "correct the row or fetch the file again";
+
+impl<'a> Row<'a> {
+    pub(crate) fn parse(place: Place<'a>, line: &str) -> Result<Self, TaskError> {
+        match serde_json::from_str(line) {
+            Ok(Value::Object(fields)) => Ok(Self { place, fields }),
+            Ok(other) => Err(place.error(format!("the row is {}, not an object", kind(&other)), FIX_ROW)),
+            Err(e) => Err(place.error(format!("the row is not JSON (column {}: {e})", e.column()), FIX_ROW)),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place<'a> {
+        self.place
+    }
+
+    pub(crate) fn take(&mut self, field: &str) -> Result<Value, TaskError> {
+        self.fields
+            .remove(field)
+            .ok_or_else(|| self.place.error(format!("the row lacks the field `{field}`"), FIX_ROW))
+    }
+
+    fn wrong(&self, field: &str, expected: &str, found: &Value) -> TaskError {
+        self.place.error(format!("field `{field}` must be {expected}, found {}", kind(found)), FIX_ROW)
+    }
+
+    pub(crate) fn text(&mut self, field: &str) -> Result<String, TaskError> {
+        match self.take(field)? {
+            Value::String(text) => Ok(text),
+            other => Err(self.wrong(field, "a string", &other)),
+        }
+    }
+
+    /// A string, or `None` for null or a missing field.
+    pub(crate) fn optional_text(&mut self, field: &str) -> Result<Option<String>, TaskError> {
+        match self.fields.remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(field, "a string or null", &other)),
+        }
+    }
+
+    pub(crate) fn texts(&mut self, field: &str) -> Result<Vec<String>, TaskError> {
+        let found = self.take(field)?;
+        let Value::Array(values) = found else { return Err(self.wrong(field, "a list of strings", &found)) };
+        values
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| match value {
+                Value::String(text) => Ok(text),
+                other => {
+                    let problem =
+                        format!("field `{field}` element {index} must be a string, found {}", kind(&other));
+                    Err(self.place.error(problem, FIX_ROW))
+                }
+            })
+            .collect()
+    }
+
+    /// A list of strings; null counts as empty.
+    pub(crate) fn optional_texts(&mut self, field: &str) -> Result<Vec<String>, TaskError> {
+        match self.fields.get(field) {
+            Some(Value::Null) => Ok(Vec::new()),
+            _ => self.texts(field),
+        }
+    }
+
+    /// A whole number, or `None` for null.
+    pub(crate) fn optional_number(&mut self, field: &str) -> Result<Option<u64>, TaskError> {
+        match self.take(field)? {
+            Value::Null => Ok(None),
+            Value::Number(n) if n.as_u64().is_some() => Ok(n.as_u64()),
+            other => Err(self.wrong(field, "a whole number, not negative", &other)),
+        }
+    }
+}
+
+/// The kind of a JSON value and, where short, the value.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(b) => format!("the boolean {b}"),
+        Value::Number(n) => format!("the number {n}"),
+        Value::String(s) if s.chars().count() <= 40 => format!("the string {s:?}"),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+struct RowsBuilder {
+    info: &'static DatasetInfo,
+    examples: Vec<Example>,
+    limit: usize,
+    total: usize,
+    row: usize,
+}
+
+impl RowsBuilder {
+    fn line(&mut self, place: Place<'_>, line: &str) -> Result<(), TaskError> {
+        let mut row = Row::parse(place, line)?;
+        let index = self.row;
+        self.row += 1;
+        let example = longbench_example(self.info, &mut row, index)?;
+        self.push(example);
+        Ok(())
+    }
+
+    fn push(&mut self, example: Example) {
+        self.total += 1;
+        if self.examples.len() < self.limit {
+            self.examples.push(example);
+        }
+    }
+}
+
+fn longbench_example(info: &DatasetInfo, row: &mut Row<'_>, index: usize) -> Result<Example, TaskError> {
+    let input = row.text("input")?;
+    let context = row.text("context")?;
+    let answers = row.texts("answers")?;
+    let place = row.place();
+    if answers.is_empty() {
+        return Err(place.error("field `answers` is an empty list: no prediction could score", FIX_ROW));
+    }
+    let length = match row.optional_number("length")? {
+        Some(length) => length,
+        None => counted_length(info.language, &input, &context, &answers),
+    };
+    let named = row.text("dataset")?;
+    if named != info.name && named != info.base {
+        let problem = format!("the row belongs to data set {named:?}, expected `{}`", info.name);
+        return Err(place.error(problem, "the file is another data set's: rename or fetch it"));
+    }
+    let language = row.text("language")?;
+    let all_classes = row.optional_texts("all_classes")?;
+    let id = row.optional_text("_id")?;
+    let key = key(info.name, index, id.as_deref(), &input, &context, &answers);
+    Ok(Example { key, dataset: info.name.to_owned(), input, context, answers, all_classes, length, language })
+}
+
+/// LongBench's length where a row has none: words (Chinese: characters) of input, context and answers.
+fn counted_length(language: Language, input: &str, context: &str, answers: &[String]) -> u64 {
+    let count = |text: &str| match language {
+        Language::Chinese => text.chars().count(),
+        _ => text.split_whitespace().count(),
+    };
+    (count(input) + count(context) + answers.iter().map(|a| count(a)).sum::<usize>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn row(dataset: &str, id: &str) -> String {
+        format!(
+            r#"{{"input": "q", "context": "c", "answers": ["a"], "length": 7, "dataset": "{dataset}", "language": "en", "all_classes": null, "_id": "{id}"}}"#
+        )
+    }
+
+    fn read(name: &str, content: &[u8]) -> Result<DatasetRows, TaskError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs_err::write(&path, content).unwrap();
+        read_rows(&path, "hotpotqa", None)
+    }
+
+    fn complaint(content: &str) -> String {
+        let message = read("hotpotqa.jsonl", content.as_bytes()).unwrap_err().to_string();
+        message.split_once("hotpotqa.jsonl").unwrap().1.to_owned()
+    }
+
+    fn zip_of(files: &[(&str, &str)]) -> Vec<u8> {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, content) in files {
+            writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+            writer.write_all(content.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    #[test]
+    fn rows_are_read_from_every_container_with_one_hash() {
+        let content = format!("{}\n\n{}\r\n", row("hotpotqa", "x1"), row("hotpotqa", "x2"));
+        let plain = read("hotpotqa.jsonl", content.as_bytes()).unwrap();
+        assert_eq!(plain.total, 2);
+        assert_eq!(plain.examples[1].key, "hotpotqa#1-x2");
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(content.as_bytes()).unwrap();
+        let packed = read("hotpotqa.jsonl.gz", &gz.finish().unwrap()).unwrap();
+        assert_eq!((packed.sha256.as_str(), &packed.examples), (plain.sha256.as_str(), &plain.examples));
+        let zst = ruzstd::encoding::compress_to_vec(
+            content.as_bytes(),
+            ruzstd::encoding::CompressionLevel::Fastest,
+        );
+        assert_eq!(read("hotpotqa.jsonl.zst", &zst).unwrap().sha256, plain.sha256);
+        let zip = zip_of(&[("../../evil.jsonl", "x"), ("data/hotpotqa.jsonl", &content)]);
+        assert_eq!(read("data.zip", &zip).unwrap().examples, plain.examples);
+    }
+
+    #[test]
+    fn limits_keep_the_first_rows_and_count_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hotpotqa.jsonl");
+        fs_err::write(&path, (0..5).map(|n| row("hotpotqa", &n.to_string()) + "\n").collect::<String>())
+            .unwrap();
+        let rows = read_rows(&path, "hotpotqa", Some(2)).unwrap();
+        assert_eq!((rows.examples.len(), rows.total), (2, 5));
+        assert_eq!(find_dataset(dir.path(), "hotpotqa").unwrap(), path);
+        let error = find_dataset(dir.path(), "qasper").unwrap_err().to_string();
+        assert!(error.contains("data sets present: hotpotqa"), "{error}");
+        assert!(find_dataset(dir.path(), "hotpot").unwrap_err().to_string().contains("`hotpotqa`"));
+    }
+
+    #[test]
+    fn bad_rows_are_named_by_line_and_field() {
+        let good = row("hotpotqa", "x");
+        assert!(complaint(&format!("{good}\n{{")).starts_with(":2: the row is not JSON"));
+        assert!(complaint("[1]").starts_with(":1: the row is a list, not an object"));
+        assert!(complaint(&good.replace("\"context\": \"c\",", "")).contains("lacks the field `context`"));
+        assert!(complaint(&good.replace("[\"a\"]", "[]")).contains("`answers` is an empty list"));
+        assert!(
+            complaint(&good.replace("[\"a\"]", "[\"a\", 3]"))
+                .contains("`answers` element 1 must be a string")
+        );
+        assert!(complaint(&good.replace('7', "-7")).contains("`length` must be a whole number"));
+        assert!(complaint(&good.replace('7', "NaN")).contains("not JSON"));
+        assert!(
+            complaint(&row("qasper", "x")).contains("belongs to data set \"qasper\", expected `hotpotqa`")
+        );
+        assert!(complaint("").contains("holds no rows"));
+        let counted = read("hotpotqa.jsonl", good.replace('7', "null").as_bytes()).unwrap();
+        assert_eq!(counted.examples[0].length, 3);
+    }
+
+    #[test]
+    fn hostile_files_are_refused() {
+        let error = read("hotpotqa.jsonl", b"{\"input\": \"\xff\"}").unwrap_err().to_string();
+        assert!(error.contains("byte 12 of the line is not UTF-8"), "{error}");
+        let mut long = vec![b' '; MAX_LINE_BYTES + 1];
+        long.push(b'\n');
+        let error = read("hotpotqa.jsonl", &long).unwrap_err().to_string();
+        assert!(error.contains("longer than 64 MiB"), "{error}");
+        assert!(read("hotpotqa.jsonl.gz", b"no gzip").unwrap_err().to_string().contains("cannot be read"));
+        assert!(read("hotpotqa.jsonl.zst", b"no zstd").unwrap_err().to_string().contains("zstd"));
+        assert!(read("data.zip", b"no zip").unwrap_err().to_string().contains("zip"));
+        assert!(
+            read("data.zip", &zip_of(&[("x", "")])).unwrap_err().to_string().contains("does not hold it")
+        );
+        // A zip that lies about the size of its member, in both headers.
+        let content = format!("{}\n", row("hotpotqa", "x"));
+        let honest = zip_of(&[("hotpotqa.jsonl", &content)]);
+        let size = (content.len() as u32).to_le_bytes();
+        for lie in [3u32, 1 << 31] {
+            let mut lying = honest.clone();
+            for at in 0..lying.len() - 4 {
+                if lying[at..at + 4] == size {
+                    lying[at..at + 4].copy_from_slice(&lie.to_le_bytes());
+                }
+            }
+            assert!(read("data.zip", &lying).is_err(), "{lie}");
+        }
+    }
+}

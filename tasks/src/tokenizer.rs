@@ -1,0 +1,56 @@
+//! The two small traits through which prompts see a model's tokenizer and chat template.
+
+/// A tokenizer as Hugging Face's fast tokenizers behave: special-token strings inside a text become their ids.
+pub trait Tokenizer {
+    /// Token ids of `text`; `add_special_tokens` adds what the tokenizer's own template adds (mostly one BOS).
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String>;
+
+    /// Text of `ids`. Bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String>;
+
+    /// The beginning-of-sequence id, where the model has one.
+    fn bos_id(&self) -> Option<u32>;
+
+    /// The tokenizer's own end-of-sequence id (tokenizer_config.json), where it has one.
+    fn eos_id(&self) -> Option<u32>;
+
+    /// The id of a token by its exact text, e.g. `<|eot_id|>`.
+    fn id_of(&self, token: &str) -> Option<u32>;
+}
+
+/// A model's own chat template.
+pub trait ChatTemplate {
+    /// One user turn and the opening of the assistant's turn, as text with its special tokens spelled out.
+    ///
+    /// # Errors
+    /// What the template engine says.
+    fn render_user(&self, user: &str) -> Result<String, String>;
+}
+
+/// transformers' `clean_up_tokenization`: the replacements, in its order, that decoding applies when the tokenizer's
+/// configuration sets `clean_up_tokenization_spaces`. The Rust tokenizers do not do it.
+pub fn clean_up_spaces(text: &str) -> String {
+    [" .", " ?", " !", " ,"]
+        .into_iter()
+        .fold(text.to_owned(), |text, from| text.replace(from, from.trim_start()))
+        .replace(" ' ", "'")
+        .replace(" n't", "n't")
+        .replace(" 'm", "'m")
+        .replace(" 's", "'s")
+        .replace(" 've", "'ve")
+        .replace(" 're", "'re")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn clean_up_is_in_transformers_order() {
+        assert_eq!(super::clean_up_spaces("It 's , I do n't ' know ' ."), "It's, I don't'know '.");
+    }
+}

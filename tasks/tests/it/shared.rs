@@ -1,0 +1,67 @@
+//! Where the shared test data is, if it is here, and a tokenizer to read it with.
+
+use std::path::PathBuf;
+
+use kvsweep_tasks::{ChatTemplate, Tokenizer};
+
+/// The shared folder, or `None` after saying that the test is skipped. With `CI` set it must be there.
+pub(crate) fn shared() -> Option<PathBuf> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
+    if path.join("data").is_dir() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+    println!("skipped: ../shared not present");
+    None
+}
+
+/// A tokenizer.json with the facts of its model.
+pub(crate) struct HubTokenizer {
+    inner: tokenizers::Tokenizer,
+    bos: &'static str,
+    eos: &'static str,
+}
+
+impl HubTokenizer {
+    pub(crate) fn load(folder: &str) -> Option<Self> {
+        let path = shared()?.join("data/models").join(folder).join("tokenizer.json");
+        let (bos, eos) = match folder {
+            "llama3" => ("<|begin_of_text|>", "<|eot_id|>"),
+            _ => ("<s>", "</s>"),
+        };
+        Some(Self { inner: tokenizers::Tokenizer::from_file(path).unwrap(), bos, eos })
+    }
+}
+
+impl Tokenizer for HubTokenizer {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| e.to_string())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|e| e.to_string())
+    }
+    fn bos_id(&self) -> Option<u32> {
+        self.inner.token_to_id(self.bos)
+    }
+    fn eos_id(&self) -> Option<u32> {
+        self.inner.token_to_id(self.eos)
+    }
+    fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+}
+
+/// The user turn of a model's own template, as the hub's files of these models spell it.
+pub(crate) struct OwnTemplate(pub(crate) &'static str);
+
+impl ChatTemplate for OwnTemplate {
+    fn render_user(&self, user: &str) -> Result<String, String> {
+        Ok(match self.0 {
+            "llama3" => format!(
+                "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+            ),
+            _ => format!("<s>[INST] {user} [/INST]"),
+        })
+    }
+}
