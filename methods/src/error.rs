@@ -104,6 +104,18 @@ pub enum MethodError {
         /// What is missing.
         input: InputKind,
     },
+    /// An input that was made for another model.
+    #[error("{} holds {input} of {found}, not of {expected}; make them with `{}`", path.display(), input.command())]
+    ForeignInput {
+        /// What it is.
+        input: InputKind,
+        /// The file.
+        path: PathBuf,
+        /// The model it was made for.
+        found: String,
+        /// The model loaded.
+        expected: String,
+    },
     /// The method kept everything although the prompt is longer than the budget.
     #[error(
         "`{variant}` evicted nothing although the prompt has {prompt_len} tokens: no score is given for it"

@@ -11,6 +11,8 @@
 pub mod budget;
 pub mod error;
 pub mod group;
+pub mod held;
+pub mod identify;
 pub mod inputs;
 pub mod method;
 pub mod observation;
@@ -25,3 +27,4 @@ pub mod spec;
 #[cfg(test)]
 mod testing;
 pub mod topk;
+pub mod verify;

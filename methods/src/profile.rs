@@ -18,6 +18,7 @@ const FILES: &[(&str, &str)] = &[
     ("headkv", include_str!("profiles/headkv.toml")),
     ("kvcache-factory", include_str!("profiles/kvcache-factory.toml")),
     ("kvcache-factory-needle", include_str!("profiles/kvcache-factory-needle.toml")),
+    ("kvpress", include_str!("profiles/kvpress.toml")),
     ("uniform", include_str!("profiles/uniform.toml")),
 ];
 

@@ -1,14 +1,41 @@
 //! The one table of methods.
 
 use crate::error::{MethodError, Nearest};
-use crate::method::{self, Entry};
+use crate::method::{
+    Entry, adakv, cake, compresskv, full, h2o, headkv, knorm, pyramidkv, random, snapkv, streamingllm, tova,
+};
+use crate::spec::MethodSpec;
 
 /// Every method, in the order of listings.
-pub const METHODS: &[Entry] =
-    &[method::full::ENTRY, method::streamingllm::ENTRY, method::snapkv::ENTRY, method::pyramidkv::ENTRY];
+pub const METHODS: &[Entry] = &[
+    full::ENTRY,
+    streamingllm::ENTRY,
+    snapkv::ENTRY,
+    pyramidkv::ENTRY,
+    adakv::ENTRY,
+    headkv::R,
+    headkv::R2,
+    compresskv::ENTRY,
+    cake::ENTRY,
+    h2o::ENTRY,
+    random::ENTRY,
+    knorm::ENTRY,
+    tova::ENTRY,
+];
 
 /// What a sweep runs unless told otherwise: the methods of the papers' tables, not the controls.
-pub const HEADLINE: &[&str] = &["full", "streamingllm", "snapkv", "pyramidkv"];
+pub const HEADLINE: &[&str] = &[
+    "full",
+    "streamingllm",
+    "snapkv",
+    "pyramidkv",
+    "adakv",
+    "headkv-r",
+    "headkv-r2",
+    "compresskv",
+    "cake",
+    "h2o",
+];
 
 /// The method of that name.
 ///
@@ -25,6 +52,6 @@ pub fn find(name: &str) -> Result<&'static Entry, MethodError> {
 ///
 /// # Errors
 /// Never for the table above; a test parses it.
-pub fn headline() -> Result<Vec<crate::spec::MethodSpec>, MethodError> {
-    HEADLINE.iter().map(|name| crate::spec::MethodSpec::parse(name, &[], None)).collect()
+pub fn headline() -> Result<Vec<MethodSpec>, MethodError> {
+    HEADLINE.iter().map(|name| MethodSpec::parse(name, &[], None)).collect()
 }

@@ -153,3 +153,25 @@ pub fn select_layers(
         })
         .collect()
 }
+
+/// Keeps the same number in every head of every layer: the budget, `window` last positions included.
+///
+/// # Errors
+/// When scoring fails.
+pub fn cut_uniform(
+    ctx: &Context<'_>,
+    window: usize,
+    scores: impl Fn(usize) -> Result<Scores, MethodError> + Sync,
+) -> Result<Vec<LayerSelection>, MethodError> {
+    let n = ctx.budget.saturating_sub(window);
+    if n >= ctx.shape.prompt_len.saturating_sub(window) {
+        return Ok(vec![LayerSelection::All; ctx.shape.layers]);
+    }
+    (0..ctx.shape.layers)
+        .into_par_iter()
+        .map(|layer| {
+            let scores = scores(layer)?;
+            Ok(cut(ctx, &scores, &vec![n; scores.rows.len()]))
+        })
+        .collect()
+}

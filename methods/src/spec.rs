@@ -138,8 +138,8 @@ impl MethodSpec {
 
     /// Calibrated inputs it cannot do without.
     #[must_use]
-    pub fn needs(&self) -> &'static [InputKind] {
-        self.method.needs()
+    pub fn needs(&self) -> Vec<InputKind> {
+        self.entry.needs.iter().copied().filter(|&input| !self.method.does_without(input)).collect()
     }
 
     /// What it remembers between prompts.
@@ -237,6 +237,23 @@ impl Variant {
         inputs: &Inputs,
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
+        let selection = self.choose(shape, observations, inputs, state)?;
+        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.prompt_len));
+        if kept_all && shape.prompt_len > self.spec.method.evicts_above(self.budget) {
+            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.prompt_len });
+        }
+        Ok(selection)
+    }
+
+    /// [`Variant::select`] without the demand that a long prompt loses something: what the reference code
+    /// does with it, for parity checks.
+    pub(crate) fn choose(
+        &self,
+        shape: &PromptShape,
+        observations: &Observations,
+        inputs: &Inputs,
+        state: &mut MethodState,
+    ) -> Result<Selection, MethodError> {
         shape.check()?;
         if self.spec.state_scope() != StateScope::Prompt {
             state.first_prompt_len.get_or_insert(shape.prompt_len);
@@ -248,10 +265,6 @@ impl Variant {
         } else {
             method.select(&ctx, state)?
         };
-        let kept_all = layers.iter().all(|layer| layer.keeps_everything(shape.prompt_len));
-        if kept_all && shape.prompt_len > method.evicts_above(self.budget) {
-            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.prompt_len });
-        }
         Ok(Selection { granularity: self.spec.granularity, layers })
     }
 
@@ -277,7 +290,7 @@ impl Variant {
         inputs: &'a Inputs,
     ) -> Context<'a> {
         Context {
-            method: self.spec.entry.name,
+            entry: self.spec.entry,
             shape,
             observations,
             inputs,

@@ -17,6 +17,7 @@ pub(crate) const ENTRY: Entry = Entry {
     source: "none",
     deviations: "none",
     granularities: &[Granularity::KvHead],
+    needs: &[],
     parameters: Full::PARAMETERS,
     parse: parse::<Full>,
 };

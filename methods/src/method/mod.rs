@@ -15,16 +15,24 @@ use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection};
 use crate::shape::PromptShape;
 
+pub mod adakv;
+pub mod cake;
+pub mod compresskv;
 pub mod full;
+pub mod h2o;
+pub mod headkv;
+pub mod knorm;
 pub mod pyramidkv;
+pub mod random;
 pub mod snapkv;
 pub mod streamingllm;
+pub mod tova;
 
 /// What a method sees of one prompt: no text, no answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// Name of the method, for messages.
-    pub method: &'static str,
+    /// The method's line of the registry.
+    pub entry: &'static Entry,
     /// Sizes of the prefill.
     pub shape: &'a PromptShape,
     /// What the prefill observed.
@@ -89,7 +97,7 @@ impl<'a> Context<'a> {
     /// The error for a calibrated input that is not there.
     #[must_use]
     pub fn missing(&self, input: InputKind) -> MethodError {
-        MethodError::MissingInput { method: self.method.to_owned(), input }
+        MethodError::MissingInput { method: self.entry.name.to_owned(), input }
     }
 }
 
@@ -162,9 +170,9 @@ pub trait Method: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Calibrated inputs it cannot do without.
-    fn needs(&self) -> &'static [InputKind] {
-        &[]
+    /// Whether these parameters do without an input that [`Entry::needs`] names.
+    fn does_without(&self, _input: InputKind) -> bool {
+        false
     }
 
     /// What it remembers between prompts.
@@ -216,6 +224,8 @@ pub struct Entry {
     pub deviations: &'static str,
     /// The granularities it has; the first is the default.
     pub granularities: &'static [Granularity],
+    /// Calibrated inputs it reads.
+    pub needs: &'static [InputKind],
     /// Its parameters, in order.
     pub parameters: &'static [Parameter],
     /// Parses parameters, those left out taking their defaults.

@@ -49,6 +49,7 @@ pub(crate) const ENTRY: Entry = Entry {
     source: "Zefan-Cai/KVCache-Factory pyramidkv/pyramidkv_utils.py:348-436 (c97f9d70)",
     deviations: "one selection per KV head, the mean of its query heads before pooling; a model of one layer keeps its budget",
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    needs: &[],
     parameters: PyramidKv::PARAMETERS,
     parse: parse::<PyramidKv>,
 };

@@ -48,6 +48,7 @@ pub(crate) const ENTRY: Entry = Entry {
     source: "FasterDecoding/SnapKV snapkv/monkeypatch/snapkv_utils.py:42-62 (e216ddc8)",
     deviations: "one selection per KV head, the mean of its query heads before pooling; the reference selects and stores per query head",
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    needs: &[],
     parameters: SnapKv::PARAMETERS,
     parse: parse::<SnapKv>,
 };

@@ -33,6 +33,7 @@ pub(crate) const ENTRY: Entry = Entry {
     source: "FFY0/AdaKV adaptive_snapkv/monkeypatch/snapkv_utils.py:684-706 (efe4e2ee)",
     deviations: "none",
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    needs: &[],
     parameters: StreamingLlm::PARAMETERS,
     parse: parse::<StreamingLlm>,
 };

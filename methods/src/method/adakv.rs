@@ -1,0 +1,127 @@
+//! AdaKV: SnapKV's scores, with the layer's budget shared out among its heads by competition.
+//!
+//! Paper: Feng et al., Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation for Efficient LLM
+//! Inference, 2024 (arXiv:2407.11550). Section 2.5 of the specification; the split is
+//! [`crate::budget::adakv`].
+//!
+//! Reference: `FFY0/AdaKV:adaptive_snapkv/monkeypatch/snapkv_utils.py:439-460, 557-578` (efe4e2ee): window
+//! 32, kernel 7, max pooling, floor 0.2, no normalisation, mean over the group before pooling are what its
+//! LongBench runner passes. With `pyramid_beta` it is Ada-PyramidKV; its capacities are recomputed for
+//! every prompt here and frozen by the first one there (`adakv@adakv` with `pyramid_beta`).
+
+use rayon::prelude::*;
+
+use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
+use crate::budget::{adakv, pyramid};
+use crate::error::MethodError;
+use crate::group::{GroupLayout, GroupOrder, GroupReduce};
+use crate::observation::Observation;
+use crate::pooling::Pooling;
+use crate::scoring::{self, Scores, Scoring};
+use crate::selection::{Granularity, LayerSelection};
+
+params! {
+    /// Parameters of AdaKV.
+    AdaKv {
+        /// Last prompt tokens: they vote, and are always kept.
+        window: usize = 32,
+        /// Pooling size, odd.
+        kernel: usize = 7,
+        /// `avgpool` or `maxpool`.
+        pooling: Pooling = Pooling::Max,
+        /// Which query heads score a KV head: `contiguous` or `strided`.
+        group_layout: GroupLayout = GroupLayout::Contiguous,
+        /// How they become one row: `mean`, `max` or `sum`.
+        group_reduce: GroupReduce = GroupReduce::Mean,
+        /// `before-pooling` or `after-pooling`.
+        group_order: GroupOrder = GroupOrder::BeforePooling,
+        /// Share of the budget that every head gets whatever its scores: 1 is SnapKV, 0 fully adaptive.
+        floor: f64 = 0.2,
+        /// Weigh a head's scores by how concentrated they are before heads compete.
+        normalize: bool = false,
+        /// First layers that keep the uniform split.
+        skip: usize = 0,
+        /// If set, layers' budgets follow PyramidKV's schedule of that steepness.
+        pyramid_beta: Option<usize> = None,
+        /// Which prompt fixes that schedule: `prompt`, `dataset` or `run`.
+        capacity: pyramid::CapacityFrom = pyramid::CapacityFrom::Prompt,
+    }
+}
+
+/// AdaKV's line of the registry.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "adakv",
+    summary: "SnapKV's scores, heads of a layer compete for its budget",
+    paper: "Feng et al., Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation, 2024 (arXiv:2407.11550)",
+    source: "FFY0/AdaKV adaptive_snapkv/monkeypatch/snapkv_utils.py:439-460, 557-578 (efe4e2ee)",
+    deviations: "prompts not longer than the window are kept whole (the reference fails on them); with `pyramid_beta`, capacities are recomputed for every prompt",
+    granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    needs: &[],
+    parameters: AdaKv::PARAMETERS,
+    parse: parse::<AdaKv>,
+};
+
+impl AdaKv {
+    fn scoring(&self) -> Scoring {
+        Scoring {
+            window: self.window,
+            kernel: self.kernel,
+            pooling: self.pooling,
+            layout: self.group_layout,
+            reduce: self.group_reduce,
+            order: self.group_order,
+        }
+    }
+}
+
+impl Method for AdaKv {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(0.0..=1.0).contains(&self.floor) {
+            return Err(("floor", "it is a share between 0 and 1".into()));
+        }
+        if self.pyramid_beta == Some(0) {
+            return Err(("pyramid_beta", "the steepness must be at least 1".into()));
+        }
+        self.scoring().check()
+    }
+
+    fn recent(&self) -> usize {
+        self.window
+    }
+
+    fn observations(&self) -> Vec<Observation> {
+        self.scoring().observations()
+    }
+
+    fn state_scope(&self) -> StateScope {
+        if self.pyramid_beta.is_some() { self.capacity.into() } else { StateScope::Prompt }
+    }
+
+    fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Option<Scores>, MethodError> {
+        self.scoring().scores(ctx, layer).map(Some)
+    }
+
+    fn select(&self, ctx: &Context<'_>, state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
+        let base = match self.pyramid_beta {
+            Some(beta) => pyramid::schedule(ctx, self.window, beta, self.capacity, state),
+            None => vec![ctx.budget.saturating_sub(self.window); ctx.shape.layers],
+        };
+        let past = ctx.shape.prompt_len.saturating_sub(self.window);
+        let scoring = self.scoring();
+        base.par_iter()
+            .enumerate()
+            .map(|(layer, &base)| {
+                if base > past {
+                    return Ok(LayerSelection::All);
+                }
+                let scores = scoring.scores(ctx, layer)?;
+                let n = if layer < self.skip {
+                    vec![base; scores.rows.len()]
+                } else {
+                    adakv::head_budgets(&scores.rows, base, self.floor, self.normalize)
+                };
+                Ok(scoring::cut(ctx, &scores, &n))
+            })
+            .collect()
+    }
+}

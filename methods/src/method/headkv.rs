@@ -1,0 +1,172 @@
+//! HeadKV-R and HeadKV-R2: SnapKV's scores, with a fixed budget for each head from offline head scores.
+//!
+//! Paper: Fu et al., Not All Heads Matter: A Head-Level KV Cache Compression Method with Integrated
+//! Retrieval and Reasoning, ICLR 2025 (arXiv:2410.19258). Section 2.6 of the specification; the capacities
+//! are [`crate::budget::headkv`]. R reads retrieval scores, R2 retrieval-reasoning scores.
+//!
+//! Reference: `FYYFU/HeadKV:headkv/snapkv_utils.py:381-389, 444-458` (0862a095); window 8, kernel 7, max
+//! pooling and temperature 1 are its scripts'. `beta` is swept there and a table does not say which it
+//! used; 1.01 is the only default that published code has (KVCache-Factory).
+//! Deviations: one selection per KV head by default, whose capacity is the mean of its query heads'
+//! (KVCache-Factory's `kv_head` mode); `headkv-r@headkv` selects per query head. A capacity beyond the
+//! prompt is not given to other heads, as in the reference: the accounting shows the underspend.
+
+use super::{Context, Entry, Method, MethodState, params, parse};
+use crate::budget::headkv;
+use crate::error::MethodError;
+use crate::group::{GroupLayout, GroupOrder, GroupReduce};
+use crate::inputs::InputKind;
+use crate::observation::Observation;
+use crate::pooling::Pooling;
+use crate::scoring::{self, Scores, Scoring};
+use crate::selection::{Granularity, LayerSelection};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What is split among heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityBase {
+    /// The budget without the window (HeadKV).
+    Past,
+    /// The whole budget, the window on top of it (KVCache-Factory): more tokens than the budget says.
+    Budget,
+}
+
+params! {
+    /// Parameters of HeadKV.
+    HeadKv {
+        /// Last prompt tokens: they vote, and are always kept.
+        window: usize = 8,
+        /// Pooling size, odd.
+        kernel: usize = 7,
+        /// `avgpool` or `maxpool`.
+        pooling: Pooling = Pooling::Max,
+        /// Which query heads score a KV head: `contiguous` or `strided`.
+        group_layout: GroupLayout = GroupLayout::Contiguous,
+        /// How they become one row: `mean`, `max` or `sum`.
+        group_reduce: GroupReduce = GroupReduce::Mean,
+        /// `before-pooling` or `after-pooling`.
+        group_order: GroupOrder = GroupOrder::BeforePooling,
+        /// Above 1; the smaller, the more of the budget goes by head scores. Published: 1.005, 1.01, 1.1, 1.2,
+        /// 1.5, 2, 5, 10.
+        beta: f64 = 1.01,
+        /// Exponent on the heads' shares.
+        temp: f64 = 1.0,
+        /// `past` splits the budget without the window, `budget` all of it.
+        capacity_base: CapacityBase = CapacityBase::Past,
+    }
+}
+
+/// HeadKV-R's line of the registry.
+pub(crate) const R: Entry = Entry {
+    name: "headkv-r",
+    summary: "SnapKV's scores, heads keep by their retrieval scores",
+    paper: "Fu et al., Not All Heads Matter: A Head-Level KV Cache Compression Method with Integrated Retrieval and Reasoning, ICLR 2025 (arXiv:2410.19258)",
+    source: "FYYFU/HeadKV headkv/snapkv_utils.py:381-389, 444-458 (0862a095)",
+    deviations: "one selection per KV head, with the mean capacity of its query heads; the reference selects and stores per query head",
+    granularities: &[Granularity::KvHead, Granularity::QueryHead],
+    needs: &[InputKind::RetrievalScores],
+    parameters: HeadKv::PARAMETERS,
+    parse: parse::<HeadKv>,
+};
+
+/// HeadKV-R2's line of the registry.
+pub(crate) const R2: Entry = Entry {
+    name: "headkv-r2",
+    summary: "SnapKV's scores, heads keep by their retrieval-reasoning scores",
+    needs: &[InputKind::ReasoningScores],
+    ..R
+};
+
+impl HeadKv {
+    fn scoring(&self) -> Scoring {
+        Scoring {
+            window: self.window,
+            kernel: self.kernel,
+            pooling: self.pooling,
+            layout: self.group_layout,
+            reduce: self.group_reduce,
+            order: self.group_order,
+        }
+    }
+
+    /// Capacities of the stored heads, layer-major, window excluded.
+    pub(crate) fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
+        let (layers, heads) = (ctx.shape.layers, ctx.shape.query_heads);
+        let mut all = Vec::with_capacity(layers * heads);
+        for &kind in ctx.entry.needs {
+            let scores = match kind {
+                InputKind::ReasoningScores => ctx.inputs.reasoning.as_ref(),
+                _ => ctx.inputs.retrieval.as_ref(),
+            };
+            let scores = scores.ok_or_else(|| ctx.missing(kind))?;
+            if scores.len() != layers || scores.iter().any(|row| row.len() != heads) {
+                return Err(MethodError::Mismatch {
+                    what: kind.to_string(),
+                    expected: format!("{layers} layers x {heads} query heads"),
+                    found: format!(
+                        "{} layers x {} query heads",
+                        scores.len(),
+                        scores.first().map_or(0, Vec::len)
+                    ),
+                });
+            }
+            all.extend(scores.iter().flatten().copied());
+        }
+        let base = match self.capacity_base {
+            CapacityBase::Past => ctx.budget.saturating_sub(self.window),
+            CapacityBase::Budget => ctx.budget,
+        };
+        let capacities = headkv::capacities(&all, base, self.beta, self.temp).heads;
+        Ok(match ctx.granularity {
+            Granularity::QueryHead => capacities,
+            Granularity::KvHead => headkv::group_mean(&capacities, ctx.shape.group_size()),
+        })
+    }
+}
+
+impl Method for HeadKv {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(self.beta >= 1.0 && self.beta.is_finite()) {
+            return Err(("beta", "it must be 1 or more".into()));
+        }
+        if !(self.temp >= 0.0 && self.temp.is_finite()) {
+            return Err(("temp", "it must be 0 or more".into()));
+        }
+        self.scoring().check()
+    }
+
+    fn recent(&self) -> usize {
+        self.window
+    }
+
+    fn observations(&self) -> Vec<Observation> {
+        self.scoring().observations()
+    }
+
+    fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Option<Scores>, MethodError> {
+        self.scoring().scores(ctx, layer).map(Some)
+    }
+
+    fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
+        let layers = ctx.shape.layers;
+        if ctx.shape.prompt_len < ctx.budget {
+            return Ok(vec![LayerSelection::All; layers]);
+        }
+        let capacities = self.capacities(ctx)?;
+        let scoring = self.scoring();
+        capacities
+            .par_chunks(capacities.len() / layers)
+            .enumerate()
+            .map(|(layer, capacities)| {
+                let scores = scoring.scores(ctx, layer)?;
+                let n: Vec<usize> = capacities
+                    .iter()
+                    .map(|&n| usize::try_from(n).unwrap_or(usize::MAX).min(scores.columns))
+                    .collect();
+                Ok(scoring::cut(ctx, &scores, &n))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,58 @@
+//! TOVA, a control: the tokens that the very last token attends to.
+//!
+//! Paper: Oren et al., Transformers are Multi-State RNNs, EMNLP 2024 (arXiv:2401.06104). Score: attention of
+//! the last query, mean over all query heads; one set for all heads of a layer.
+//!
+//! Reference: `NVIDIA/kvpress:kvpress/presses/tova_press.py` (8bb29b9c). Deviation: applied once, to the
+//! finished prefill; the paper drops one token at every step.
+
+use super::{Context, Entry, Method, MethodState, params, parse};
+use crate::error::MethodError;
+use crate::group::{self, GroupReduce};
+use crate::observation::Observation;
+use crate::scoring::{self, Scores};
+use crate::selection::{Granularity, LayerSelection};
+
+params! {
+    /// TOVA has no parameters.
+    Tova {}
+}
+
+/// TOVA's line of the registry.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "tova",
+    summary: "control: the tokens that the last token attends to most",
+    paper: "Oren et al., Transformers are Multi-State RNNs, EMNLP 2024 (arXiv:2401.06104)",
+    source: "NVIDIA/kvpress kvpress/presses/tova_press.py (8bb29b9c)",
+    deviations: "once after the prefill instead of at every step",
+    granularities: &[Granularity::KvHead],
+    needs: &[],
+    parameters: Tova::PARAMETERS,
+    parse: parse::<Tova>,
+};
+
+const LAST: Observation = Observation::WindowSum { window: 1 };
+
+fn layer_scores(ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
+    let (columns, values) = ctx.rows(layer, LAST, ctx.shape.query_heads)?;
+    let row = group::reduce(values.chunks(columns.max(1)), GroupReduce::Mean);
+    Ok(Scores { columns, rows: vec![row] })
+}
+
+impl Method for Tova {
+    fn recent(&self) -> usize {
+        1
+    }
+
+    fn observations(&self) -> Vec<Observation> {
+        vec![LAST]
+    }
+
+    fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Option<Scores>, MethodError> {
+        layer_scores(ctx, layer).map(Some)
+    }
+
+    fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
+        scoring::cut_uniform(ctx, 1, |layer| layer_scores(ctx, layer))
+    }
+}

@@ -1,0 +1,286 @@
+//! Checks this build against golden vectors: answers that the papers' own code gave (`kvsweep verify
+//! methods`). The format is described in the README beside the vectors.
+//!
+//! A case never stops the check: what is wrong with it, the file included, becomes a named failure.
+
+use std::path::{Component, Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::budget::{cake, compresskv, headkv, pyramid};
+use crate::error::MethodError;
+use crate::identify::{self, HeadKind};
+use crate::inputs::{HeadScores, Inputs, LayerScores};
+use crate::method::cake::Cake;
+use crate::method::compresskv::CompressKv;
+use crate::method::headkv::HeadKv;
+use crate::method::{Context, Method, MethodState};
+use crate::observation::{Observation, Observations, Observed};
+use crate::observe::{self, HeadsView};
+use crate::registry;
+use crate::scoring::Scores;
+use crate::selection::{Granularity, LayerSelection, Selection};
+use crate::shape::PromptShape;
+use crate::spec::MethodSpec;
+
+mod identification;
+mod layer_error;
+mod tables;
+mod tensors;
+
+/// Relative distance inside which two scores count as equal (the README's `eps`).
+const EPS: f64 = 1e-5;
+
+/// Computes observations for the check: the CPU by default, a device where there is one.
+pub trait Observer: Sync {
+    /// Observes one layer; the contract of [`observe::observe_layer`].
+    ///
+    /// # Errors
+    /// When the back end fails or the views contradict the shape.
+    fn observe(
+        &self,
+        wanted: &[Observation],
+        shape: &PromptShape,
+        queries: &HeadsView<'_>,
+        keys: &HeadsView<'_>,
+    ) -> Result<std::collections::BTreeMap<Observation, Observed>, MethodError>;
+}
+
+/// This crate's own observations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainObserver;
+
+impl Observer for PlainObserver {
+    fn observe(
+        &self,
+        wanted: &[Observation],
+        shape: &PromptShape,
+        queries: &HeadsView<'_>,
+        keys: &HeadsView<'_>,
+    ) -> Result<std::collections::BTreeMap<Observation, Observed>, MethodError> {
+        observe::observe_layer(wanted, shape, queries, keys)
+    }
+}
+
+/// One case that did not come out right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// File and case.
+    pub case: String,
+    /// Expected and found.
+    pub problem: String,
+}
+
+/// The outcome of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Cases that came out right.
+    pub passed: usize,
+    /// Cases that did not.
+    pub failed: usize,
+    /// What went wrong.
+    pub failures: Vec<Failure>,
+}
+
+impl VerifyReport {
+    fn add(&mut self, case: impl Into<String>, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(problem) => {
+                self.failed += 1;
+                self.failures.push(Failure { case: case.into(), problem });
+            }
+        }
+    }
+}
+
+/// Checks every case of every kind in `dir` with the CPU's observations.
+///
+/// # Errors
+/// Only when `dir` holds no manifest that can be read.
+pub fn methods(dir: &Path) -> Result<VerifyReport, MethodError> {
+    methods_with(dir, &PlainObserver)
+}
+
+/// The same with other observations.
+///
+/// # Errors
+/// Only when `dir` holds no manifest that can be read.
+pub fn methods_with(dir: &Path, observer: &dyn Observer) -> Result<VerifyReport, MethodError> {
+    let path = dir.join("manifest.json");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| MethodError::Unreadable { path: path.clone(), source })?;
+    let manifest: Value = serde_json::from_str(&text)
+        .map_err(|error| MethodError::BadFile { path: path.clone(), problem: error.to_string() })?;
+    if manifest.get("format_version") != Some(&json!(1)) {
+        return Err(MethodError::BadFile {
+            path,
+            problem: format!("`format_version` must be 1, found {}", manifest["format_version"]),
+        });
+    }
+    let mut report = VerifyReport::default();
+    let cases = manifest.get("cases").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for (index, case) in cases.iter().enumerate() {
+        let name =
+            case.get("id").and_then(Value::as_str).map_or_else(|| format!("case {index}"), str::to_owned);
+        report.add(name, tensors::check(dir, case, observer));
+    }
+    let listed: Vec<&str> = manifest
+        .get("budgets")
+        .and_then(Value::as_array)
+        .map(|files| files.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    for file in listed {
+        tables::check(dir, file, &mut report);
+    }
+    if let Some(file) = manifest.get("head_identification").and_then(Value::as_str) {
+        identification::check(dir, file, &mut report);
+    }
+    Ok(report)
+}
+
+/// A path below `dir`, and nowhere else.
+fn inside(dir: &Path, file: &str) -> Result<PathBuf, String> {
+    let path = Path::new(file);
+    if path.components().all(|component| matches!(component, Component::Normal(_))) {
+        Ok(dir.join(path))
+    } else {
+        Err(format!("`{file}` is not a path below the golden directory"))
+    }
+}
+
+/// Reads a JSON file below `dir`.
+fn read_json(dir: &Path, file: &str) -> Result<Value, String> {
+    let path = inside(dir, file)?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    if value.get("format_version") != Some(&json!(1)) {
+        return Err(format!("`format_version` must be 1, found {}", value["format_version"]));
+    }
+    Ok(value)
+}
+
+/// A typed field of a case.
+fn get<T: DeserializeOwned>(value: &Value, key: &str) -> Result<T, String> {
+    let field = value.get(key).ok_or_else(|| format!("the case has no `{key}`"))?;
+    serde_json::from_value(field.clone()).map_err(|error| format!("`{key}`: {error}"))
+}
+
+/// A typed field that may be absent or null.
+fn maybe<T: DeserializeOwned>(value: &Value, key: &str) -> Result<Option<T>, String> {
+    match value.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => get(value, key).map(Some),
+    }
+}
+
+/// Expected and found, where they differ.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: &[T], found: &[T]) -> Result<(), String> {
+    if expected == found {
+        return Ok(());
+    }
+    if expected.len() != found.len() {
+        return Err(format!("{what}: expected {} values, found {}", expected.len(), found.len()));
+    }
+    let at = expected.iter().zip(found).position(|(e, f)| e != f).unwrap_or(0);
+    Err(format!("{what}[{at}]: expected {:?}, found {:?}", expected[at], found[at]))
+}
+
+/// Expected and found, where they differ by more than a relative tolerance.
+fn close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) -> Result<(), String> {
+    if expected.len() != found.len() {
+        return Err(format!("{what}: expected {} values, found {}", expected.len(), found.len()));
+    }
+    let largest = expected.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    for (at, (e, f)) in expected.iter().zip(found).enumerate() {
+        let within = (e - f).abs() <= tolerance * e.abs() + 1e-7 * tolerance.min(1.0) * largest;
+        if !within {
+            return Err(format!("{what}[{at}]: expected {e}, found {f}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden() -> Option<PathBuf> {
+        let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden/methods"));
+        if dir.is_dir() {
+            return Some(dir);
+        }
+        assert!(std::env::var_os("CI").is_none(), "the golden vectors are missing: {}", dir.display());
+        println!("skipped: {} not present", dir.display());
+        None
+    }
+
+    #[test]
+    fn every_golden_case_passes() {
+        let Some(dir) = golden() else { return };
+        let report = methods(&dir).unwrap();
+        assert_eq!(report.failures, [], "{} passed", report.passed);
+        assert!(report.passed > 500, "{}", report.passed);
+    }
+
+    /// Observations with a fault: keys of the wrong head, as a strided gather would give.
+    struct Faulty;
+
+    impl Observer for Faulty {
+        fn observe(
+            &self,
+            wanted: &[Observation],
+            shape: &PromptShape,
+            queries: &HeadsView<'_>,
+            keys: &HeadsView<'_>,
+        ) -> Result<std::collections::BTreeMap<Observation, Observed>, MethodError> {
+            let mut seen = observe::observe_layer(wanted, shape, queries, keys)?;
+            for observed in seen.values_mut() {
+                if let Observed::Rows { values, columns, .. } = observed {
+                    values.rotate_left(*columns);
+                }
+            }
+            Ok(seen)
+        }
+    }
+
+    #[test]
+    fn a_fault_is_found_and_named() {
+        let Some(dir) = golden() else { return };
+        let report = methods_with(&dir, &Faulty).unwrap();
+        assert!(report.failures.iter().any(|failure| failure.case == "snapkv-compresskv-01"), "{report:?}");
+        assert!(report.failed > 40, "{}", report.failed);
+    }
+
+    #[test]
+    fn malformed_input_is_a_failure_not_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(methods(dir.path()).is_err());
+        let manifest = json!({
+            "format_version": 1,
+            "cases": [
+                7,
+                {"id": "escape", "file": "../x", "method": "snapkv", "impl": "headkv"},
+                {"id": "no-such-method", "method": "zip", "impl": "x", "file": "cases/a.safetensors", "layers": 1, "q_heads": 2,
+                 "kv_heads": 1, "head_dim": 4, "prompt_len": 9, "params": {}, "semantics": {}, "out_heads": 1},
+                {"id": "zero-heads", "method": "snapkv", "impl": "headkv", "file": "cases/a.safetensors", "layers": 0, "q_heads": 0,
+                 "kv_heads": 0, "head_dim": 0, "prompt_len": 0, "params": {"window": 8}, "semantics": {}, "out_heads": 1},
+            ],
+            "budgets": ["budgets/absent.json", "budgets/cake.json"],
+            "head_identification": "ids.json",
+        });
+        std::fs::create_dir(dir.path().join("budgets")).unwrap();
+        std::fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
+        let cake = json!({"format_version": 1, "cases": [{"raw": "many"}, {"raw": [], "total": -1}]});
+        std::fs::write(dir.path().join("budgets/cake.json"), cake.to_string()).unwrap();
+        let ids = json!({"format_version": 1, "accumulate": [{"prompt_ids": [1], "needle_start": 5, "needle_end": 2,
+            "generated_ids": [1], "attention": [], "scores": {"srh": [[1.0]]}}], "find_needle": [3]});
+        std::fs::write(dir.path().join("ids.json"), ids.to_string()).unwrap();
+        let report = methods(dir.path()).unwrap();
+        assert_eq!((report.passed, report.failed), (0, 9), "{report:?}");
+    }
+}
