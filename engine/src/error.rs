@@ -184,7 +184,9 @@ pub enum EngineError {
         hint: &'static str,
     },
     /// A fetched file is not the one that the hub announced.
-    #[error("`{path}` has sha256 {found}, the hub announced {expected}; delete it and fetch again")]
+    #[error(
+        "`{path}` has sha256 {found}, the hub announced {expected}; delete it if it is still there, and fetch again"
+    )]
     HashMismatch {
         /// The file in the cache.
         path: PathBuf,

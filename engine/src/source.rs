@@ -371,11 +371,17 @@ pub fn fetch(id: &str, hub: &Hub, on_progress: OnProgress<'_>) -> Result<Vec<Fet
 
     let mut fetched = Vec::new();
     let mut get = |file: &str| -> Result<PathBuf> {
-        let path = match cached.get(file) {
-            Some(path) => path,
-            None => download(&api, id, file, on_progress)?,
+        let (path, is_new) = match cached.get(file) {
+            Some(path) => (path, false),
+            None => (download(&api, id, file, on_progress)?, true),
         };
-        fetched.push(check_hash(file, path.clone())?);
+        let checked = check_hash(file, &path);
+        if checked.is_err() && is_new {
+            // No program may find it. Best effort: the error names the file.
+            let _ = path.canonicalize().map(fs::remove_file);
+            let _ = fs::remove_file(&path);
+        }
+        fetched.push(checked?);
         Ok(path)
     };
     let missing = |file: &str, hint| EngineError::MissingFile { dir: id.into(), file: file.to_owned(), hint };
@@ -433,10 +439,10 @@ fn download(api: &ApiRepo, id: &str, file: &str, mut on_progress: OnProgress<'_>
 
 /// The cache names a file's bytes after the hash that the hub announced: sha256 for large files, git's sha1 for
 /// small ones.
-fn check_hash(name: &str, path: PathBuf) -> Result<FetchedFile> {
-    let blob = Blob::File(path.clone()).map()?;
+fn check_hash(name: &str, path: &Path) -> Result<FetchedFile> {
+    let blob = Blob::File(path.to_path_buf()).map()?;
     let sha256 = format!("{:x}", Sha256::digest(&*blob));
-    let target = path.canonicalize().map_err(|source| io_error(&path, source))?;
+    let target = path.canonicalize().map_err(|source| io_error(path, source))?;
     let announced = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let found = match announced.len() {
         64 => Some(sha256.clone()),
@@ -451,13 +457,20 @@ fn check_hash(name: &str, path: PathBuf) -> Result<FetchedFile> {
         Some(found) if is_hash && !found.eq_ignore_ascii_case(&announced) => {
             Err(EngineError::HashMismatch { path: target, expected: announced, found })
         }
-        _ => Ok(FetchedFile { name: name.to_owned(), bytes: blob.len() as u64, path, sha256 }),
+        _ => Ok(FetchedFile {
+            name: name.to_owned(),
+            bytes: blob.len() as u64,
+            path: path.to_path_buf(),
+            sha256,
+        }),
     }
 }
 
 fn hub_error(id: &str, file: &str, error: &ApiError) -> EngineError {
     let reason = error.to_string();
-    let hint = if reason.contains("401") || reason.contains("403") {
+    let hint = if matches!(error, ApiError::InvalidResume) {
+        "; delete the .part files in the model's blobs directory of the cache"
+    } else if reason.contains("401") || reason.contains("403") {
         "; the model is gated, private or misspelt: accept its licence on the hub and set HF_TOKEN"
     } else if reason.contains("404") {
         "; check the id and the revision"

@@ -43,6 +43,9 @@ impl Family {
     }
 }
 
+/// Above every size of every published model, and low enough that no product of two overflows.
+const MAX_SIZE: usize = 1 << 30;
+
 /// What distinguishes a family from the others.
 pub(super) struct FamilySpec {
     /// `architectures[0]`.
@@ -251,7 +254,9 @@ impl ModelConfig {
         refuse_unsupported(&raw, spec, path)?;
 
         let positive = |field: &'static str, value: Option<usize>| match value {
-            Some(0) => Err(invalid(path, field, 0, "at least 1")),
+            Some(value) if value == 0 || value > MAX_SIZE => {
+                Err(invalid(path, field, value, format!("1 to {MAX_SIZE}")))
+            }
             Some(value) => Ok(value),
             None => Err(EngineError::MissingField { path: path.to_path_buf(), field }),
         };
@@ -544,7 +549,11 @@ mod tests {
             (json!({"mlp_bias": true}), "mlp_bias `true`"),
             (json!({"quantization_config": {"bits": 4}}), "quantization_config `present`"),
             (json!({"vocab_size": "absent"}), "field `vocab_size` is missing"),
-            (json!({"num_hidden_layers": 0}), "field `num_hidden_layers` is 0, expected at least 1"),
+            (json!({"num_hidden_layers": 0}), "field `num_hidden_layers` is 0, expected 1 to"),
+            (
+                json!({"hidden_size": 1_u64 << 40}),
+                "field `hidden_size` is 1099511627776, expected 1 to 1073741824",
+            ),
             (json!({"num_key_value_heads": 5}), "field `num_key_value_heads` is 5, expected a divisor of"),
             (
                 json!({"hidden_size": 4100}),

@@ -1,4 +1,8 @@
 //! A loaded model: configuration, weights, tokenizer, chat template, and the hash that names it.
+//!
+//! A new family is one file beside this one (`llama.rs` is the pattern: what its `config.json` means, and the names of
+//! its tensors), one line in `config::Family`, and one entry in `scripts/make_parity_models.py` with a test in
+//! `tests/engine/parity.rs`.
 
 pub mod config;
 pub mod rope;

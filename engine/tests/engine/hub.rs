@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
 };
@@ -183,6 +183,12 @@ fn fetches_once_then_works_offline() {
     assert!(message.contains("cannot fetch `list of files` of hub model `test/model`"), "{message}");
 }
 
+/// Every file below a directory.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
 #[test]
 fn wrong_bytes_are_refused() {
     for lie in ["model.safetensors", "config.json"] {
@@ -191,7 +197,9 @@ fn wrong_bytes_are_refused() {
         let server = repository.serve();
         let cache = tempfile::tempdir().unwrap();
         let error = fetch("test/model", &hub(&server, cache.path(), None), &mut |_, _, _| ()).unwrap_err();
-        assert!(error.to_string().contains("delete it and fetch again"), "{lie}: {error}");
+        assert!(error.to_string().contains("delete it if it is still there"), "{lie}: {error}");
+        let cached = walk(&cache.path().join("hub"));
+        assert!(!cached.iter().any(|path| path.file_name().unwrap() == lie), "{cached:?}");
     }
 }
 
