@@ -1,4 +1,5 @@
-//! What is seen: heatmaps, curves, head and capacity maps, retention maps, history.
+//! What is seen: heatmaps, curves, head and capacity maps, retention maps, history, and
+//! the HTML report.
 //!
 //! Every kind of picture is one file that turns a plain struct into a [`Picture`]; [`write`] saves it as
 //! PNG or SVG. Bytes are deterministic. Text is set in an embedded subset of Inter.
@@ -11,6 +12,7 @@ mod font;
 pub mod head;
 pub mod heatmap;
 pub mod history;
+pub mod report;
 pub mod retention;
 mod scene;
 

@@ -1,0 +1,163 @@
+//! From data to the page: the template, the escaping, the content policy.
+
+use super::{ReportData, cut};
+use crate::Result;
+use kvsweep_results::visible;
+use minijinja::value::Value;
+use minijinja::{AutoEscape, Environment, context};
+use sha2::{Digest as _, Sha256};
+
+const SCRIPT: &str = include_str!("report.js");
+const STYLE: &str = include_str!("report.css");
+const PAGE: &str = include_str!("report.html.jinja");
+
+/// Renders the page. The same data give the same bytes.
+///
+/// # Errors
+/// A picture that cannot be rendered, or data that cannot be encoded.
+pub fn render(data: &ReportData) -> Result<String> {
+    let (examples, left_out) = cut::examples(data)?;
+    let browser = serde_json::json!({ "variants": data.variants, "examples": examples });
+    let (figures, figures_left_out) = figures(data)?;
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.add_filter("visible", |text: String| visible(&text));
+    environment.add_template("report", PAGE)?;
+    let page = environment.get_template("report")?.render(context! {
+        title => data.title,
+        subtitle => data.subtitle,
+        generator => data.generator,
+        notices => data.notices,
+        summary => data.summary,
+        tables => data.tables,
+        papers => data.papers,
+        figures => figures,
+        figures_left_out => figures_left_out,
+        has_examples => !data.examples.is_empty(),
+        examples_left_out => left_out,
+        provenance => data.provenance,
+        policy => Value::from_safe_string(policy()),
+        style => Value::from_safe_string(STYLE.to_owned()),
+        script => Value::from_safe_string(SCRIPT.to_owned()),
+        data => Value::from_safe_string(embed(&browser)),
+    })?;
+    Ok(page)
+}
+
+/// Pictures as SVG while they fit, and how many do not.
+fn figures(data: &ReportData) -> Result<(Vec<Value>, usize)> {
+    let (mut used, mut left_out) = (0, 0);
+    let mut groups = Vec::new();
+    for group in &data.figures {
+        let mut shown = Vec::new();
+        for figure in &group.figures {
+            let svg = figure.picture.svg()?;
+            if used + svg.len() > cut::FIGURES {
+                left_out += 1;
+                continue;
+            }
+            used += svg.len();
+            shown.push(context! { caption => figure.caption, svg => Value::from_safe_string(svg) });
+        }
+        if !shown.is_empty() {
+            groups.push(context! { title => group.title, intro => group.intro, figures => shown });
+        }
+    }
+    Ok((groups, left_out))
+}
+
+/// JSON that can stand inside a `script` element: nothing in it can end the element, and no line separator
+/// that old parsers trip over.
+fn embed(value: &serde_json::Value) -> String {
+    value
+        .to_string()
+        .replace('&', "\\u0026")
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
+}
+
+/// Nothing may be loaded, and only our script may run.
+fn policy() -> String {
+    let digest = base64(&Sha256::digest(SCRIPT.as_bytes()));
+    format!(
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let word = (byte(0) << 16) | (byte(1) << 8) | byte(2);
+        for place in 0..4 {
+            let letter = char::from(ALPHABET[(word >> (18 - 6 * place)) as usize & 63]);
+            out.push(if place <= chunk.len() { letter } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Answer, Cell, Example, Head, Table};
+
+    #[test]
+    fn base64_pads() {
+        assert_eq!(base64(b"Man"), "TWFu");
+        assert_eq!(base64(b"Ma"), "TWE=");
+        assert_eq!(base64(b"M"), "TQ==");
+    }
+
+    #[test]
+    fn nothing_untrusted_becomes_markup() {
+        let evil =
+            "</script></textarea><script>alert(1)</script><img src=x onerror=alert(1)>\u{202e}\u{2028}";
+        let table = Table {
+            title: evil.into(),
+            notes: vec![evil.into()],
+            columns: vec![Head { title: evil.into(), ..Head::default() }],
+            rows: vec![vec![Cell { note: evil.into(), ..Cell::text(evil) }]],
+        };
+        let data = ReportData {
+            title: evil.into(),
+            notices: vec![evil.into()],
+            tables: vec![table.clone()],
+            papers: vec![table],
+            variants: vec![evil.into()],
+            examples: vec![Example {
+                dataset: evil.into(),
+                tail: evil.into(),
+                answers: vec![evil.into()],
+                results: vec![Answer { prediction: evil.repeat(20_000), ..Answer::default() }],
+                ..Example::default()
+            }],
+            ..ReportData::default()
+        };
+        let page = render(&data).unwrap();
+        assert_eq!(page.matches("<script").count(), 2, "the data and our own script");
+        assert_eq!(page.matches("</script>").count(), 2);
+        assert!(!page.contains("<img") && !page.contains("</textarea"));
+        assert!(
+            !page.contains('\u{202e}')
+                || page.matches('\u{202e}').count()
+                    == page.split("id=\"data\"").nth(1).unwrap().matches('\u{202e}').count()
+        );
+        assert!(!page.contains('\u{2028}'));
+        assert!(page.len() < 200_000, "a megabyte of text is cut: {}", page.len());
+        assert_eq!(page, render(&data).unwrap());
+    }
+
+    #[test]
+    fn the_policy_names_the_script_that_is_in_the_page() {
+        let page = render(&ReportData::default()).unwrap();
+        let script = page.split("<script>").nth(1).unwrap().split("</script>").next().unwrap();
+        assert!(page.contains(&format!("sha256-{}", base64(&Sha256::digest(script.as_bytes())))));
+        assert!(!page.contains("http://") && !page.contains("https://"), "nothing is loaded");
+    }
+}
