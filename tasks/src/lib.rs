@@ -8,6 +8,7 @@ pub mod datasets;
 pub mod error;
 pub mod example;
 pub mod metrics;
+pub mod mini;
 pub mod needle;
 pub mod protocol;
 pub mod python;

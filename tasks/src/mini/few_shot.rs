@@ -1,0 +1,66 @@
+//! Few-shot classification: a mapping to labels that only the examples of the context tell.
+
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use super::grammar::{Document, Item, Plan, Source};
+use super::words::{LABELS, NAMES, NOUNS, estimate_tokens, label, town};
+
+/// Labels of one document.
+const CLASSES: usize = 6;
+/// Examples of each cue, about.
+const SHOTS: usize = 4;
+
+/// Examples, each a text with a cue and the label of that cue.
+fn examples(
+    source: &mut Source,
+    plan: Plan,
+    cues: Vec<String>,
+    text: fn(&mut Source, &str) -> String,
+) -> Document {
+    let mut numbers: Vec<usize> = (0..LABELS).collect();
+    numbers.shuffle(&mut source.rng);
+    let labels: Vec<String> = numbers.into_iter().take(CLASSES).map(label).collect();
+    let probe = text(source, cues.first().map_or("", String::as_str));
+    let shots = (plan.tokens / (estimate_tokens(&probe) + 3)).max(2);
+    let mut cues: Vec<(String, &str)> = cues
+        .into_iter()
+        .take((shots / SHOTS).clamp(2, 48))
+        .map(|cue| (cue, labels.get(source.rng.random_range(0..CLASSES)).map_or("", String::as_str)))
+        .collect();
+    let mut told: Vec<String> = Vec::new();
+    while told.len() < shots {
+        cues.shuffle(&mut source.rng);
+        for (cue, class) in cues.iter().take(shots - told.len()) {
+            told.push(format!("{} {class}", text(source, cue)));
+        }
+    }
+    cues.shuffle(&mut source.rng);
+    let items = cues
+        .iter()
+        .take(plan.questions.max(1))
+        .map(|(cue, class)| Item { input: text(source, cue), answer: (*class).to_owned() })
+        .collect();
+    Document { context: told.join("\n"), items, classes: Some(labels) }
+}
+
+/// The noun of a thing decides its type.
+pub(super) fn types(source: &mut Source, plan: Plan) -> Document {
+    let mut nouns: Vec<String> = NOUNS.iter().map(|noun| (*noun).to_owned()).collect();
+    nouns.shuffle(&mut source.rng);
+    examples(source, plan, nouns, |source, noun| {
+        let thing = source.thing();
+        let adjective = thing.split(' ').next().unwrap_or_default();
+        format!("Text: a {adjective} {noun}\nType:")
+    })
+}
+
+/// The town of a message decides its class.
+pub(super) fn classes(source: &mut Source, plan: Plan) -> Document {
+    let mut numbers: Vec<usize> = (0..NAMES).collect();
+    numbers.shuffle(&mut source.rng);
+    let towns = numbers.into_iter().map(town).collect();
+    examples(source, plan, towns, |source, place| {
+        format!("Message: {} went to {place}\nClass:", source.person())
+    })
+}

@@ -1,0 +1,124 @@
+//! A needle in a haystack of the suite's own sentences.
+
+use rand::seq::SliceRandom;
+
+use super::grammar::{Document, Item, Plan, Relation, Source, lines};
+use super::words::{NAMES, estimate_tokens};
+use super::{FILLER, SUITE_SEED, rng};
+
+/// What a haystack's sentences tell: all but passwords.
+const HAY: [Relation; 4] = [Relation::Home, Relation::Keep, Relation::Sell, Relation::Place];
+
+/// The prompt of a needle trial.
+pub const NEEDLE_PROMPT: &str = "Read the notes and answer.\n{context}\n\nQuestion: {input}\nAnswer:";
+
+/// One needle trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedleCase {
+    /// The haystack with the needle in it.
+    pub context: String,
+    /// The question at the end of the prompt.
+    pub question: String,
+    /// The sentence that answers it.
+    pub needle: String,
+    /// The answer: two words drawn at random.
+    pub answer: String,
+    /// The whole prompt, before any chat template.
+    pub prompt: String,
+}
+
+/// The needle trial number `trial` at a length and a depth.
+///
+/// The prompt has as many sentences as keep it within `length_tokens` tokens, counted by `count`;
+/// the needle stands after `depth_percent` percent of their tokens (more than 100 counts as 100).
+/// Each (length, depth, trial) has its own haystack, key and value, always the same.
+pub fn needle(
+    length_tokens: usize,
+    depth_percent: usize,
+    trial: u64,
+    count: &dyn Fn(&str) -> usize,
+) -> NeedleCase {
+    let name = format!("needle/{length_tokens}/{depth_percent}");
+    let mut source = Source::new(rng("suite", &name, SUITE_SEED, trial), NAMES);
+    let (person, answer) = (source.person(), source.thing());
+    let needle = Relation::Password.state(&mut source.rng, &person, &answer);
+    let question = Relation::Password.ask(&person);
+    let fixed = NEEDLE_PROMPT.replace("{context}", &needle).replace("{input}", &question);
+    let room = length_tokens.saturating_sub(count(&fixed));
+    // More than fits: what is over is cut below, by true counts.
+    let plan = Plan { tokens: room + room / 8, questions: 1, filler: FILLER };
+    let (mut hay, _) = source.facts(plan, &HAY);
+    let breaks = source.rng.clone();
+    loop {
+        let costs: Vec<usize> = hay.iter().map(|sentence| count(sentence)).collect();
+        let target = costs.iter().sum::<usize>() * depth_percent.min(100);
+        let mut passed = 0;
+        let at = costs
+            .iter()
+            .position(|cost| {
+                let here = passed * 100 >= target;
+                passed += cost;
+                here
+            })
+            .unwrap_or(hay.len());
+        let mut sentences = hay.clone();
+        sentences.insert(at, needle.clone());
+        let context = lines(&mut breaks.clone(), &sentences);
+        let prompt = NEEDLE_PROMPT.replace("{context}", &context).replace("{input}", &question);
+        let over = count(&prompt).saturating_sub(length_tokens);
+        if over == 0 || hay.is_empty() {
+            return NeedleCase { context, question, needle, answer, prompt };
+        }
+        // A sentence takes at most about sixteen tokens.
+        hay.truncate(hay.len() - (over / 16).clamp(1, hay.len()));
+    }
+}
+
+/// A haystack with as many needles as there are questions; used for training.
+pub(super) fn haystack(source: &mut Source, plan: Plan) -> Document {
+    let needles: Vec<(String, String)> =
+        (0..plan.questions.max(1)).map(|_| (source.person(), source.thing())).collect();
+    let mut sentences: Vec<String> = needles
+        .iter()
+        .map(|(person, answer)| Relation::Password.state(&mut source.rng, person, answer))
+        .collect();
+    let taken: usize = sentences.iter().map(|sentence| estimate_tokens(sentence) + 1).sum();
+    let rest = Plan { tokens: plan.tokens.saturating_sub(taken), ..plan };
+    sentences.extend(source.facts(rest, &HAY).0);
+    sentences.shuffle(&mut source.rng);
+    let items = needles
+        .into_iter()
+        .map(|(person, answer)| Item { input: Relation::Password.ask(&person), answer })
+        .collect();
+    Document { context: lines(&mut source.rng, &sentences), items, classes: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_needle_stands_at_its_depth_and_the_prompt_fits() {
+        for length in [128, 512, 4096] {
+            for depth in [0, 30, 50, 100] {
+                let case = needle(length, depth, 3, &estimate_tokens);
+                let tokens = estimate_tokens(&case.prompt);
+                assert!(tokens <= length && tokens + 40 > length, "{tokens} of {length}");
+                let at = case.context.find(&case.needle).expect("the needle is in the context");
+                let before = estimate_tokens(&case.context[..at]) * 100;
+                let all = estimate_tokens(&case.context);
+                assert!(before.abs_diff(all * depth) <= all * 3 + 1600, "{before} of {all}");
+                assert_eq!(case.context.matches("password").count(), 1);
+                assert!(case.needle.ends_with(&format!("{}.", case.answer)));
+                assert_eq!(case, needle(length, depth, 3, &estimate_tokens));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_and_values_change_with_the_trial() {
+        let a = needle(256, 50, 0, &estimate_tokens);
+        let b = needle(256, 50, 1, &estimate_tokens);
+        assert_ne!((a.question, a.answer), (b.question, b.answer));
+    }
+}
