@@ -28,12 +28,16 @@ pub fn exact(prediction: &str, reference: &BTreeMap<String, String>) -> Hits {
 /// `get_partial_match`: values that share a word with the reference.
 ///
 /// # Errors
-/// [`MetricError::NotAString`] for a value without words, on which the official code raises.
+/// [`MetricError::NotAString`] for a value that cannot be split, on which the official code raises.
 pub fn partial(prediction: &str, reference: &BTreeMap<String, String>) -> Result<Hits, MetricError> {
     let mut hits = 0;
     if let Ok(dict) = literal::parse(prediction) {
         for (key, value) in reference {
             let Some(found) = dict.get(key) else { continue };
+            // `bytes.split` works in Python, and no bytes equal a word.
+            if matches!(found, Literal::Bytes(_)) {
+                continue;
+            }
             let found = found.as_str().ok_or_else(|| MetricError::NotAString { key: key.clone() })?;
             hits += usize::from(split(found).any(|word| split(value).any(|other| word == other)));
         }

@@ -13,6 +13,8 @@ const MAX_DEPTH: usize = 200;
 pub enum Literal {
     /// `None`.
     None,
+    /// `...`.
+    Ellipsis,
     /// `True` or `False`.
     Bool(bool),
     /// An integer, float or imaginary number as written, without underscores, with its sign.
@@ -217,6 +219,10 @@ impl Parser {
                 Ok(value)
             }
             Some('+' | '-') => self.signed(),
+            Some('.') if self.peek_at(1) == Some('.') && self.peek_at(2) == Some('.') => {
+                self.at += 3;
+                Ok(Literal::Ellipsis)
+            }
             Some(c) if c.is_ascii_digit() || c == '.' => self.number(),
             Some('\'' | '"') => self.strings(),
             Some(c) if c == '_' || c.is_alphabetic() => self.word(),
@@ -574,6 +580,7 @@ mod tests {
         assert_eq!(parse("()"), Ok(Literal::Tuple(vec![])));
         assert_eq!(parse("{}"), Ok(Literal::Dict(vec![])));
         assert_eq!(parse("'\\ud83d'"), Ok(text("\u{fffd}")));
+        assert_eq!(parse("(2,...)").unwrap().items().unwrap()[1], Literal::Ellipsis);
     }
 
     #[test]
