@@ -235,6 +235,21 @@ pub enum EngineError {
         /// The window.
         window: usize,
     },
+    /// A selection does not fit the prompt that it is applied to.
+    #[error("the selection does not fit the prompt: {reason}")]
+    BadSelection {
+        /// What is wrong, with the layer and the head.
+        reason: String,
+    },
+    /// A prefill was handed to a model on another device than the one that made it.
+    #[error("the prefill was made on another device; prefill and decode with the same model")]
+    ForeignPrefill,
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A method's observation could not be computed.
+    #[error("observing the prompt: {0}")]
+    Observe(#[from] kvsweep_methods::error::MethodError),
     /// A tensor operation failed: device out of memory, driver error.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -1,7 +1,17 @@
 //! What computes: models of the Llama family on candle tensors, their tokenizers and chat templates.
 
+pub mod backend;
+pub mod cache;
+pub mod calibrate;
 pub mod chat;
+mod cpu;
+pub mod decode;
 pub mod error;
 pub mod model;
+pub mod prefill;
+mod reference;
 pub mod source;
 pub mod tokenizer;
+
+#[cfg(test)]
+mod tests;

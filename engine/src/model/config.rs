@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use kvsweep_methods::shape::PromptShape;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
 
@@ -309,6 +310,18 @@ impl ModelConfig {
             bos_ids: raw.bos_token_id.map_or_else(Vec::new, TokenIds::into_vec),
             eos_ids: raw.eos_token_id.map_or_else(Vec::new, TokenIds::into_vec),
         })
+    }
+
+    /// Sizes of a prompt's keys and queries, for the methods.
+    #[must_use]
+    pub fn prompt_shape(&self, prompt_len: usize) -> PromptShape {
+        PromptShape {
+            layers: self.layers,
+            query_heads: self.query_heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            prompt_len,
+        }
     }
 
     /// See [`super::Model::check_prompt`].

@@ -5,6 +5,7 @@
 //! `tests/engine/parity.rs`.
 
 pub mod config;
+pub mod random;
 pub mod rope;
 pub mod weights;
 
@@ -19,6 +20,7 @@ use candle_core::{DType, Device};
 use serde::Deserialize;
 
 use crate::{
+    backend::Backend,
     chat::ChatTemplate,
     error::{EngineError, Result},
     source::{Blob, ModelFiles},
@@ -39,8 +41,8 @@ pub struct GenerationConfig {
 pub struct Model {
     /// Shape and switches of the graph.
     pub config: ModelConfig,
-    /// The tensors, in the compute dtype, on the device.
-    pub weights: ModelWeights,
+    /// The weights, where and as they compute.
+    pub(crate) backend: Backend,
     /// The chat template, if the model has one.
     pub chat_template: Option<ChatTemplate>,
     /// Stop tokens.
@@ -74,8 +76,8 @@ impl Model {
             ChatTemplate::load(files.tokenizer_config.as_ref(), files.chat_template.as_ref())?;
         let (weights, weights_sha256) = ModelWeights::load(&files.weights, &config, device, dtype)?;
         Ok(Self {
+            backend: Backend::new(&config, weights, device, dtype)?,
             config,
-            weights,
             chat_template,
             generation,
             weights_sha256,
@@ -83,6 +85,30 @@ impl Model {
             device: device.clone(),
             dtype,
             tokenizer,
+        })
+    }
+
+    /// A model of given weights, without tokenizer: for measurements and tests on random weights.
+    ///
+    /// # Errors
+    /// A tensor operation that fails.
+    pub fn from_weights(
+        name: &str,
+        config: ModelConfig,
+        weights: ModelWeights,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        Ok(Self {
+            backend: Backend::new(&config, weights, device, dtype)?,
+            chat_template: None,
+            generation: GenerationConfig { eos_ids: config.eos_ids.iter().copied().collect() },
+            weights_sha256: String::new(),
+            name: name.to_owned(),
+            device: device.clone(),
+            dtype,
+            tokenizer: None,
+            config,
         })
     }
 

@@ -1,0 +1,277 @@
+//! Chooses the instruction set once, and compiles the element-wise loops for each.
+//!
+//! Every path computes bit for bit the same: sums run in 16 fixed lanes, products are fused multiply-adds
+//! everywhere (a portable build without the instruction emulates it).
+
+/// Instruction set of the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Simd {
+    /// 512-bit vectors.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// 256-bit vectors with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// What the target offers by default.
+    Portable,
+}
+
+impl Simd {
+    /// The widest set of this machine.
+    pub(crate) fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// Every set of this machine, widest first.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+            if avx2 && std::is_x86_feature_detected!("avx512f") {
+                sets.push(Self::Avx512);
+            }
+            if avx2 {
+                sets.push(Self::Avx2);
+            }
+        }
+        sets.push(Self::Portable);
+        sets
+    }
+}
+
+/// Compiles a loop for each instruction set, as a method of [`Simd`].
+macro_rules! for_each_simd {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        impl Simd {
+            $(#[$doc])*
+            #[inline]
+            pub(crate) fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+                #[inline(always)]
+                fn portable($($arg: $ty),*) $(-> $ret)? $body
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx512f,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { portable($($arg),*) }
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { portable($($arg),*) }
+                match self {
+                    // SAFETY: `Simd::available` offers the variant only where the instructions exist.
+                    #[cfg(target_arch = "x86_64")]
+                    Self::Avx512 => unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    Self::Avx2 => unsafe { avx2($($arg),*) },
+                    Self::Portable => portable($($arg),*),
+                }
+            }
+        }
+    )*};
+}
+
+/// Lanes of every sum and maximum.
+const LANES: usize = 16;
+
+/// Adds 16 lanes in a fixed tree.
+#[inline(always)]
+fn sum_lanes(lanes: [f32; LANES]) -> f32 {
+    let mut lanes = lanes;
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// `2^x` for `x` in -126 to 126 (beyond: the value at the end), relative error below 2e-7.
+#[inline(always)]
+fn exp2(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x > -126.0 { x } else { -126.0 };
+    let x = if x < 126.0 { x } else { 126.0 };
+    let shifted = x + ROUND;
+    let fraction = x - (shifted - ROUND);
+    let mut p = 1.535_336_2e-4;
+    p = fraction.mul_add(p, 1.339_887_4e-3);
+    p = fraction.mul_add(p, 9.618_437e-3);
+    p = fraction.mul_add(p, 5.550_332_6e-2);
+    p = fraction.mul_add(p, 2.402_264_8e-1);
+    p = fraction.mul_add(p, 6.931_472e-1);
+    p = fraction.mul_add(p, 1.0);
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+for_each_simd! {
+    /// Largest element; `-inf` of none.
+    fn max(row: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+        lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+
+    /// Replaces each element by `2^(element - max)` and returns their sum.
+    fn exp2_sum(row: &mut [f32], max: f32) -> f32 {
+        let mut lanes = [0.0; LANES];
+        let (chunks, rest) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for x in chunk.iter_mut() {
+                *x = exp2(*x - max);
+            }
+            for (lane, &x) in lanes.iter_mut().zip(&*chunk) {
+                *lane += x;
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *x = exp2(*x - max);
+            *lane += *x;
+        }
+        sum_lanes(lanes)
+    }
+
+    /// Multiplies every element.
+    fn scale(row: &mut [f32], factor: f32) {
+        for x in row {
+            *x *= factor;
+        }
+    }
+
+    /// `out = x * factor`.
+    fn scaled_copy(x: &[f32], factor: f32, out: &mut [f32]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = x * factor;
+        }
+    }
+
+    /// RMS norm of each row of `weight.len()` elements.
+    fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let width = weight.len();
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let mut lanes = [0.0f32; LANES];
+            let (chunks, rest) = x.as_chunks::<LANES>();
+            for chunk in chunks {
+                for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                    *lane = x.mul_add(x, *lane);
+                }
+            }
+            for (lane, &x) in lanes.iter_mut().zip(rest) {
+                *lane = x.mul_add(x, *lane);
+            }
+            let factor = 1.0 / (sum_lanes(lanes) / width as f32 + eps).sqrt();
+            for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * factor * weight;
+            }
+        }
+    }
+
+    /// RMS norm of each head in place (Qwen3).
+    fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+        let width = weight.len();
+        for x in x.chunks_exact_mut(width) {
+            let mut lanes = [0.0f32; LANES];
+            for (i, &x) in x.iter().enumerate() {
+                lanes[i % LANES] = x.mul_add(x, lanes[i % LANES]);
+            }
+            let factor = 1.0 / (sum_lanes(lanes) / width as f32 + eps).sqrt();
+            for (x, &weight) in x.iter_mut().zip(weight) {
+                *x = *x * factor * weight;
+            }
+        }
+    }
+
+    /// Rotates each head of one position: `cos` and `sin` hold half a head.
+    fn rotate(heads: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let half = cos.len();
+        for head in heads.chunks_exact_mut(2 * half) {
+            let (low, high) = head.split_at_mut(half);
+            for (((low, high), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                let (a, b) = (*low, *high);
+                *low = a * cos - b * sin;
+                *high = b * cos + a * sin;
+            }
+        }
+    }
+
+    /// `gate = silu(gate) * up`.
+    fn silu_mul(gate: &mut [f32], up: &[f32]) {
+        for (gate, &up) in gate.iter_mut().zip(up) {
+            let x = *gate;
+            *gate = x / (1.0 + exp2(x * -std::f32::consts::LOG2_E)) * up;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, spread: f32) -> Vec<f32> {
+        let mut state = 7u64;
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * spread
+            })
+            .collect()
+    }
+
+    #[test]
+    fn exp2_is_close_to_the_exact_power() {
+        for x in noise(100_000, 125.0) {
+            let exact = f64::from(x).exp2();
+            assert!((f64::from(exp2(x)) - exact).abs() < 2e-7 * exact, "2^{x}");
+        }
+        assert_eq!(exp2(0.0), 1.0);
+        assert!(exp2(f32::NEG_INFINITY) < 2e-38);
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        for len in [2, 5, 16, 37, 256, 1000] {
+            let (x, weight) = (noise(len, 9.0), noise(len, 1.5));
+            let run = |simd: Simd| {
+                let mut soft = x.clone();
+                let max = simd.max(&soft);
+                let sum = simd.exp2_sum(&mut soft, max);
+                let mut norm = vec![0.0; len];
+                simd.rms_norm(&x, &weight, 1e-5, &mut norm);
+                let mut silu = x.clone();
+                simd.silu_mul(&mut silu, &weight);
+                let mut rotated = x[..len / 2 * 2].to_vec();
+                simd.rotate(&mut rotated, &weight[..len / 2], &weight[len - len / 2..]);
+                let all = [soft, norm, silu, rotated, vec![max, sum]].concat();
+                all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            for simd in Simd::available() {
+                assert_eq!(run(simd), run(Simd::Portable), "{simd:?}, length {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn norm_and_activation_follow_their_definitions() {
+        let (x, weight) = (noise(48, 3.0), noise(48, 1.0));
+        let simd = Simd::detect();
+        let mut out = vec![0.0; 48];
+        simd.rms_norm(&x, &weight, 1e-5, &mut out);
+        let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 48.0;
+        let mut act = x.clone();
+        simd.silu_mul(&mut act, &weight);
+        for i in 0..48 {
+            let (x, w) = (f64::from(x[i]), f64::from(weight[i]));
+            assert!((f64::from(out[i]) - x / (mean + 1e-5).sqrt() * w).abs() < 1e-6);
+            assert!((f64::from(act[i]) - x / (1.0 + (-x).exp()) * w).abs() < 1e-6);
+        }
+    }
+}

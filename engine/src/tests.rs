@@ -1,0 +1,361 @@
+//! The kernels against candle's operations, and against themselves in other batches and on other threads.
+
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+
+use candle_core::{DType, Device};
+use kvsweep_methods::{
+    observation::{Observation, Observed},
+    selection::{Granularity, LayerSelection, Selection},
+};
+use rand::{Rng, SeedableRng, seq::index};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    backend::Backend,
+    decode::{DecodeProgress, DecodeRule, Decoded, Sequence},
+    error::EngineError,
+    model::{
+        Model,
+        config::ModelConfig,
+        random::{llama_config, random_weights},
+    },
+    prefill::{Prefill, PrefillOptions},
+    reference::ReferenceModel,
+};
+
+const VOCAB: usize = 150;
+
+fn configs() -> Vec<ModelConfig> {
+    let plain = llama_config([VOCAB, 64, 96, 3, 8, 2]);
+    let narrow = ModelConfig { tied_embeddings: true, ..llama_config([VOCAB, 40, 50, 2, 5, 5]) };
+    let qwen =
+        ModelConfig { qkv_bias: true, qk_norm: true, head_dim: 48, ..llama_config([VOCAB, 32, 40, 2, 4, 1]) };
+    vec![plain, narrow, qwen]
+}
+
+fn model(config: &ModelConfig) -> Model {
+    Model::from_weights(
+        "random",
+        config.clone(),
+        random_weights(config, 3).unwrap(),
+        &Device::Cpu,
+        DType::F32,
+    )
+    .unwrap()
+}
+
+fn reference(config: &ModelConfig) -> Model {
+    let plain = ReferenceModel::new(config, random_weights(config, 3).unwrap(), &Device::Cpu, DType::F32);
+    let mut model = model(config);
+    model.backend = Backend::Reference(plain);
+    model
+}
+
+fn prompt(len: usize, seed: u64) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..len).map(|_| rng.random_range(0..VOCAB as u32)).collect()
+}
+
+fn read(model: &Model, ids: &[u32]) -> Arc<Prefill> {
+    Arc::new(model.prefill(ids, &BTreeSet::new(), PrefillOptions::default()).unwrap())
+}
+
+/// Keeps `kept` random positions and the last two, a different number in every layer and head.
+fn random_selection(prefill: &Prefill, granularity: Granularity, kept: usize, seed: u64) -> Selection {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let shape = prefill.shape();
+    let mut head = || {
+        let past = shape.prompt_len.saturating_sub(2);
+        let count = rng.random_range(0..=kept.min(past));
+        let mut positions: Vec<_> =
+            index::sample(&mut rng, past, count).into_iter().map(|i| i as u32).collect();
+        positions.extend(past as u32..shape.prompt_len as u32);
+        positions.sort_unstable();
+        positions
+    };
+    let heads = granularity.heads(shape);
+    let layers =
+        (0..shape.layers).map(|_| LayerSelection::Heads((0..heads).map(|_| head()).collect())).collect();
+    Selection { granularity, layers }
+}
+
+fn everything(layers: usize) -> Selection {
+    Selection { granularity: Granularity::KvHead, layers: vec![LayerSelection::All; layers] }
+}
+
+fn sequence(prefill: &Arc<Prefill>, selection: Selection, max_new: usize) -> Sequence {
+    Sequence {
+        prefill: Arc::clone(prefill),
+        selection: Arc::new(selection),
+        rule: DecodeRule { max_new, ..DecodeRule::default() },
+        keep_logits: true,
+        masked_heads: None,
+    }
+}
+
+fn decode(model: &Model, sequences: &[Sequence]) -> Vec<Decoded> {
+    model.decode(sequences, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[track_caller]
+fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max);
+    assert!(worst < 5e-5, "{what}: off by {worst}");
+}
+
+fn values(observed: &Observed) -> &[f32] {
+    match observed {
+        Observed::Rows { values, .. } => values,
+        Observed::Moments { mean, .. } => mean,
+    }
+}
+
+#[test]
+fn kernels_agree_with_candle_in_prefill() {
+    let wanted = BTreeSet::from([
+        Observation::WindowSum { window: 8 },
+        Observation::AccumulatedSum { recent: 4 },
+        Observation::KeyNorm,
+    ]);
+    let options = PrefillOptions { keep_all_logits: true };
+    for config in configs() {
+        let (ours, theirs) = (model(&config), reference(&config));
+        for len in [1, 2, 17, 64, 65, 300, 700] {
+            let ids = prompt(len, len as u64);
+            let a = ours.prefill(&ids, &wanted, options).unwrap();
+            let b = theirs.prefill(&ids, &wanted, options).unwrap();
+            let what = format!("{:?}, {len} tokens", config.family);
+            assert_close(a.all_logits().unwrap(), b.all_logits().unwrap(), &what);
+            assert_close(a.logits(), &a.all_logits().unwrap()[(len - 1) * VOCAB..], &what);
+            for (a, b) in a.observations().layers.iter().zip(&b.observations().layers) {
+                for (key, a) in a {
+                    assert_close(values(a), values(&b[key]), &format!("{what}, {key:?}"));
+                }
+            }
+            // The last layer's shortcut leaves the logits' bits alone.
+            let short = ours.prefill(&ids, &BTreeSet::new(), PrefillOptions::default()).unwrap();
+            assert_eq!(short.logits(), a.logits(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn kernels_agree_with_candle_in_decode() {
+    for config in configs() {
+        let (ours, theirs) = (model(&config), reference(&config));
+        let ids = prompt(90, 5);
+        let run = |model: &Model| {
+            let prefill = read(model, &ids);
+            let mut sequences = vec![sequence(&prefill, everything(config.layers), 6)];
+            for granularity in [Granularity::KvHead, Granularity::QueryHead] {
+                sequences.push(sequence(&prefill, random_selection(&prefill, granularity, 40, 9), 6));
+            }
+            let masked = Sequence {
+                masked_heads: Some(Arc::new(BTreeSet::from([(0, 1), (1, 0), (1, 3)]))),
+                ..sequences[1].clone()
+            };
+            sequences.push(masked);
+            decode(model, &sequences)
+        };
+        for (a, b) in run(&ours).iter().zip(&run(&theirs)) {
+            assert_eq!(a.ids, b.ids);
+            assert_close(a.logits.as_ref().unwrap(), b.logits.as_ref().unwrap(), "decode");
+            assert_eq!(a.held.layers, b.held.layers);
+            assert_eq!(a.held.bytes, (a.held.entries() * 2 * config.head_dim * 4) as u64);
+            assert_eq!(a.held.bytes, b.held.bytes);
+        }
+    }
+}
+
+#[test]
+fn decoding_the_whole_cache_continues_the_prompt() {
+    let config = &configs()[0];
+    let model = model(config);
+    let ids = prompt(70, 6);
+    let prefill = read(&model, &ids);
+    let decoded = &decode(&model, &[sequence(&prefill, everything(config.layers), 5)])[0];
+    let longer = [ids.clone(), decoded.ids.clone()].concat();
+    let all = model.prefill(&longer, &BTreeSet::new(), PrefillOptions { keep_all_logits: true }).unwrap();
+    let rows = &all.all_logits().unwrap()[(ids.len() - 1) * VOCAB..][..5 * VOCAB];
+    assert_close(decoded.logits.as_ref().unwrap(), rows, "decode against prefill");
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_its_batch() {
+    let config = &configs()[0];
+    let model = model(config);
+    let mut sequences = Vec::new();
+    for p in 0..14 {
+        let prefill = read(&model, &prompt(20 + 23 * p, p as u64));
+        for v in 0..37 {
+            let granularity = [Granularity::KvHead, Granularity::QueryHead][v % 2];
+            let selection = match v {
+                0 => everything(config.layers),
+                _ => random_selection(&prefill, granularity, 4 * v, (100 * p + v) as u64),
+            };
+            let rule = DecodeRule {
+                max_new: 3 + (p + v) % 5,
+                stop_ids: vec![(p * 11) as u32, (v * 4) as u32],
+                ban_stops_on_first: true,
+                ..DecodeRule::default()
+            };
+            sequences.push(Sequence { rule, ..sequence(&prefill, selection, 0) });
+        }
+    }
+    assert!(sequences.len() >= 500);
+    let bits = |decoded: &Decoded| {
+        let logits: Vec<u32> = decoded.logits.iter().flatten().map(|x| x.to_bits()).collect();
+        (decoded.ids.clone(), decoded.stopped_by, logits)
+    };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let together = pool(2).install(|| decode(&model, &sequences));
+    assert!(together.iter().any(|one| one.stopped_by.is_some()));
+    let on_one_thread = pool(1).install(|| decode(&model, &sequences));
+    for (i, one) in sequences.iter().enumerate() {
+        let expected = bits(&together[i]);
+        assert_eq!(bits(&on_one_thread[i]), expected, "sequence {i} on one thread");
+        let alone = decode(&model, std::slice::from_ref(one));
+        assert_eq!(bits(&alone[0]), expected, "sequence {i} alone");
+        let pair = decode(&model, &[sequences[(i * 7 + 3) % sequences.len()].clone(), one.clone()]);
+        assert_eq!(bits(&pair[1]), expected, "sequence {i} in a pair");
+    }
+}
+
+#[test]
+fn prefill_does_not_depend_on_threads() {
+    let config = &configs()[0];
+    let model = model(config);
+    let wanted = BTreeSet::from([Observation::WindowSum { window: 8 }]);
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| model.prefill(&prompt(500, 1), &wanted, PrefillOptions::default()).unwrap())
+    };
+    let (one, three) = (run(1), run(3));
+    assert_eq!(one.logits(), three.logits());
+    assert_eq!(one.observations().layers, three.observations().layers);
+}
+
+#[test]
+fn equal_sequences_are_computed_once() {
+    let config = &configs()[0];
+    let model = model(config);
+    let prefill = read(&model, &prompt(40, 2));
+    let all: Vec<u32> = (0..40).collect();
+    let listed = Selection {
+        granularity: Granularity::QueryHead,
+        layers: vec![LayerSelection::Heads(vec![all; config.query_heads]); config.layers],
+    };
+    let batch = [sequence(&prefill, everything(config.layers), 4), sequence(&prefill, listed, 4)];
+    let mut most = 0;
+    let decoded = model
+        .decode(&batch, &mut |progress: DecodeProgress| {
+            most = most.max(progress.active);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(most, 1);
+    assert_eq!(decoded[0], decoded[1]);
+}
+
+#[test]
+fn stop_rules_hold() {
+    let config = &configs()[0];
+    let model = model(config);
+    let prefill = read(&model, &prompt(30, 4));
+    let run = |rule: DecodeRule| {
+        let one = Sequence { rule, ..sequence(&prefill, everything(config.layers), 0) };
+        decode(&model, &[one]).remove(0)
+    };
+    let free = run(DecodeRule { max_new: 6, ..DecodeRule::default() });
+    let stop = free.ids[0];
+    let stopped = run(DecodeRule { max_new: 6, stop_ids: vec![stop], ..DecodeRule::default() });
+    assert_eq!((stopped.ids.len(), stopped.stopped_by, stopped.steps), (0, Some(stop), 1));
+    let ignoring =
+        DecodeRule { max_new: 6, stop_ids: vec![stop], ignore_stops: true, ..DecodeRule::default() };
+    assert_eq!(run(ignoring).ids, free.ids);
+    let banned = run(DecodeRule {
+        ban_stops_on_first: true,
+        max_new: 6,
+        stop_ids: vec![stop],
+        ..DecodeRule::default()
+    });
+    assert!(!banned.ids.contains(&stop) && !banned.ids.is_empty());
+    assert_eq!(run(DecodeRule::default()).steps, 0);
+}
+
+#[test]
+fn a_selection_that_does_not_fit_is_refused() {
+    let config = &configs()[0];
+    let model = model(config);
+    let prefill = read(&model, &prompt(10, 4));
+    let heads = |positions: Vec<u32>| LayerSelection::Heads(vec![positions; config.kv_heads]);
+    let refused = |layers: Vec<LayerSelection>| {
+        let selection = Selection { granularity: Granularity::KvHead, layers };
+        let error = model.decode(&[sequence(&prefill, selection, 2)], &mut |_| ControlFlow::Continue(()));
+        error.unwrap_err().to_string()
+    };
+    assert!(
+        refused(vec![heads(vec![0, 10]); 3])
+            .contains("layer 0, head 0 do not ascend below the prompt length 10")
+    );
+    assert!(refused(vec![heads(vec![3, 3]); 3]).contains("do not ascend"));
+    assert!(refused(vec![LayerSelection::All; 2]).contains("2 layers, the prompt has 3"));
+    assert!(refused(vec![LayerSelection::Heads(vec![]); 3]).contains("0 heads in layer 0, expected 2"));
+}
+
+#[test]
+fn an_interruption_ends_the_decoding() {
+    let config = &configs()[0];
+    let model = model(config);
+    let prefill = read(&model, &prompt(10, 4));
+    let mut calls = 0;
+    let result = model.decode(&[sequence(&prefill, everything(3), 9)], &mut |_| {
+        calls += 1;
+        if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(result, Err(EngineError::Interrupted)));
+    assert_eq!(calls, 3);
+}
+
+#[test]
+fn calibration_sees_rows_and_errors() {
+    for config in configs() {
+        let ids = prompt(50, 8);
+        let rule = DecodeRule { max_new: 4, ..DecodeRule::default() };
+        let run = |model: &Model| {
+            let prefill = read(model, &ids[..49]);
+            let mut seen = Vec::new();
+            let decoded = model
+                .decode_with_attention(&prefill, Some(ids[49]), &rule, None, &mut |step, layer, rows| {
+                    let entries = 49 + step + 1;
+                    assert_eq!(rows.len(), config.query_heads * entries);
+                    for row in rows.chunks_exact(entries) {
+                        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+                    }
+                    seen.push((step, layer, rows.to_vec()));
+                })
+                .unwrap();
+            assert_eq!(seen.len(), 4 * config.layers);
+            let whole = read(model, &ids);
+            let window = vec![(40..50).collect(); config.kv_heads];
+            let selection = Selection {
+                granularity: Granularity::KvHead,
+                layers: vec![LayerSelection::Heads(window); config.layers],
+            };
+            let (errors, plain) = model.layer_errors(&whole, &selection, &rule).unwrap();
+            assert_eq!(plain.ids, decoded.ids);
+            let (nothing, _) = model.layer_errors(&whole, &everything(config.layers), &rule).unwrap();
+            assert_eq!(nothing, vec![0.0; config.layers]);
+            (seen, errors)
+        };
+        let (ours, theirs) = (run(&model(&config)), run(&reference(&config)));
+        for (a, b) in ours.0.iter().zip(&theirs.0) {
+            assert_eq!((a.0, a.1), (b.0, b.1));
+            assert_close(&a.2, &b.2, "attention rows");
+        }
+        for (a, b) in ours.1.iter().zip(&theirs.1) {
+            assert!(*a > 0.01 && (a - b).abs() < 1e-4 * a, "layer error {a} {b}");
+        }
+    }
+}
