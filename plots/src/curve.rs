@@ -126,7 +126,8 @@ pub(crate) fn marker(card: &mut Picture, index: usize, (x, y): (f64, f64), r: f6
     let flipped = |r: f64| vec![(x, y + r), (x + r * 0.95, y - r * 0.75), (x - r * 0.95, y - r * 0.75)];
     let square = |r: f64| vec![(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)];
     let hole = r - 1.6;
-    match index % LINES.len() {
+    // Past nine lines a colour comes again, with the next shape.
+    match (index + index / LINES.len()) % LINES.len() {
         0 => card.circle(x, y, r, color),
         1 => card.polygon(square(r * 0.88), color),
         2 => card.polygon(triangle(r * 1.2), color),

@@ -15,6 +15,7 @@ pub mod history;
 pub mod report;
 pub mod retention;
 mod scene;
+pub mod sweep;
 
 pub use error::{Error, Result};
 pub use scene::{Picture, write};

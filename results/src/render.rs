@@ -310,7 +310,7 @@ impl ScoreTable {
 
     /// For every row and column: 1 for the best, 2 for the second among the compressed rows of the same model and
     /// budget, compared as printed.
-    fn ranks(&self) -> Vec<Vec<Option<u8>>> {
+    pub fn ranks(&self) -> Vec<Vec<Option<u8>>> {
         let printed = |cell: &Option<Cell>| cell.map(|cell| (cell.score * 100.0).round() as i64);
         let rank = |row: &Row, index: usize| {
             let own = printed(&row.cells[index]).filter(|_| row.budget.is_some())?;

@@ -5,8 +5,10 @@
 //! are written out, and a content policy allows only the page's own script, by its hash.
 
 mod cut;
+mod from_runs;
 mod render;
 
+pub use from_runs::{Options, TokenTexts, from_runs, table};
 pub use render::render;
 
 use crate::Picture;

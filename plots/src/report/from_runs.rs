@@ -1,0 +1,469 @@
+//! From runs to the report's data.
+
+use super::{
+    Answer, Cell, Example, Fact, Figure, FigureGroup, Head, Mark, ReportData, Source, Table, Tokens,
+};
+use crate::axis::{bytes, fixed};
+use crate::curve::{self, XAxis};
+use crate::sweep::{self, Columns};
+use crate::{Result, head, heatmap, retention};
+use kvsweep_results::{
+    ColumnKind, ExampleKey, Group, LayerKept, Merged, MergedExample, Run, ScoreTable, VariantKept,
+};
+use std::collections::BTreeMap;
+
+/// Tokens shown of a prompt's beginning and end.
+const ENDS: (usize, usize) = (64, 256);
+/// Examples of each data set whose prompts are shown token by token.
+const TOKENIZED: usize = 4;
+/// Parts of a prompt in a strip.
+const STRIP: usize = 64;
+
+/// Gives the text of every token of an example's prompt.
+pub type TokenTexts<'a> = dyn Fn(&ExampleKey) -> Option<Vec<String>> + 'a;
+
+/// What the runs themselves do not tell.
+pub struct Options<'a> {
+    /// The page's title.
+    pub title: String,
+    /// What made the page: program, version, commit.
+    pub generator: String,
+    /// Tables over the same records.
+    pub tables: &'a [ScoreTable],
+    /// Published tables beside ours.
+    pub papers: Vec<Table>,
+    /// What is odd about a protocol, by its name.
+    pub oddities: &'a dyn Fn(&str) -> Vec<String>,
+    /// Texts of an example's prompt tokens, where a tokenizer is at hand.
+    pub tokens: &'a TokenTexts<'a>,
+}
+
+/// Gathers a report's data from runs, their merger, and tables over it.
+///
+/// A damaged file of kept positions becomes a notice; its example is shown without highlighting.
+///
+/// # Errors
+/// A picture whose data do not fit together.
+pub fn from_runs(runs: &[Run], merged: &Merged, options: Options<'_>) -> Result<ReportData> {
+    let mut notices: Vec<String> = Vec::new();
+    if merged.groups.iter().any(|g| g.manifest.model.embedded) {
+        notices.push(
+            "The embedded tiny model checks the pipeline; its scores say nothing about real models.".into(),
+        );
+    }
+    notices.extend(options.tables.iter().flat_map(|t| t.notes.iter().cloned()));
+    notices.extend(merged.problems.iter().map(|p| format!("record not used: {p}")));
+    notices.dedup();
+
+    let mut data = ReportData {
+        title: options.title,
+        subtitle: merged.groups.iter().map(Group::label).collect::<Vec<_>>().join(" and "),
+        generator: options.generator,
+        tables: options.tables.iter().map(table).collect(),
+        papers: options.papers,
+        provenance: provenance(merged, options.oddities),
+        ..ReportData::default()
+    };
+    data.summary = summary(merged, options.tables);
+    data.figures = figures(merged, options.tables)?;
+    let several = merged.groups.len() > 1;
+    for group in &merged.groups {
+        let first = data.variants.len();
+        for variant in &group.variants {
+            let name = sweep::method_name(group, variant);
+            let name = variant.budget.map_or(name.clone(), |budget| format!("{name} · {budget}"));
+            data.variants.push(if several { format!("{name} · {}", group.label()) } else { name });
+        }
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut keys: Vec<(&ExampleKey, &MergedExample)> = group.examples.iter().collect();
+        let place = |key: &ExampleKey| group.datasets.iter().position(|d| d.name == key.dataset);
+        keys.sort_by_key(|(key, example)| (place(key), example.info.row));
+        for (key, example) in keys {
+            let rank = seen.entry(&key.dataset).or_default();
+            *rank += 1;
+            let texts = if *rank <= TOKENIZED { (options.tokens)(key) } else { None };
+            let kept = kept_of(runs, group, key, &mut notices);
+            data.examples.push(show(group, key, example, first, texts, &kept));
+        }
+    }
+    data.notices = notices;
+    Ok(data)
+}
+
+/// What each variant kept of one example, by the variant's text, from every run of the group.
+fn kept_of(
+    runs: &[Run],
+    group: &Group,
+    key: &ExampleKey,
+    notices: &mut Vec<String>,
+) -> BTreeMap<String, VariantKept> {
+    let mut found = BTreeMap::new();
+    for run in runs.iter().filter(|run| group.sources.contains(&run.path.display().to_string())) {
+        match run.kept(key) {
+            Ok(Some(kept)) => found.extend(kept.variants.into_iter().map(|v| (v.variant.clone(), v))),
+            Ok(None) => {}
+            Err(error) => notices.push(format!("kept positions not shown: {error}")),
+        }
+    }
+    found
+}
+
+/// Share of heads that keep each of `length` positions, layers weighted equally.
+fn shares(kept: &VariantKept, length: usize) -> Vec<f64> {
+    let mut shares = vec![0.0; length];
+    for layer in &kept.layers {
+        match layer {
+            LayerKept::All => shares.iter_mut().for_each(|share| *share += 1.0),
+            LayerKept::Heads(heads) => {
+                let weight = 1.0 / heads.len().max(1) as f64;
+                for position in heads.iter().flatten() {
+                    if let Some(share) = shares.get_mut(*position as usize) {
+                        *share += weight;
+                    }
+                }
+            }
+        }
+    }
+    let layers = kept.layers.len().max(1) as f64;
+    shares.iter_mut().for_each(|share| *share /= layers);
+    shares
+}
+
+/// 0 for none, 9 for all; whatever was kept at all is at least 1.
+fn digit(share: f64) -> char {
+    let level = (share * 9.0).round().clamp(if share > 0.0 { 1.0 } else { 0.0 }, 9.0);
+    char::from(b'0' + level as u8)
+}
+
+/// Means over [`STRIP`] equal parts (fewer for a shorter prompt).
+fn strip(shares: &[f64]) -> String {
+    let parts = STRIP.min(shares.len());
+    let part = |i: usize| {
+        let values = &shares[i * shares.len() / parts..(i + 1) * shares.len() / parts];
+        digit(values.iter().sum::<f64>() / values.len().max(1) as f64)
+    };
+    (0..parts).map(part).collect()
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn show(
+    group: &Group,
+    key: &ExampleKey,
+    example: &MergedExample,
+    first: usize,
+    texts: Option<Vec<String>>,
+    kept: &BTreeMap<String, VariantKept>,
+) -> Example {
+    let info = &example.info;
+    let length = info.prompt_tokens as usize;
+    // Texts of another length are not this prompt's.
+    let texts = texts.filter(|texts| texts.len() == length);
+    let head = ENDS.0.min(length);
+    let tail = length.saturating_sub(ENDS.1).max(head);
+    let mut results = Vec::new();
+    for (index, variant) in group.variants.iter().enumerate() {
+        let Some(found) = example.variants.get(variant) else { continue };
+        let record = &found.record;
+        let shares = kept.get(&variant.to_string()).map(|kept| shares(kept, length));
+        let ends = |shares: &Vec<f64>| -> String {
+            shares[..head].iter().chain(&shares[tail..]).map(|s| digit(*s)).collect()
+        };
+        results.push(Answer {
+            variant: first + index,
+            prediction: record.prediction.clone(),
+            cut: None,
+            score: record.score * 100.0,
+            entries: record.kept.entries_mean,
+            kept: shares.as_ref().filter(|_| texts.is_some()).map(ends),
+            strip: shares.as_ref().map(|shares| strip(shares)),
+        });
+    }
+    let mut about = vec![format!("{} tokens", grouped(u64::from(info.prompt_tokens)))];
+    if info.truncated_tokens > 0 {
+        about.push(format!("{} cut from the middle", grouped(u64::from(info.truncated_tokens))));
+    }
+    if let Some(needle) = info.needle {
+        about.push(format!(
+            "needle at {} % of {}",
+            fixed(needle.depth, 1),
+            grouped(u64::from(needle.length))
+        ));
+    }
+    if let Some(metric) = example.variants.values().next().map(|v| &v.record.metric) {
+        about.push(format!("metric {metric}"));
+    }
+    let tokens = texts.map(|texts| {
+        let pieces = texts[..head].iter().chain(&texts[tail..]).cloned().collect();
+        Tokens { pieces, head, gap: tail - head }
+    });
+    Example {
+        dataset: key.dataset.clone(),
+        name: key.example.clone(),
+        about: about.join(" · "),
+        tail: if tokens.is_some() { String::new() } else { info.prompt_tail.clone() },
+        tokens,
+        answers: info.answers.clone(),
+        results,
+    }
+}
+
+/// A score table with intervals as small print, best and second marked as in the papers.
+pub fn table(scores: &ScoreTable) -> Table {
+    let several = scores.rows.iter().any(|row| !row.group.is_empty());
+    let mut columns = vec![Head { title: "Method".into(), ..Head::default() }];
+    let number = |title: &str| Head { title: title.into(), numeric: true, summary: false };
+    if several {
+        columns.push(Head { title: "Model and protocol".into(), ..Head::default() });
+    }
+    columns.push(number("Budget"));
+    columns.push(Head { title: "Per".into(), ..Head::default() });
+    columns.extend(["Entries", "Bytes", "n"].map(number));
+    columns.extend(scores.columns.iter().map(|c| Head {
+        title: c.title.clone(),
+        numeric: true,
+        summary: c.kind != ColumnKind::Dataset,
+    }));
+    let ranks = scores.ranks();
+    let rows = scores.rows.iter().zip(ranks).map(|(row, ranks)| {
+        let mut cells = vec![Cell::text(&row.method)];
+        if several {
+            cells.push(Cell::text(&row.group));
+        }
+        cells.push(row.budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())));
+        cells.push(Cell::text(&row.granularity));
+        let most = format!("most {}", row.entries_max);
+        cells.push(Cell { note: most, ..Cell::number(row.entries_mean, fixed(row.entries_mean, 1)) });
+        cells.push(Cell::number(row.bytes, bytes(row.bytes)));
+        cells.push(Cell::number(row.n as f64, grouped(row.n as u64)));
+        for (cell, rank) in row.cells.iter().zip(ranks) {
+            let Some(cell) = cell else {
+                cells.push(Cell::text("–"));
+                continue;
+            };
+            let mark = match rank {
+                Some(1) => Mark::Best,
+                Some(2) => Mark::Second,
+                _ => Mark::None,
+            };
+            let note = sweep::interval(cell)
+                .map_or(String::new(), |(low, high)| format!("{} to {}", fixed(low, 1), fixed(high, 1)));
+            cells.push(Cell { note, mark, ..Cell::number(cell.score, fixed(cell.score, 2)) });
+        }
+        cells
+    });
+    let b = &scores.bootstrap;
+    let how = format!(
+        "Percent. Small print: {:.0} % bootstrap intervals over examples ({} resamples, seed {}). Bold is the best \
+         compressed score of a budget, underlined the second. Entries are kept per head, the mean over layers and \
+         heads; bytes are what the cache really held.",
+        b.level * 100.0,
+        grouped(b.resamples as u64),
+        b.seed
+    );
+    let mut notes = vec![how];
+    notes.extend(scores.notes.iter().cloned());
+    Table { title: scores.title.clone(), notes, columns, rows: rows.collect() }
+}
+
+fn summary(merged: &Merged, tables: &[ScoreTable]) -> Vec<Fact> {
+    let fact = |label: String, value: String, note: String| Fact { label, value, note };
+    let examples: usize = merged.groups.iter().map(|g| g.examples.len()).sum();
+    let answers: usize =
+        merged.groups.iter().flat_map(|g| g.examples.values()).map(|e| e.variants.len()).sum();
+    let datasets = merged.groups.iter().map(|g| g.datasets.len()).max().unwrap_or(0);
+    let variants: usize = merged.groups.iter().map(|g| g.variants.len()).sum();
+    let mut facts = vec![
+        fact("Examples".into(), grouped(examples as u64), format!("{datasets} data sets")),
+        fact("Answers".into(), grouped(answers as u64), format!("{variants} variants of every prefill")),
+    ];
+    let [table, ..] = tables else { return facts };
+    let Some(last) = table.columns.len().checked_sub(1) else { return facts };
+    let name = table.columns[last].title.clone();
+    let score = |row: &kvsweep_results::Row| row.cells.get(last).copied().flatten();
+    let full = table.rows.iter().filter(|row| row.budget.is_none()).find_map(|row| Some((row, score(row)?)));
+    if let Some((row, cell)) = full {
+        let note =
+            sweep::interval(&cell).map(|(l, h)| format!("{} to {} · {name}", fixed(l, 1), fixed(h, 1)));
+        let label = format!("{}, everything kept", row.method);
+        facts.push(fact(label, fixed(cell.score, 2), note.unwrap_or_else(|| name.clone())));
+    }
+    let mut budgets: Vec<u32> = table.rows.iter().filter_map(|row| row.budget).collect();
+    budgets.sort_unstable();
+    budgets.dedup();
+    for budget in budgets {
+        let rows = table.rows.iter().filter(|row| row.budget == Some(budget));
+        let best =
+            rows.filter_map(|row| Some((row, score(row)?))).max_by(|a, b| a.1.score.total_cmp(&b.1.score));
+        let Some((row, cell)) = best else { continue };
+        let mut note = fixed(cell.score, 2);
+        if let Some((_, full)) = &full {
+            let loss = cell.score - full.score;
+            note.push_str(&format!(", {}{} to full", if loss > 0.0 { "+" } else { "" }, fixed(loss, 2)));
+        }
+        facts.push(fact(format!("Best at budget {budget}"), row.method.clone(), note));
+    }
+    facts
+}
+
+fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
+    let mut groups = Vec::new();
+    let mut add = |title: &str, intro: &str, figures: Vec<Figure>| {
+        if !figures.is_empty() {
+            groups.push(FigureGroup { title: title.into(), intro: intro.into(), figures });
+        }
+    };
+    let mut curves = Vec::new();
+    for scores in tables {
+        for (columns, x, what) in [
+            (Columns::Average, XAxis::Budget, "average against budget"),
+            (Columns::Average, XAxis::Bytes, "average against bytes held"),
+            (Columns::Categories, XAxis::Budget, "categories against budget"),
+            (Columns::Datasets, XAxis::Budget, "data sets against budget"),
+        ] {
+            if let Some(data) = sweep::score_curves(scores, columns, x) {
+                let caption = format!("{}: {what}", scores.title);
+                curves.push(Figure { caption, picture: curve::draw(&data)? });
+            }
+        }
+    }
+    let intro = "Vertical strokes are intervals; the dashed line is the full cache with its own interval as a band. \
+                 Against bytes, methods that store per query head lie further right.";
+    add("Curves", intro, curves);
+
+    let (mut needles, mut kept, mut capacity) = (Vec::new(), Vec::new(), Vec::new());
+    for group in &merged.groups {
+        if let Some(grid) = sweep::needle_grid(group) {
+            let caption = format!("All methods and budgets on one scale · {}", group.label());
+            needles.push(Figure { caption, picture: heatmap::grid(&grid)? });
+        }
+        if let Some(curves) = sweep::layer_capacities(group) {
+            let caption = format!("Capacity by layer · {}", group.label());
+            capacity.push(Figure { caption, picture: curve::draw(&curves)? });
+        }
+        // Small budgets first: what does not fit on the page is the least telling.
+        let mut variants: Vec<_> = group.variants.iter().collect();
+        variants.sort_by_key(|v| v.budget);
+        for variant in variants {
+            if let Some(map) = sweep::needle_map(group, variant) {
+                let average = map.average().map_or(String::new(), |a| format!(": average {}", fixed(a, 1)));
+                let caption = format!("{}{average}", map.title);
+                needles.push(Figure { caption, picture: heatmap::draw(&map)? });
+            }
+            if let Some(map) = sweep::retention(group, variant).filter(|_| variant.budget.is_some()) {
+                kept.push(Figure { caption: map.title.clone(), picture: retention::draw(&map)? });
+            }
+            if let Some(map) = sweep::capacity_map(group, variant) {
+                capacity.push(Figure { caption: map.title.clone(), picture: head::draw(&map)? });
+            }
+        }
+    }
+    add("Needle", "Score by context length, to the right, and depth of the needle, downward.", needles);
+    let intro = "The share of the needle's own tokens that each layer and head kept, by the needle's depth, beside the \
+                 share of right answers.";
+    add("Retention", intro, kept);
+    let intro = "KV entries each layer and head was given out of the budget, the mean over prompts.";
+    add("Capacity", intro, capacity);
+    Ok(groups)
+}
+
+fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<Source> {
+    let fact =
+        |label: &str, value: String, note: &str| Fact { label: label.into(), value, note: note.into() };
+    let mut sources = Vec::new();
+    for group in &merged.groups {
+        let m = &group.manifest;
+        sources.push(Source {
+            title: format!("Model {}", m.model.name),
+            facts: vec![
+                fact("Weights", m.model.weights_sha256.clone(), "sha256"),
+                fact("Tokenizer", m.model.tokenizer_sha256.clone(), "sha256"),
+                fact("Device", format!("{} {}", m.device, m.dtype), ""),
+            ],
+            remarks: Vec::new(),
+        });
+        sources.push(Source {
+            title: format!("Protocol {}", m.protocol.name),
+            facts: vec![
+                fact("Version", m.protocol.version.clone(), ""),
+                fact("Suite", format!("{}, {} split", m.suite, m.split), ""),
+                fact(
+                    "Limit",
+                    m.limit.map_or("none".into(), |l| format!("first {l} rows of each data set")),
+                    "",
+                ),
+                fact("Seed", m.seed.to_string(), ""),
+            ],
+            remarks: oddities(&m.protocol.name),
+        });
+        sources.push(Source {
+            title: "Methods".into(),
+            facts: group
+                .methods
+                .iter()
+                .map(|method| {
+                    let params: Vec<String> = method.params.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                    let params =
+                        if params.is_empty() { "no parameters".to_owned() } else { params.join(" ") };
+                    fact(&method.spec, params, &format!("{} · id {}", method.granularity, method.params_id()))
+                })
+                .collect(),
+            remarks: Vec::new(),
+        });
+        sources.push(Source {
+            title: "Data sets".into(),
+            facts: group
+                .datasets
+                .iter()
+                .map(|d| {
+                    fact(&d.name, d.sha256.clone(), &format!("sha256, {} examples", grouped(d.examples)))
+                })
+                .collect(),
+            remarks: Vec::new(),
+        });
+        sources.push(Source {
+            title: "Runs".into(),
+            facts: vec![
+                fact("Program", format!("kvsweep {}", m.program.version), ""),
+                fact("Commits", group.commits.join(", "), ""),
+                fact("Configuration", m.configuration(), "the same across commits"),
+                fact("Directories", group.sources.join(", "), ""),
+            ],
+            remarks: Vec::new(),
+        });
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_weigh_layers_equally_and_ignore_positions_outside() {
+        let kept = VariantKept {
+            variant: "v".into(),
+            layers: vec![LayerKept::All, LayerKept::Heads(vec![vec![0, 9], vec![0, 2]])],
+        };
+        assert_eq!(shares(&kept, 4), [1.0, 0.5, 0.75, 0.5]);
+        assert_eq!(strip(&shares(&kept, 4)), "9575");
+        assert_eq!(strip(&[]), "");
+        assert_eq!((digit(0.0), digit(0.001), digit(1.0)), ('0', '1', '9'));
+        assert_eq!(strip(&vec![1.0; 1000]).len(), STRIP);
+    }
+
+    #[test]
+    fn numbers_are_grouped_in_threes() {
+        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1000, 1_234_567].map(grouped).as_slice());
+    }
+}

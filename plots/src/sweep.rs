@@ -1,0 +1,305 @@
+//! From the records of a sweep to the data of pictures: needle maps, curves, retention, capacity.
+
+use crate::curve::{Curves, Line, Panel, Point, XAxis};
+use crate::head::{HeadMap, Kind};
+use crate::heatmap::{Grid, GridRow, Heatmap};
+use crate::retention::Retention;
+use kvsweep_results::{Cell, ColumnKind, Group, MergedExample, Row, ScoreTable, VariantKey, VariantRecord};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Score, 0 to 1, from which a needle answer counts as right in a retention map.
+pub const RIGHT: f64 = 0.5;
+
+/// The method's name as lines and rows show it: with the granularity where the group has both, with the
+/// parameters' id where two variants would else read the same.
+pub fn method_name(group: &Group, variant: &VariantKey) -> String {
+    let same = |other: &&VariantKey| other.method == variant.method && other.budget == variant.budget;
+    let mut name = variant.method.clone();
+    if group.variants.iter().filter(same).any(|other| other.granularity != variant.granularity) {
+        name.push_str(&format!(" {}", variant.granularity));
+    }
+    let twin = |other: &&VariantKey| {
+        same(other) && other.granularity == variant.granularity && other.params != variant.params
+    };
+    if group.variants.iter().any(|other| twin(&other)) {
+        name.push_str(&format!("#{}", variant.params));
+    }
+    name
+}
+
+/// `snapkv, budget 128`, or `full`.
+pub fn variant_title(group: &Group, variant: &VariantKey) -> String {
+    let name = method_name(group, variant);
+    variant.budget.map_or(name.clone(), |budget| format!("{name}, budget {budget}"))
+}
+
+/// Method names in the order of the variants, each with its variants by budget.
+fn by_method(group: &Group) -> Vec<(String, Vec<&VariantKey>)> {
+    let mut methods: Vec<(String, Vec<&VariantKey>)> = Vec::new();
+    for variant in &group.variants {
+        let name = method_name(group, variant);
+        match methods.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, variants)) => variants.push(variant),
+            None => methods.push((name, vec![variant])),
+        }
+    }
+    methods
+}
+
+fn records<'a>(
+    group: &'a Group,
+    variant: &'a VariantKey,
+) -> impl Iterator<Item = (&'a MergedExample, &'a VariantRecord)> {
+    group.examples.values().filter_map(move |e| Some((e, &e.variants.get(variant)?.record)))
+}
+
+/// A depth as a map key, in thousandths of a percent.
+fn depth_key(depth: f64) -> i64 {
+    (depth * 1000.0).round() as i64
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The needle heatmap of one variant: mean score, 0 to 100, of the examples of each length and depth. None
+/// where the group holds no needle example.
+pub fn needle_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
+    let needles = || group.examples.values().filter_map(|e| e.info.needle);
+    let lengths: BTreeSet<u32> = needles().map(|n| n.length).collect();
+    let depths: BTreeSet<i64> = needles().map(|n| depth_key(n.depth)).collect();
+    let mut scores: BTreeMap<(i64, u32), Vec<f64>> = BTreeMap::new();
+    for (example, record) in records(group, variant) {
+        if let Some(needle) = example.info.needle {
+            scores.entry((depth_key(needle.depth), needle.length)).or_default().push(record.score * 100.0);
+        }
+    }
+    if scores.is_empty() {
+        return None;
+    }
+    let row = |depth: &i64| lengths.iter().map(|l| mean(scores.get(&(*depth, *l))?)).collect();
+    Some(Heatmap {
+        title: variant_title(group, variant),
+        values: depths.iter().map(row).collect(),
+        lengths: lengths.iter().map(|l| *l as usize).collect(),
+        depths: depths.iter().map(|d| *d as f64 / 1000.0).collect(),
+        range: (0.0, 100.0),
+    })
+}
+
+/// Small multiples of all needle maps, methods by budgets; none without needle examples.
+pub fn needle_grid(group: &Group) -> Option<Grid> {
+    let budgets: BTreeSet<u32> = group.variants.iter().filter_map(|v| v.budget).collect();
+    let mut rows = Vec::new();
+    for (label, variants) in by_method(group) {
+        let map = |budget: &u32| needle_map(group, variants.iter().find(|v| v.budget == Some(*budget))?);
+        let maps: Vec<Option<Heatmap>> = match variants.iter().find(|v| v.budget.is_none()) {
+            Some(whole) => vec![needle_map(group, whole)],
+            None => budgets.iter().map(map).collect(),
+        };
+        if maps.iter().any(Option::is_some) {
+            rows.push(GridRow { label, maps });
+        }
+    }
+    let mut columns: Vec<String> = budgets.iter().map(|b| format!("budget {b}")).collect();
+    if columns.is_empty() {
+        columns.push("every budget".to_owned());
+    }
+    let count = group.examples.values().filter(|e| e.info.needle.is_some()).count();
+    (!rows.is_empty()).then(|| Grid {
+        title: "Needle in a haystack".to_owned(),
+        subtitle: format!("{} · {count} needles", group.label()),
+        columns,
+        rows,
+    })
+}
+
+/// What one variant kept of the needle, averaged over lengths; an answer is right from [`RIGHT`] on. None
+/// where nothing was recorded.
+pub fn retention(group: &Group, variant: &VariantKey) -> Option<Retention> {
+    type Shares = Vec<Vec<f32>>;
+    let mut by_depth: BTreeMap<i64, (Vec<&Shares>, Vec<f64>)> = BTreeMap::new();
+    let mut lengths = BTreeSet::new();
+    for (example, record) in records(group, variant) {
+        if let (Some(needle), Some(kept)) = (example.info.needle, &record.retention) {
+            let (maps, right) = by_depth.entry(depth_key(needle.depth)).or_default();
+            maps.push(kept);
+            right.push(if record.score >= RIGHT { 1.0 } else { 0.0 });
+            lengths.insert(needle.length);
+        }
+    }
+    let every = || by_depth.values().flat_map(|(maps, _)| maps);
+    let layers = every().map(|m| m.len()).max()?;
+    let heads = every().flat_map(|m| m.iter().map(Vec::len)).max()?;
+    let share = |maps: &[&Shares], layer: usize, head: usize| {
+        let values: Vec<f64> =
+            maps.iter().filter_map(|m| Some(f64::from(*m.get(layer)?.get(head)?))).collect();
+        mean(&values)
+    };
+    let kept = by_depth
+        .values()
+        .map(|(maps, _)| (0..layers).map(|l| (0..heads).map(|h| share(maps, l, h)).collect()).collect());
+    let lengths = match (lengths.first(), lengths.last()) {
+        (Some(first), Some(last)) if first != last => format!("contexts of {first} to {last} tokens"),
+        (Some(only), _) => format!("contexts of {only} tokens"),
+        _ => String::new(),
+    };
+    (layers > 0 && heads > 0).then(|| Retention {
+        title: format!("{}: what is kept of the needle", variant_title(group, variant)),
+        subtitle: format!("{} · {lengths}", group.label()),
+        depths: by_depth.keys().map(|d| *d as f64 / 1000.0).collect(),
+        kept: kept.collect(),
+        right: by_depth.values().map(|(_, right)| mean(right)).collect(),
+    })
+}
+
+/// Mean entries in each head of one variant, `[layer][head]`. None where no selection was recorded, where
+/// nothing was evicted at all, or where prompts disagree on the shape.
+fn capacities(group: &Group, variant: &VariantKey) -> Option<Vec<Vec<f64>>> {
+    let mut sum: Vec<Vec<f64>> = Vec::new();
+    let mut count = 0.0;
+    for (example, record) in records(group, variant) {
+        let Some(selection) = &record.selection else { continue };
+        let heads = selection.counts.iter().map(Vec::len).max().unwrap_or(0);
+        if heads == 0 {
+            continue;
+        }
+        // A layer without eviction holds the whole prompt in every head.
+        let whole = vec![example.info.prompt_tokens; heads];
+        let layers: Vec<&Vec<u32>> =
+            selection.counts.iter().map(|layer| if layer.is_empty() { &whole } else { layer }).collect();
+        if sum.is_empty() {
+            sum = layers.iter().map(|layer| vec![0.0; layer.len()]).collect();
+        }
+        if sum.len() != layers.len() || sum.iter().zip(&layers).any(|(a, b)| a.len() != b.len()) {
+            return None;
+        }
+        for (total, layer) in sum.iter_mut().flatten().zip(layers.into_iter().flatten()) {
+            *total += f64::from(*layer);
+        }
+        count += 1.0;
+    }
+    sum.iter_mut().flatten().for_each(|total| *total /= count);
+    let even = sum.first().is_some_and(|first| sum.iter().all(|layer| layer.len() == first.len()));
+    even.then_some(sum)
+}
+
+/// The capacity each head of one variant was given, averaged over prompts; none without a budget or where
+/// every head was given the same.
+pub fn capacity_map(group: &Group, variant: &VariantKey) -> Option<HeadMap> {
+    let budget = f64::from(variant.budget?);
+    let values = capacities(group, variant)?;
+    let first = *values.first()?.first()?;
+    if values.iter().flatten().all(|v| (v - first).abs() < 0.5) {
+        return None;
+    }
+    Some(HeadMap {
+        title: format!("{}: capacity of each head", variant_title(group, variant)),
+        subtitle: format!("{} · mean over {} prompts", group.label(), records(group, variant).count()),
+        kind: Kind::Capacity { budget },
+        values,
+        group: 1,
+    })
+}
+
+/// Mean capacity by layer, a panel a budget, a line a method; none where no selection was recorded.
+pub fn layer_capacities(group: &Group) -> Option<Curves> {
+    let budgets: BTreeSet<u32> = group.variants.iter().filter_map(|v| v.budget).collect();
+    let mut panels = Vec::new();
+    for budget in budgets {
+        let mut lines = Vec::new();
+        for variant in group.variants.iter().filter(|v| v.budget == Some(budget)) {
+            let Some(values) = capacities(group, variant) else { continue };
+            let points = values.iter().enumerate().filter_map(|(layer, heads)| {
+                Some(Point { x: layer as f64, y: mean(heads)?, interval: None, flagged: false })
+            });
+            let label = method_name(group, variant);
+            lines.push(Line { label, points: points.collect(), reference: false });
+        }
+        if !lines.is_empty() {
+            panels.push(Panel { title: format!("Budget {budget}"), lines });
+        }
+    }
+    (!panels.is_empty()).then(|| Curves {
+        title: "Capacity by layer".to_owned(),
+        subtitle: group.label(),
+        x: XAxis::Layer,
+        y_label: "Entries per head".to_owned(),
+        names: Vec::new(),
+        panels,
+    })
+}
+
+/// Which columns of a table a picture shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// The overall average, or the only column there is.
+    Average,
+    /// Categories.
+    Categories,
+    /// Data sets.
+    Datasets,
+}
+
+/// Score curves of a table against budget or bytes held; none where the table has no such column, or, for
+/// budgets, fewer than two of them.
+pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Curves> {
+    let budgets: BTreeSet<u32> = table.rows.iter().filter_map(|r| r.budget).collect();
+    if x == XAxis::Budget && budgets.len() < 2 {
+        return None;
+    }
+    let wanted = |index: usize, kind: ColumnKind| match columns {
+        Columns::Average => kind == ColumnKind::Average || table.columns.len() == 1 && index == 0,
+        Columns::Categories => kind == ColumnKind::Category,
+        Columns::Datasets => kind == ColumnKind::Dataset,
+    };
+    let chosen = table.columns.iter().enumerate().filter(|(index, c)| wanted(*index, c.kind));
+    let panels: Vec<Panel> = chosen
+        .map(|(index, column)| Panel { title: column.title.clone(), lines: lines(table, index, x) })
+        .collect();
+    let title = if x == XAxis::Bytes { "Score against bytes held" } else { "Score against budget" };
+    let percent = table.bootstrap.level * 100.0;
+    (!panels.is_empty()).then(|| Curves {
+        title: title.to_owned(),
+        subtitle: format!("{} · {percent:.0} % intervals", table.title),
+        x,
+        y_label: "Score".to_owned(),
+        names: Vec::new(),
+        panels,
+    })
+}
+
+fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
+    let mixed = |row: &Row| {
+        table.rows.iter().any(|other| other.method == row.method && other.granularity != row.granularity)
+    };
+    let mut lines: Vec<Line> = Vec::new();
+    for row in &table.rows {
+        let Some(cell) = row.cells.get(column).copied().flatten() else { continue };
+        let mut label = row.method.clone();
+        if mixed(row) {
+            label.push_str(&format!(" {}", row.granularity));
+        }
+        if !row.group.is_empty() {
+            label.push_str(&format!(" · {}", row.group));
+        }
+        let at = if x == XAxis::Bytes { row.bytes } else { f64::from(row.budget.unwrap_or(0)) };
+        if x == XAxis::Bytes && at <= 0.0 {
+            continue;
+        }
+        let point = Point { x: at, y: cell.score, interval: interval(&cell), flagged: false };
+        match lines.iter_mut().find(|line| line.label == label) {
+            Some(line) => line.points.push(point),
+            None => lines.push(Line { label, points: vec![point], reference: row.budget.is_none() }),
+        }
+    }
+    for line in &mut lines {
+        line.points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    }
+    lines
+}
+
+/// Both ends of a cell's interval, where it has one.
+pub(crate) fn interval(cell: &Cell) -> Option<(f64, f64)> {
+    cell.low.zip(cell.high)
+}

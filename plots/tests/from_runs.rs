@@ -1,0 +1,251 @@
+//! From a real run directory to pictures and the page.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use kvsweep_plots::curve::XAxis;
+use kvsweep_plots::report::{Mark, Options, from_runs, render};
+use kvsweep_plots::sweep::{self, Columns};
+use kvsweep_results::{
+    Averaging, Bootstrap, Column, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept,
+    KeptPositions, LayerKept, Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo,
+    Run, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept, VariantRecord,
+};
+use std::path::{Path, PathBuf};
+
+const LAYERS: usize = 4;
+const HEADS: usize = 2;
+const PROMPT: u32 = 400;
+
+fn manifest() -> Manifest {
+    let method = |spec: &str, budgeted| MethodInfo {
+        spec: spec.into(),
+        params: [("window".to_owned(), "8".to_owned())].into(),
+        granularity: if spec == "headkv" { "query-head" } else { "kv-head" }.into(),
+        budgeted,
+    };
+    let dataset = |name: &str, examples| DatasetInfo { name: name.into(), sha256: "ab".repeat(32), examples };
+    Manifest {
+        schema: SCHEMA,
+        program: ProgramInfo { version: "0.1.0".into(), commit: "0123456789ab".into() },
+        model: ModelInfo {
+            name: "tiny".into(),
+            weights_sha256: "cd".repeat(32),
+            tokenizer_sha256: "ef".repeat(32),
+            embedded: true,
+        },
+        suite: "longbench".into(),
+        split: "mini".into(),
+        protocol: ProtocolInfo { name: "longbench-official".into(), version: "1".into() },
+        datasets: vec![dataset("qasper", 6), dataset("trec", 6), dataset("needle", 12)],
+        methods: vec![
+            method("full", false),
+            method("snapkv", true),
+            method("pyramidkv", true),
+            method("headkv", true),
+        ],
+        budgets: vec![64, 128],
+        device: "cpu".into(),
+        dtype: "f32".into(),
+        limit: None,
+        shard: None,
+        seed: 42,
+    }
+}
+
+/// What a variant keeps: the window, and more in early layers where the method is a pyramid.
+fn layers(method: &str, budget: Option<u32>) -> Vec<LayerKept> {
+    let Some(budget) = budget else { return vec![LayerKept::All; LAYERS] };
+    (0..LAYERS as u32)
+        .map(|layer| {
+            let size = if method == "pyramidkv" { budget + 24 - 16 * layer } else { budget };
+            let head = |head: u32| (PROMPT - size + head..PROMPT).collect();
+            LayerKept::Heads((0..HEADS as u32).map(head).collect())
+        })
+        .collect()
+}
+
+fn write_run(path: &Path) -> Run {
+    let manifest = manifest();
+    let mut run = RunDir::create_or_continue(path, &manifest).unwrap();
+    for dataset in &manifest.datasets {
+        for row in 0..dataset.examples {
+            let is_needle = dataset.name == "needle";
+            let needle = is_needle.then(|| Needle {
+                length: 512 * (1 + row as u32 % 3),
+                depth: (row / 3) as f64 * 100.0 / 3.0,
+                start: Some(50),
+                end: Some(60),
+            });
+            let mut kept = KeptPositions::default();
+            let variants = manifest.variants().into_iter().map(|variant| {
+                let layers = layers(&variant.method, variant.budget);
+                kept.variants.push(VariantKept { variant: variant.to_string(), layers: layers.clone() });
+                let size = variant.budget.unwrap_or(PROMPT);
+                VariantRecord {
+                    prediction: format!("answer {row} by {} <script>alert(1)</script>", variant.method),
+                    prediction_sha256: "p".into(),
+                    new_tokens: 5,
+                    finish: Finish::Stop,
+                    metric: "qa_f1".into(),
+                    score: f64::from(size.min(200)) / 400.0 + (row % 3) as f64 / 6.0,
+                    other_scores: [].into(),
+                    kept: Kept {
+                        entries_mean: f64::from(size),
+                        entries_max: size,
+                        entries_nominal: f64::from(size),
+                        bytes: u64::from(size) * if variant.granularity == "kv-head" { 1024 } else { 2048 },
+                    },
+                    selection: Some(SelectionDigest::of(&layers)),
+                    retention: is_needle.then(|| vec![vec![row as f32 / 12.0; HEADS]; LAYERS]),
+                    variant,
+                }
+            });
+            let record = ExampleRecord {
+                schema: SCHEMA,
+                key: ExampleKey { dataset: dataset.name.clone(), example: format!("{}-{row}", dataset.name) },
+                variants: variants.collect(),
+                info: ExampleInfo {
+                    row,
+                    language: "en".into(),
+                    length: None,
+                    bucket: None,
+                    answers: vec!["yes".into()],
+                    prompt_sha256: "q".into(),
+                    prompt_tail: "… Answer:".into(),
+                    prompt_tokens: PROMPT,
+                    truncated_tokens: 96,
+                    needle,
+                },
+                timings: None,
+            };
+            run.append(&record, Some(&kept)).unwrap();
+        }
+    }
+    run.records().unwrap()
+}
+
+fn table(merged: &Merged) -> ScoreTable {
+    let column = |dataset: &str, category: &str| Column {
+        title: dataset.into(),
+        dataset: dataset.into(),
+        bucket: None,
+        category: category.into(),
+    };
+    let layout = TableLayout {
+        title: "LongBench".into(),
+        columns: vec![column("qasper", "Single-document QA"), column("trec", "Few-shot")],
+        averaging: Averaging::Datasets,
+    };
+    ScoreTable::new(merged, &layout, &Bootstrap { resamples: 200, ..Bootstrap::default() }).unwrap()
+}
+
+#[test]
+fn records_become_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = write_run(&folder.path().join("run"));
+    let merged = Merged::of(&[run], false).unwrap();
+    let group = &merged.groups[0];
+    let variant =
+        |title: &str| group.variants.iter().find(|v| sweep::variant_title(group, v) == title).unwrap();
+
+    let map = sweep::needle_map(group, variant("snapkv, budget 64")).unwrap();
+    assert_eq!((map.lengths.as_slice(), map.depths.len()), ([512, 1024, 1536].as_slice(), 4));
+    let expected = [16.0, 16.0 + 100.0 / 6.0, 16.0 + 100.0 / 3.0];
+    assert!(
+        map.values.iter().all(|row| row.iter().zip(expected).all(|(v, e)| (v.unwrap() - e).abs() < 1e-9))
+    );
+
+    let grid = sweep::needle_grid(group).unwrap();
+    assert_eq!(grid.columns, ["budget 64", "budget 128"]);
+    let shape: Vec<_> = grid.rows.iter().map(|r| (r.label.as_str(), r.maps.len())).collect();
+    assert_eq!(shape, [("full", 1), ("snapkv", 2), ("pyramidkv", 2), ("headkv", 2)]);
+
+    let retention = sweep::retention(group, variant("snapkv, budget 64")).unwrap();
+    // Depth 0 holds rows 0 to 2, whose retention is row / 12; of their scores .16, .33, .49 none is right.
+    assert!((retention.kept[0][0][0].unwrap() - 1.0 / 12.0).abs() < 1e-6);
+    assert_eq!(retention.right[0], Some(0.0));
+    let full = sweep::retention(group, variant("full")).unwrap();
+    assert_eq!(full.right[0], Some(1.0));
+
+    let capacity = sweep::capacity_map(group, variant("pyramidkv, budget 128")).unwrap();
+    assert_eq!(capacity.values[0], [152.0, 151.0]);
+    assert_eq!(capacity.values[3], [104.0, 103.0]);
+    let layers = sweep::layer_capacities(group).unwrap();
+    assert_eq!(layers.panels.len(), 2);
+    assert_eq!(layers.panels[1].lines[1].points[3].y, 103.5);
+
+    let table = table(&merged);
+    let curves = sweep::score_curves(&table, Columns::Average, XAxis::Bytes).unwrap();
+    let headkv = curves.panels[0].lines.iter().find(|l| l.label == "headkv").unwrap();
+    let snapkv = curves.panels[0].lines.iter().find(|l| l.label == "snapkv").unwrap();
+    assert_eq!(headkv.points[0].x, 2.0 * snapkv.points[0].x, "bytes per query head show");
+    assert!(curves.panels[0].lines[0].reference);
+    assert_eq!(sweep::score_curves(&table, Columns::Datasets, XAxis::Budget).unwrap().panels.len(), 2);
+}
+
+#[test]
+fn a_run_becomes_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let run = write_run(&path);
+    // One damaged file of kept positions: a notice, not a failure.
+    let kept = files(&path)
+        .into_iter()
+        .find(|p| std::fs::read_to_string(p).is_ok_and(|t| t.starts_with("kvsweep-kept")));
+    std::fs::write(kept.unwrap(), "nonsense").unwrap();
+    let runs = [run];
+    let merged = Merged::of(&runs, false).unwrap();
+    let tables = [table(&merged)];
+    let options = || Options {
+        title: "A mini sweep".into(),
+        generator: "kvsweep 0.1.0".into(),
+        tables: &tables,
+        papers: vec![],
+        oddities: &|name| vec![format!("{name} truncates in the middle")],
+        tokens: &|key| key.example.ends_with("-0").then(|| (0..PROMPT).map(|p| format!("t{p} ")).collect()),
+    };
+    let data = from_runs(&runs, &merged, options()).unwrap();
+    let groups: Vec<&str> = data.figures.iter().map(|g| g.title.as_str()).collect();
+    assert_eq!(groups, ["Curves", "Needle", "Retention", "Capacity"]);
+    assert_eq!(
+        data.variants,
+        [
+            "full",
+            "snapkv · 64",
+            "snapkv · 128",
+            "pyramidkv · 64",
+            "pyramidkv · 128",
+            "headkv · 64",
+            "headkv · 128"
+        ]
+    );
+    assert!(data.notices.iter().any(|n| n.contains("kept positions not shown")));
+    assert_eq!(data.examples.len(), 24);
+    let shown = data.examples.iter().find(|e| e.tokens.is_some() && e.results[1].kept.is_some()).unwrap();
+    let tokens = shown.tokens.as_ref().unwrap();
+    assert_eq!((tokens.pieces.len(), tokens.head, tokens.gap), (320, 64, 80));
+    assert_eq!(tokens.pieces[64], "t144 ");
+    let kept = shown.results[1].kept.as_ref().unwrap();
+    assert!(kept.starts_with('0') && kept.ends_with('9') && kept.matches('9').count() == 63);
+    assert_eq!(shown.results[0].strip.as_ref().unwrap(), &"9".repeat(64));
+    let row = data.tables[0].rows.iter().find(|r| r[0].text == "snapkv").unwrap();
+    assert_eq!((row[1].text.as_str(), row[4].text.as_str()), ("64", "64 KiB"));
+    assert!(row.last().unwrap().mark == Mark::Best && row.last().unwrap().note.contains(" to "));
+
+    let page = render(&data).unwrap();
+    assert_eq!(page, render(&from_runs(&runs, &merged, options()).unwrap()).unwrap(), "the same bytes");
+    assert!(page.len() < 5_000_000 && page.contains("longbench-official truncates in the middle"));
+    assert!(!page.contains("<script>alert"));
+    if let Some(folder) = std::env::var_os("KVSWEEP_GALLERY") {
+        std::fs::write(PathBuf::from(folder).join("from-runs.html"), page).unwrap();
+    }
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect();
+    files.sort();
+    files
+}
