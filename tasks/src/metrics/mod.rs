@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_has_every_id() {
+        let page = include_str!("../../../docs/metrics.md");
+        for metric in all() {
+            assert!(page.contains(&format!("`{}`", metric.id())), "docs/metrics.md lacks `{}`", metric.id());
+        }
+    }
+
+    #[test]
     fn unknown_ids_name_the_nearest() {
         let error = by_id("qa-f1/longbensh").err().unwrap();
         assert_eq!(error.nearest, Some("qa-f1/longbench"));
