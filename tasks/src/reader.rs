@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::datasets::{self, DatasetInfo, Language};
+use crate::datasets::{self, DatasetInfo, Language, loogle};
 use crate::error::TaskError;
 use crate::example::{Example, hex, key};
 
@@ -40,7 +40,7 @@ pub fn find_dataset(dir: &Path, name: &str) -> Result<PathBuf, TaskError> {
         return Ok(dir.to_path_buf());
     }
     let mut stems = vec![info.name];
-    if datasets::loogle::is_longdep_type(info.name) {
+    if loogle::is_longdep_type(info.name) {
         stems.push("longdep_qa");
     }
     for stem in &stems {
@@ -256,19 +256,34 @@ pub(crate) struct Row<'a> {
     fields: Map<String, Value>,
 }
 
-const FIX_ROW: &str = "correct the row or fetch the file again";
+pub(crate) const FIX_ROW: &str = "correct the row or fetch the file again";
 
 impl<'a> Row<'a> {
     pub(crate) fn parse(place: Place<'a>, line: &str) -> Result<Self, TaskError> {
         match serde_json::from_str(line) {
-            Ok(Value::Object(fields)) => Ok(Self { place, fields }),
-            Ok(other) => Err(place.error(format!("the row is {}, not an object", kind(&other)), FIX_ROW)),
+            Ok(value) => Self::of(place, value),
             Err(e) => Err(place.error(format!("the row is not JSON (column {}: {e})", e.column()), FIX_ROW)),
+        }
+    }
+
+    pub(crate) fn of(place: Place<'a>, value: Value) -> Result<Self, TaskError> {
+        match value {
+            Value::Object(fields) => Ok(Self { place, fields }),
+            other => Err(place.error(format!("the row is {}, not an object", kind(&other)), FIX_ROW)),
         }
     }
 
     pub(crate) fn place(&self) -> Place<'a> {
         self.place
+    }
+
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
+    /// The fields left, in the order of the row.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.fields.keys().map(String::as_str).collect()
     }
 
     pub(crate) fn take(&mut self, field: &str) -> Result<Value, TaskError> {
@@ -332,6 +347,17 @@ impl<'a> Row<'a> {
     }
 }
 
+impl Row<'_> {
+    /// A number, or `None` for null or a missing field.
+    pub(crate) fn optional_float(&mut self, field: &str) -> Result<Option<f64>, TaskError> {
+        match self.fields.remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Number(n)) => Ok(n.as_f64()),
+            Some(other) => Err(self.wrong(field, "a number", &other)),
+        }
+    }
+}
+
 /// The kind of a JSON value and, where short, the value.
 fn kind(value: &Value) -> String {
     match value {
@@ -358,6 +384,12 @@ impl RowsBuilder {
         let mut row = Row::parse(place, line)?;
         let index = self.row;
         self.row += 1;
+        if row.has("qa_pairs") {
+            for example in loogle::examples(self.info, &mut row, index)? {
+                self.push(example);
+            }
+            return Ok(());
+        }
         let example = longbench_example(self.info, &mut row, index)?;
         self.push(example);
         Ok(())

@@ -1,5 +1,11 @@
-//! Integration tests: prompts of real rows with real tokenizers, scores of official prediction trees.
+//! Integration tests: prompts of real rows with real tokenizers, needles in real essays, scores of official trees.
 
+#[cfg(test)]
+#[path = "it/layouts.rs"]
+mod layouts;
+#[cfg(test)]
+#[path = "it/needle.rs"]
+mod needle;
 #[cfg(test)]
 #[path = "it/prompts.rs"]
 mod prompts;

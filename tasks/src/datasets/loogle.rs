@@ -5,8 +5,14 @@
 //! `{input}` here, as in every other data set. METEOR on sets, BERTScore with swapped arguments and the timeline
 //! driver that returns maxima are official bugs that make a metric meaningless: they are left out.
 
+use std::collections::BTreeMap;
+
 use super::metric_ids::{LOOGLE_CLOZE, LOOGLE_ROUGE_L, QA_F1};
 use super::{Category, DatasetInfo, Language, Suite};
+use crate::error::TaskError;
+use crate::example::{Example, key};
+use crate::python::literal::{self, Literal};
+use crate::reader::{FIX_ROW, Row};
 
 /// The eight data sets: the official four, then HeadKV's four in its run order.
 pub const DATASETS: [DatasetInfo; 8] = [
@@ -127,4 +133,90 @@ pub const DATASETS: [DatasetInfo; 8] = [
 /// The names of HeadKV's four sets: they are the `type` values of `longdep_qa`'s questions.
 pub fn is_longdep_type(name: &str) -> bool {
     DATASETS[4..].iter().any(|d| d.name == name)
+}
+
+/// The examples of one document: one a question (HeadKV's sets: those of their type), or the summary.
+///
+/// # Errors
+/// A row that lacks a field, `qa_pairs` that are no Python literal of the expected shape.
+pub(crate) fn examples(
+    info: &DatasetInfo,
+    row: &mut Row<'_>,
+    index: usize,
+) -> Result<Vec<Example>, TaskError> {
+    let context = row.text("input")?;
+    let pairs = row.text("qa_pairs")?;
+    let place = row.place();
+    let example = |id: usize, input: String, answer: String| {
+        let answers = vec![answer];
+        let whole = key(info.name, index, None, &input, &context, &answers);
+        let (start, hash) = whole.split_once('-').unwrap_or((&whole, ""));
+        Example {
+            key: format!("{start}.{id}-{hash}"),
+            dataset: info.name.to_owned(),
+            length: context.split_whitespace().count() as u64,
+            input,
+            context: context.clone(),
+            answers,
+            all_classes: Vec::new(),
+            language: "en".to_owned(),
+        }
+    };
+    if info.name == "longdep_summarization" {
+        return Ok(vec![example(0, String::new(), row.text("output")?)]);
+    }
+    let wrong = |problem: String| place.error(format!("field `qa_pairs`: {problem}"), FIX_ROW);
+    let parsed = literal::parse(&pairs).map_err(|e| wrong(e.to_string()))?;
+    let items = parsed.items().ok_or_else(|| wrong("not a list of questions".to_owned()))?;
+    let mut examples = Vec::new();
+    for (id, item) in items.iter().enumerate() {
+        let text = |name: &str| item.get(name).and_then(Literal::as_str).map(str::to_owned);
+        if is_longdep_type(info.name) && text("type").as_deref() != Some(info.name) {
+            continue;
+        }
+        let question = text("Q").ok_or_else(|| wrong(format!("question {id} lacks the text `Q`")))?;
+        let answer =
+            if info.name == "shortdep_cloze" { item.get("A").and_then(cloze_answer) } else { text("A") };
+        let answer = answer.ok_or_else(|| wrong(format!("question {id} lacks a usable answer `A`")))?;
+        examples.push(example(id, question, answer));
+    }
+    Ok(examples)
+}
+
+/// A cloze reference as text: JSON of a dict of strings is a Python literal, too, which is what the metric reads.
+fn cloze_answer(answer: &Literal) -> Option<String> {
+    let Literal::Dict(pairs) = answer else { return None };
+    let pairs: BTreeMap<&str, &str> =
+        pairs.iter().map(|(mask, name)| Some((mask.as_str()?, name.as_str()?))).collect::<Option<_>>()?;
+    serde_json::to_string(&pairs).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::reader::read_rows;
+
+    #[test]
+    fn documents_become_one_example_a_question() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        let doc = |pairs: &str| {
+            serde_json::json!({"input": "a document", "title": "t", "qa_pairs": pairs, "output": "sum"})
+                .to_string()
+        };
+        let pairs = r#"[{'Q': "who?", 'A': 'he', 'type': 'computation', 'S': ['x']}, {'Q': 'when?', 'A': 'now', 'type': 'timeline_reorder', 'S': []}]"#;
+        fs_err::write(&path, doc(pairs)).unwrap();
+        let all = read_rows(&path, "longdep_qa", None).unwrap().examples;
+        assert_eq!((all.len(), all[1].input.as_str(), all[1].answers[0].as_str()), (2, "when?", "now"));
+        assert!(all[0].key.starts_with("longdep_qa#0.0-"), "{}", all[0].key);
+        assert_eq!(read_rows(&path, "computation", None).unwrap().examples[0].input, "who?");
+        assert!(read_rows(&path, "comprehension_and_reasoning", None).is_err());
+        fs_err::write(&path, doc(r#"[{'Q': 'fill', 'A': {'<mask-0>': "O'Hara \u00e9"}, 'S': ''}]"#)).unwrap();
+        let cloze = read_rows(&path, "shortdep_cloze", None).unwrap().examples.remove(0);
+        assert_eq!(cloze.answers, [r#"{"<mask-0>":"O'Hara é"}"#]);
+        fs_err::write(&path, doc("__import__('os')")).unwrap();
+        let error = read_rows(&path, "longdep_qa", None).unwrap_err().to_string();
+        assert!(error.contains(":1: field `qa_pairs`: not a python literal"), "{error}");
+        fs_err::write(&path, doc("none")).unwrap();
+        assert_eq!(read_rows(&path, "longdep_summarization", None).unwrap().examples[0].answers, ["sum"]);
+    }
 }

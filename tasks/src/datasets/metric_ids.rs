@@ -24,3 +24,5 @@ pub const CODE_SIM_LEVENSHTEIN: &str = "code-sim/levenshtein";
 pub const LOOGLE_ROUGE_L: &str = "rouge-l-recall/pltrdy";
 /// LooGLE's partial match of a cloze answer.
 pub const LOOGLE_CLOZE: &str = "cloze-partial/loogle";
+/// [`ROUGE`] where the script runs as `python -m` (CompressKV): three frames less for its recursion.
+pub const ROUGE_MODULE: &str = "rouge-l/pltrdy-module";

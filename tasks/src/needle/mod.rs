@@ -1,3 +1,10 @@
-//! Needle in a haystack.
+//! The needle-in-a-haystack test: a sentence hidden at a depth of a long text, and a question about it.
 
+pub mod cases;
+pub mod essays;
 pub mod insert;
+pub mod variants;
+
+pub use cases::{NeedleCase, cases};
+pub use essays::Essays;
+pub use variants::{NeedleScoring, NeedleVariant};

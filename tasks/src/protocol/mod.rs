@@ -19,6 +19,7 @@ use crate::tokenizer::clean_up_spaces;
 
 pub use render::{Rendered, Truncation, python_format};
 pub use stop::StopRule;
+pub(crate) use stop::stop_ids;
 
 /// The facts about a model that prompts depend on.
 #[derive(Debug, Clone, Default)]
@@ -350,6 +351,7 @@ mod tests {
         for text in FILES {
             let protocol: Protocol = toml::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
             assert_eq!(protocol.averages().len(), protocol.averages.len(), "{}", protocol.name);
+            crate::needle::variants::by_name(&protocol.needle.variant).unwrap();
             assert!(!protocol.summary.is_empty() && !protocol.source.is_empty());
             for suite in protocol.datasets.keys() {
                 protocol.datasets(suite).unwrap();

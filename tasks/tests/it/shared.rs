@@ -1,6 +1,8 @@
 //! Where the shared test data is, if it is here, and a tokenizer to read it with.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use kvsweep_tasks::{ChatTemplate, Tokenizer};
 
@@ -17,19 +19,24 @@ pub(crate) fn shared() -> Option<PathBuf> {
 
 /// A tokenizer.json with the facts of its model.
 pub(crate) struct HubTokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
     bos: &'static str,
     eos: &'static str,
 }
 
 impl HubTokenizer {
-    pub(crate) fn load(folder: &str) -> Option<Self> {
+    pub(crate) fn load(folder: &'static str) -> Option<Self> {
         let path = shared()?.join("data/models").join(folder).join("tokenizer.json");
         let (bos, eos) = match folder {
             "llama3" => ("<|begin_of_text|>", "<|eot_id|>"),
             _ => ("<s>", "</s>"),
         };
-        Some(Self { inner: tokenizers::Tokenizer::from_file(path).unwrap(), bos, eos })
+        // Loading takes seconds: once a test run.
+        static LOADED: LazyLock<Mutex<HashMap<&'static str, Arc<tokenizers::Tokenizer>>>> =
+            LazyLock::new(Mutex::default);
+        let mut loaded = LOADED.lock().unwrap();
+        let read = || Arc::new(tokenizers::Tokenizer::from_file(path).unwrap());
+        Some(Self { inner: loaded.entry(folder).or_insert_with(read).clone(), bos, eos })
     }
 }
 

@@ -1,0 +1,54 @@
+//! TUDa-HWAI/CompressKV: `outputs/longbench/{model}/{method}/[{budget}/]{dataset}.jsonl`; the model keeps its slash and
+//! the full cache has no budget level. `eval.py --eval_avg` adds `avg` when all 16 data sets are there.
+
+use std::path::{Path, PathBuf};
+
+use super::longbench::LongBench;
+use super::{ExportMeta, Layout, Prediction, PredictionFile, named, write};
+use crate::averages::{Average, Scores};
+use crate::datasets::DatasetInfo;
+use crate::datasets::metric_ids::{ROUGE, ROUGE_MODULE};
+use crate::error::TaskError;
+
+/// CompressKV's predictions.
+pub struct CompressKv;
+
+impl Layout for CompressKv {
+    fn name(&self) -> &'static str {
+        "compresskv"
+    }
+
+    fn expected(&self) -> &'static str {
+        LongBench.expected()
+    }
+
+    /// Its script runs as `python -m`: three frames deeper, so long walks score 0 three calls earlier.
+    fn metric(&self, dataset: &DatasetInfo) -> &'static str {
+        if dataset.metric == ROUGE { ROUGE_MODULE } else { dataset.metric }
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<PredictionFile>, TaskError> {
+        LongBench.files(dir)
+    }
+
+    fn average(&self, scores: &Scores) -> Option<(&'static str, f64)> {
+        named(Average::CompressKv, scores)
+    }
+
+    fn export(
+        &self,
+        root: &Path,
+        meta: &ExportMeta,
+        predictions: &[Prediction],
+    ) -> Result<Vec<PathBuf>, TaskError> {
+        let mut dir = root.join("outputs").join("longbench");
+        dir.extend(meta.model.split('/').map(write::component));
+        if meta.method == "full" {
+            dir.push("fullkv");
+        } else {
+            dir.push(write::component(&meta.method));
+            dir.extend(meta.budget.map(|budget| budget.to_string()));
+        }
+        write::flat(&dir, self, predictions)
+    }
+}

@@ -1,0 +1,42 @@
+//! FYYFU/HeadKV: KVCache-Factory's shape with the one method file `ReasonKV.json`. Its `eval.py` knows six LongBench QA
+//! sets, multifieldqa_zh and four LooGLE sets; any other gets -1, and is left out here.
+
+use std::path::{Path, PathBuf};
+
+use super::kvcache_factory::KvCacheFactory;
+use super::{ExportMeta, Layout, Prediction, PredictionFile, named, read, write};
+use crate::averages::{Average, Scores};
+use crate::datasets::metric_ids::{QA_F1, QA_F1_ZH};
+use crate::error::TaskError;
+
+/// HeadKV's predictions.
+pub struct HeadKv;
+
+impl Layout for HeadKv {
+    fn name(&self) -> &'static str {
+        "headkv"
+    }
+
+    fn expected(&self) -> &'static str {
+        KvCacheFactory.expected()
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<PredictionFile>, TaskError> {
+        let mut files = read::nested_files(dir)?;
+        files.retain(|f| [QA_F1, QA_F1_ZH].contains(&f.dataset.metric) && f.dataset.name != "triviaqa");
+        Ok(files)
+    }
+
+    fn average(&self, scores: &Scores) -> Option<(&'static str, f64)> {
+        named(Average::HeadKvQa, scores)
+    }
+
+    fn export(
+        &self,
+        root: &Path,
+        meta: &ExportMeta,
+        predictions: &[Prediction],
+    ) -> Result<Vec<PathBuf>, TaskError> {
+        write::nested(root, meta, "ReasonKV", self, predictions)
+    }
+}

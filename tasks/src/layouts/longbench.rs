@@ -1,0 +1,63 @@
+//! THUDM/LongBench: `pred/{model}/{dataset}.jsonl` and, for LongBench-E, `pred_e/{model}/{dataset}.jsonl`.
+
+use std::path::{Path, PathBuf};
+
+use super::{ExportMeta, Layout, Prediction, PredictionFile, read, write};
+use crate::datasets::Suite;
+use crate::error::TaskError;
+
+/// LongBench v1.
+pub struct LongBench;
+
+/// LongBench-E: the same files, scored in three length buckets.
+pub struct LongBenchE;
+
+impl Layout for LongBench {
+    fn name(&self) -> &'static str {
+        "longbench"
+    }
+
+    fn expected(&self) -> &'static str {
+        "`<data set>.jsonl` files with the fields pred, answers, all_classes, length"
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<PredictionFile>, TaskError> {
+        read::flat_files(dir, self.suite())
+    }
+
+    fn export(
+        &self,
+        root: &Path,
+        meta: &ExportMeta,
+        predictions: &[Prediction],
+    ) -> Result<Vec<PathBuf>, TaskError> {
+        write::flat(&root.join("pred").join(write::component(&meta.model)), self, predictions)
+    }
+}
+
+impl Layout for LongBenchE {
+    fn name(&self) -> &'static str {
+        "longbench-e"
+    }
+
+    fn expected(&self) -> &'static str {
+        LongBench.expected()
+    }
+
+    fn suite(&self) -> Suite {
+        Suite::LongBenchE
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<PredictionFile>, TaskError> {
+        read::flat_files(dir, self.suite())
+    }
+
+    fn export(
+        &self,
+        root: &Path,
+        meta: &ExportMeta,
+        predictions: &[Prediction],
+    ) -> Result<Vec<PathBuf>, TaskError> {
+        write::flat(&root.join("pred_e").join(write::component(&meta.model)), self, predictions)
+    }
+}

@@ -1,0 +1,34 @@
+//! FasterDecoding/SnapKV: `pred_e/{model}{config}/{dataset}.jsonl`, under `pred_e` even without `--e`.
+
+use std::path::{Path, PathBuf};
+
+use super::longbench::LongBench;
+use super::{ExportMeta, Layout, Prediction, PredictionFile, write};
+use crate::error::TaskError;
+
+/// SnapKV's predictions; its scores are LongBench's.
+pub struct SnapKv;
+
+impl Layout for SnapKv {
+    fn name(&self) -> &'static str {
+        "snapkv"
+    }
+
+    fn expected(&self) -> &'static str {
+        LongBench.expected()
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<PredictionFile>, TaskError> {
+        LongBench.files(dir)
+    }
+
+    fn export(
+        &self,
+        root: &Path,
+        meta: &ExportMeta,
+        predictions: &[Prediction],
+    ) -> Result<Vec<PathBuf>, TaskError> {
+        let folder = format!("{}{}", write::component(&meta.model), write::method_suffix(meta));
+        write::flat(&root.join("pred_e").join(folder), self, predictions)
+    }
+}

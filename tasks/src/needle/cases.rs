@@ -1,0 +1,265 @@
+//! Builds needle prompts: trim the haystack, insert the needle, put both into the variant's prompt, encode.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::variants::{BUFFER, EXPECTED, NEEDLE, NeedlePrompt, NeedleVariant, Periods};
+use super::{Essays, insert};
+use crate::error::TaskError;
+use crate::protocol::{ModelFacts, StopRule, python_format, stop_ids};
+use crate::tokenizer::{ChatTemplate, Tokenizer, clean_up_spaces};
+
+/// One cell of the heatmap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedleCase {
+    /// Stable key: `needle#<length>-<depth>`.
+    pub key: String,
+    /// The nominal context length in tokens.
+    pub length: usize,
+    /// The depth in percent.
+    pub depth: u32,
+    /// The prompt's text.
+    pub text: String,
+    /// The prompt's ids, BOS included.
+    pub ids: Vec<u32>,
+    /// The tokens of `ids` that hold the needle, where they can be told.
+    pub needle: Option<Range<usize>>,
+    /// The reference of result files: the whole needle sentence, newlines included.
+    pub answer: String,
+    /// The part of the needle that answers the question.
+    pub expected: String,
+    /// When to stop.
+    pub stop: StopRule,
+}
+
+/// Builds the prompts of a grid, lengths outer, depths inner.
+///
+/// # Errors
+/// A length too short for the needle or beyond the model's positions, a depth above 100, what the tokenizer says.
+pub fn cases(
+    variant: &NeedleVariant,
+    model: &ModelFacts,
+    lengths: &[usize],
+    depths: &[u32],
+    essays: &Essays,
+    tokenizer: &dyn Tokenizer,
+    chat: Option<&dyn ChatTemplate>,
+) -> Result<Vec<NeedleCase>, TaskError> {
+    let builder = Builder { variant, model, tokenizer, chat };
+    builder.all(lengths, depths, essays).map_err(TaskError::Needle)
+}
+
+struct Builder<'a> {
+    variant: &'a NeedleVariant,
+    model: &'a ModelFacts,
+    tokenizer: &'a dyn Tokenizer,
+    chat: Option<&'a dyn ChatTemplate>,
+}
+
+impl Builder<'_> {
+    fn all(&self, lengths: &[usize], depths: &[u32], essays: &Essays) -> Result<Vec<NeedleCase>, String> {
+        let longest = lengths.iter().copied().max().unwrap_or_default();
+        if let Some(depth) = depths.iter().find(|depth| **depth > 100) {
+            return Err(format!("depth {depth} is above 100 percent"));
+        }
+        let mut stop = stop_ids(self.variant.stop, self.model, self.tokenizer)?;
+        stop.max_new = self.variant.max_new_tokens;
+        // transformers' generate is called with min_length in KVCache-Factory and HeadKV.
+        stop.ban_stop_on_first = matches!(self.variant.name, "kvcache-factory" | "headkv");
+        let haystack = self.haystack(essays, longest)?;
+        let mut cases = Vec::with_capacity(lengths.len() * depths.len());
+        for &length in lengths {
+            let context = self.context(&haystack, length)?;
+            let periods = self.periods(&context)?;
+            for &depth in depths {
+                let (text, ids) = self.prompt(&context, &periods, length, depth)?;
+                if ids.len() + stop.max_new > self.model.max_positions {
+                    return Err(format!(
+                        "the prompt of length {length} has {} tokens: with {} for the answer it exceeds the model's {} \
+                         positions; choose shorter lengths",
+                        ids.len(),
+                        stop.max_new,
+                        self.model.max_positions
+                    ));
+                }
+                let needle = self.span(&ids)?;
+                cases.push(NeedleCase {
+                    key: format!("needle#{length}-{depth}"),
+                    length,
+                    depth,
+                    text,
+                    ids,
+                    needle,
+                    answer: NEEDLE.to_owned(),
+                    expected: EXPECTED.to_owned(),
+                    stop: stop.clone(),
+                });
+            }
+        }
+        Ok(cases)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String, String> {
+        let text = self.tokenizer.decode(ids, !self.variant.keeps_special)?;
+        Ok(if self.model.clean_up_spaces && !self.variant.is_ours() { clean_up_spaces(&text) } else { text })
+    }
+
+    /// The ids of the essays, the whole set repeated until it has `longest` tokens. Only as much text is encoded as
+    /// surely holds that many: the rest cannot change the first tokens.
+    fn haystack(&self, essays: &Essays, longest: usize) -> Result<Vec<u32>, String> {
+        const BYTES_A_TOKEN: usize = 8;
+        let encode = |text: &str| self.tokenizer.encode(text, self.variant.keeps_special);
+        let wanted = longest.saturating_mul(BYTES_A_TOKEN);
+        if let Some(end) = essays.text.get(wanted..).and_then(|rest| rest.find('\n')) {
+            let ids = encode(&essays.text[..wanted + end])?;
+            if ids.len() >= longest {
+                return Ok(ids);
+            }
+        }
+        let once = encode(&essays.text)?;
+        if once.is_empty() {
+            return Err("the haystack has no tokens".to_owned());
+        }
+        if once.len() >= longest {
+            return Ok(once);
+        }
+        encode(&essays.text.repeat(longest.div_ceil(once.len()) + 1))
+    }
+
+    /// The haystack trimmed to `length` tokens and, as every repository does, encoded again.
+    fn context(&self, haystack: &[u32], length: usize) -> Result<Vec<u32>, String> {
+        let trimmed = haystack.get(..length).unwrap_or(haystack);
+        if self.variant.is_ours() {
+            return Ok(trimmed.to_vec());
+        }
+        self.tokenizer.encode(&self.decode(trimmed)?, self.variant.keeps_special)
+    }
+
+    fn periods(&self, context: &[u32]) -> Result<Vec<u32>, String> {
+        let encoded = || self.tokenizer.encode(".", self.variant.keeps_special);
+        match self.variant.periods {
+            Periods::Encoded => encoded(),
+            Periods::Fixed(table) => {
+                let name = self.model.name.to_lowercase();
+                match table.iter().find(|(part, _)| name.contains(part)) {
+                    Some((_, ids)) => Ok(ids.to_vec()),
+                    None => encoded(),
+                }
+            }
+            Periods::EndsInStop => {
+                let mut ends = BTreeMap::new();
+                for id in context {
+                    if !ends.contains_key(id) {
+                        let text = self.tokenizer.decode(&[*id], false)?;
+                        ends.insert(*id, text.trim_end().ends_with('.'));
+                    }
+                }
+                Ok(ends.into_iter().filter_map(|(id, is_end)| is_end.then_some(id)).collect())
+            }
+        }
+    }
+
+    fn prompt(
+        &self,
+        context: &[u32],
+        periods: &[u32],
+        length: usize,
+        depth: u32,
+    ) -> Result<(String, Vec<u32>), String> {
+        if self.variant.is_ours() {
+            return self.exact_prompt(context, periods, length, depth);
+        }
+        let needle = self.tokenizer.encode(NEEDLE, self.variant.keeps_special)?;
+        if length <= BUFFER + needle.len() {
+            return Err(format!(
+                "length {length} leaves no context beside {BUFFER} free tokens and the needle"
+            ));
+        }
+        let with_needle = insert::insert_needle(context, &needle, periods, f64::from(depth), length, BUFFER);
+        self.finish(&self.decode(&with_needle)?)
+    }
+
+    /// Our own construction: the finished prompt has at most `length` tokens, and as many as the seams allow.
+    fn exact_prompt(
+        &self,
+        context: &[u32],
+        periods: &[u32],
+        length: usize,
+        depth: u32,
+    ) -> Result<(String, Vec<u32>), String> {
+        let around = self.finish(NEEDLE)?.1.len();
+        let mut room = length.checked_sub(around).filter(|room| *room > 0).ok_or_else(|| {
+            format!("length {length} leaves no context beside the prompt and needle of {around} tokens")
+        })?;
+        loop {
+            let kept = context.get(..room).unwrap_or(context);
+            let at = insert::position(kept, periods, f64::from(depth));
+            let (before, after) = kept.split_at(at);
+            let (text, ids) = self.finish(&(self.decode(before)? + NEEDLE + &self.decode(after)?))?;
+            let excess = ids.len().saturating_sub(length);
+            if excess == 0 {
+                return Ok((text, ids));
+            }
+            room = room.checked_sub(excess).filter(|room| *room > 0).ok_or_else(|| {
+                format!("length {length} leaves no context beside the prompt and needle of {around} tokens")
+            })?;
+        }
+    }
+
+    /// The variant's prompt around a context, as text and ids.
+    fn finish(&self, context: &str) -> Result<(String, Vec<u32>), String> {
+        let fill = |template: &str| {
+            python_format(template, &[("context", context), ("question", self.variant.question)])
+        };
+        match self.variant.prompt {
+            NeedlePrompt::Text(template) => {
+                let text = fill(template);
+                let ids = self.tokenizer.encode(&text, true)?;
+                Ok((text, ids))
+            }
+            NeedlePrompt::Chat(template) => self.chat_prompt(&fill(template)),
+            NeedlePrompt::Messages { system, after_question } => {
+                let user = format!("{system}\n\n{context}\n\n{}{after_question}", self.variant.question);
+                self.chat_prompt(&user)
+            }
+        }
+    }
+
+    fn chat_prompt(&self, user: &str) -> Result<(String, Vec<u32>), String> {
+        let text = match self.chat {
+            Some(chat) => chat.render_user(user).map_err(|e| format!("the chat template fails: {e}"))?,
+            None => user.to_owned(),
+        };
+        let mut ids = self.tokenizer.encode(&text, true)?;
+        if let Some(bos) = self.tokenizer.bos_id() {
+            let extra = ids.iter().take_while(|id| **id == bos).count().saturating_sub(1);
+            ids.drain(..extra);
+        }
+        Ok((text, ids))
+    }
+
+    /// Finds the needle's tokens: its inner ones are the same in every surrounding, the outer ones may merge.
+    fn span(&self, ids: &[u32]) -> Result<Option<Range<usize>>, String> {
+        let sentence = NEEDLE.trim();
+        let alone = self.tokenizer.encode(sentence, false)?;
+        let Some(inner) = alone.get(2..alone.len().saturating_sub(2)).filter(|inner| !inner.is_empty())
+        else {
+            return Ok(None);
+        };
+        let Some(at) = ids.windows(inner.len()).position(|window| window == inner) else { return Ok(None) };
+        let (mut start, mut end) = (at, at + inner.len());
+        for _ in 0..8 {
+            let text = self.tokenizer.decode(ids.get(start..end).unwrap_or_default(), true)?;
+            if text.contains(sentence) {
+                return Ok(Some(start..end));
+            }
+            // Grow on the side that is still missing.
+            if text.contains(sentence.get(..sentence.len() / 2).unwrap_or_default()) {
+                end = (end + 1).min(ids.len());
+            } else {
+                start = start.saturating_sub(1);
+            }
+        }
+        Ok(Some(start..end))
+    }
+}

@@ -1,0 +1,74 @@
+//! Scores one prediction of our own runs, under a protocol.
+
+use crate::datasets::{DatasetInfo, Suite, loogle};
+use crate::error::TaskError;
+use crate::example::Example;
+use crate::metrics::{self, MetricError, scorer};
+use crate::protocol::Protocol;
+
+/// The score of a prediction, 0 to 1. The prediction is what [`Protocol::finish_prediction`] returned.
+///
+/// LooGLE's scripts put `None` in the place of an empty prediction; a prediction without words, on which they stop,
+/// scores 0.
+///
+/// # Errors
+/// The official metric stops on this reference answer: the row belongs to another data set.
+pub fn score_prediction(
+    dataset: &DatasetInfo,
+    protocol: &Protocol,
+    prediction: &str,
+    example: &Example,
+) -> Result<f64, TaskError> {
+    let id = protocol.metric(dataset);
+    let failed =
+        |problem: String| TaskError::Score { key: example.key.clone(), metric: id.to_owned(), problem };
+    let metric = metrics::by_id(id).map_err(|e| failed(e.to_string()))?;
+    let official_loogle = dataset.suite == Suite::LooGle && !loogle::is_longdep_type(dataset.name);
+    let prediction = if official_loogle && prediction.is_empty() { "None" } else { prediction };
+    match scorer::score_row(
+        metric,
+        dataset.first_line_only,
+        prediction,
+        &example.answers,
+        &example.all_classes,
+    ) {
+        Ok(score) => Ok(score),
+        Err(MetricError::NoSentences { .. } | MetricError::NotAString { .. }) => Ok(0.0),
+        Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{datasets, protocol};
+
+    #[test]
+    fn the_protocol_chooses_the_metric_and_the_data_set_the_line() {
+        let example = |dataset: &str, answer: &str| Example {
+            key: format!("{dataset}#0-x"),
+            dataset: dataset.into(),
+            input: String::new(),
+            context: String::new(),
+            answers: vec![answer.into()],
+            all_classes: Vec::new(),
+            length: 0,
+            language: "en".into(),
+        };
+        let score = |protocol: &str, dataset: &str, prediction: &str, answer: &str| {
+            let info = datasets::by_name(dataset).unwrap();
+            score_prediction(
+                info,
+                protocol::by_name(protocol).unwrap(),
+                prediction,
+                &example(dataset, answer),
+            )
+        };
+        assert_eq!(score("kvsweep-1", "triviaqa", "\nParis\nQuestion: more", "Paris").unwrap(), 1.0);
+        assert!(score("kvsweep-1", "hotpotqa", "\nParis\nQuestion: more", "Paris").unwrap() < 1.0);
+        let code = |protocol| score(protocol, "lcc", "return foo(bar)", "int x = bar(foo, 12);").unwrap();
+        assert!(code("adakv") > code("kvsweep-1"));
+        assert_eq!(score("kvsweep-1", "shortdep_qa", ".", "a word").unwrap(), 0.0);
+        assert!(score("kvsweep-1", "passage_retrieval_en", "Paragraph 1", "no number").is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Needle prompts of every variant with the real tokenizers and essays.
+
+use kvsweep_tasks::needle::{Essays, cases, variants};
+use kvsweep_tasks::{ModelFacts, Tokenizer};
+
+use crate::shared::{HubTokenizer, OwnTemplate, shared};
+
+fn essays() -> Option<Essays> {
+    Some(Essays::read(&shared()?.join("data/paul_graham_essays")).unwrap())
+}
+
+fn facts(name: &str) -> ModelFacts {
+    ModelFacts { name: name.into(), max_positions: 131_072, eos_ids: vec![2], ..ModelFacts::default() }
+}
+
+/// Where the needle lies in per cent of the prompt.
+fn places(
+    variant: &str,
+    folder: &'static str,
+    name: &str,
+    length: usize,
+    depths: &[u32],
+) -> Option<Vec<usize>> {
+    let (essays, tokenizer) = (essays()?, HubTokenizer::load(folder)?);
+    let variant = variants::by_name(variant).unwrap();
+    let chat = OwnTemplate(folder);
+    let built = cases(variant, &facts(name), &[length], depths, &essays, &tokenizer, Some(&chat)).unwrap();
+    let sentence = variants::NEEDLE.trim();
+    Some(
+        built
+            .iter()
+            .map(|case| {
+                let span = case.needle.clone().unwrap();
+                let text = tokenizer.decode(&case.ids[span.clone()], true).unwrap();
+                assert!(text.contains(sentence), "{text:?}");
+                assert!(text.len() < sentence.len() + 12, "{text:?}");
+                assert_eq!(case.text.matches(sentence).count(), 1);
+                assert!(case.ids.len() < length + 60, "{} tokens for {length}", case.ids.len());
+                span.start * 100 / case.ids.len()
+            })
+            .collect(),
+    )
+}
+
+#[test]
+fn needles_lie_where_each_repository_puts_them() {
+    let depths = [0, 11, 50, 89, 100];
+    let near = |places: &[usize], wanted: [usize; 5]| {
+        assert!(places.iter().zip(wanted).all(|(p, w)| p.abs_diff(w) <= 5), "{places:?}, wanted {wanted:?}");
+    };
+    let by_depth = [1, 11, 48, 87, 97];
+    let llama = "meta-llama/Meta-Llama-3-8B-Instruct";
+    for variant in
+        ["kvsweep-1", "gkamradt", "kvcache-factory", "headkv", "compresskv", "compresskv-corrected"]
+    {
+        let Some(places) = places(variant, "llama3", llama, 2000, &depths) else { return };
+        near(&places, by_depth);
+    }
+    // CompressKV's periods for Mistral-v0.3 are BOS and a piece that hardly occurs: only depth 100 is right.
+    let v3 = "mistralai/Mistral-7B-Instruct-v0.3";
+    near(&places("compresskv", "mistral_v3", v3, 2000, &depths).unwrap(), [1, 1, 1, 1, 97]);
+    near(&places("compresskv-corrected", "mistral_v3", v3, 2000, &depths).unwrap(), by_depth);
+    // The hard-coded periods fit the vocabulary of v0.2 and not that of v0.3.
+    let v2 = "mistralai/Mistral-7B-Instruct-v0.2";
+    near(&places("kvcache-factory", "mistral_v1", v2, 2000, &depths).unwrap(), by_depth);
+    assert!(places("kvcache-factory", "mistral_v3", v3, 2000, &depths).unwrap()[3] < 50);
+    near(&places("kvsweep-1", "mistral_v3", v3, 2000, &depths).unwrap(), by_depth);
+}
+
+#[test]
+fn prompts_hold_the_bos_tokens_of_their_repository() {
+    let (Some(essays), Some(tokenizer)) = (essays(), HubTokenizer::load("llama3")) else { return };
+    let model = facts("meta-llama/Llama-3.1-8B-Instruct");
+    let chat = OwnTemplate("llama3");
+    for (name, bos) in
+        [("compresskv", 4), ("headkv", 4), ("kvcache-factory", 1), ("gkamradt", 1), ("kvsweep-1", 1)]
+    {
+        let variant = variants::by_name(name).unwrap();
+        let case = &cases(variant, &model, &[2000], &[44], &essays, &tokenizer, Some(&chat)).unwrap()[0];
+        let count = case.ids.iter().filter(|id| Some(**id) == tokenizer.bos_id()).count();
+        assert_eq!(count, bos, "{name}");
+        assert_eq!(case.key, "needle#2000-44");
+        if name == "kvsweep-1" {
+            assert!((1980..=2000).contains(&case.ids.len()), "{}", case.ids.len());
+        }
+    }
+    let ours = variants::by_name("kvsweep-1").unwrap();
+    let fails =
+        |length, depth| cases(ours, &model, &[length], &[depth], &essays, &tokenizer, None).unwrap_err();
+    assert!(fails(30, 0).to_string().contains("leaves no context"));
+    assert!(fails(131_072, 0).to_string().contains("positions"));
+    assert!(fails(1000, 101).to_string().contains("above 100"));
+}
