@@ -9,5 +9,8 @@
 mod bad_files;
 mod chat;
 mod hub;
+mod parity;
+mod stories;
 mod support;
+mod tiny;
 mod tokens;
