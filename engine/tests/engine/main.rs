@@ -1,6 +1,7 @@
 //! Tests of the engine through its public interface.
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "helpers of tests fail by panicking and say what they skip"
