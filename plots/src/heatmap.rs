@@ -76,7 +76,8 @@ fn cells(card: &mut Picture, map: &Heatmap, (x, y): (f64, f64), (cell_w, cell_h)
     let widest = map.values.iter().flatten().flatten().map(|v| style.width(&fixed(*v, places)));
     let printed = values && widest.fold(0.0, f64::max) + 8.0 <= cell_w && em + 5.0 <= cell_h;
     // Hairlines between cells only where they do not eat the cell.
-    let gap = if cell_w.min(cell_h) >= 14.0 { 1.0 } else { 0.0 };
+    // Smaller cells overlap by a hair, so that a scaled SVG shows no seams; a frame covers the last ones.
+    let gap = if cell_w.min(cell_h) >= 14.0 { 1.0 } else { -0.25 };
     for (row, scores) in map.values.iter().enumerate() {
         for (column, score) in scores.iter().enumerate() {
             let (left, top) = (x + column as f64 * cell_w, y + row as f64 * cell_h);
@@ -127,12 +128,10 @@ pub(crate) fn color_bar(card: &mut Picture, (x, y): (f64, f64), height: f64, ran
     const WIDTH: f64 = 14.0;
     let steps = (height.round() as usize).clamp(32, 256);
     for step in 0..steps {
-        let (top, bottom) = (
-            (step as f64 / steps as f64 * height).floor(),
-            ((step + 1) as f64 / steps as f64 * height).floor(),
-        );
+        // Every step reaches to the end: neighbours that only touch show seams when an SVG is scaled.
+        let top = (step as f64 / steps as f64 * height).floor();
         let t = 1.0 - (step as f64 + 0.5) / steps as f64;
-        card.rect(x, y + top, WIDTH, bottom - top, sequential(t));
+        card.rect(x, y + top, WIDTH, height - top, sequential(t));
     }
     card.frame(x - 0.5, y - 0.5, WIDTH + 1.0, height + 1.0, 0.75, RULE);
     card.text(x, y - 10.0, label, LABEL);
@@ -271,7 +270,7 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
     card.text(
         left,
         below + 22.0,
-        "Context length (tokens) →     Needle depth ↓     average above each map",
+        "Context length (tokens) →  ·  needle depth ↓  ·  average above each map",
         small,
     );
     color_bar(&mut card, (bar, top), plot_h.min(220.0), first.range, "Score");

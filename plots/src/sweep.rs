@@ -261,7 +261,7 @@ pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Cu
     let percent = table.bootstrap.level * 100.0;
     (!panels.is_empty()).then(|| Curves {
         title: title.to_owned(),
-        subtitle: format!("{} · {percent:.0} % intervals", table.title),
+        subtitle: format!("{percent:.0} % intervals · {}", table.title),
         x,
         y_label: "Score".to_owned(),
         names: Vec::new(),

@@ -228,6 +228,7 @@ fn a_run_becomes_a_page() {
     let kept = shown.results[1].kept.as_ref().unwrap();
     assert!(kept.starts_with('0') && kept.ends_with('9') && kept.matches('9').count() == 63);
     assert_eq!(shown.results[0].strip.as_ref().unwrap(), &"9".repeat(64));
+    assert_eq!(data.tables[0].title, "LongBench");
     let row = data.tables[0].rows.iter().find(|r| r[0].text == "snapkv").unwrap();
     assert_eq!((row[1].text.as_str(), row[4].text.as_str()), ("64", "64 KiB"));
     assert!(row.last().unwrap().mark == Mark::Best && row.last().unwrap().note.contains(" to "));

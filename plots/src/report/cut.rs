@@ -1,13 +1,14 @@
 //! Bounds on what a page holds: untrusted texts are cut, with a notice, and the page keeps under its limit.
 
+use super::render::embed;
 use super::{Example, ReportData};
 
 /// Characters of one answer, reference or prompt end that are shown.
 const TEXT: usize = 2_000;
-/// Bytes of examples as JSON.
+/// Bytes of examples as escaped JSON.
 const EXAMPLES: usize = 2_800_000;
 /// Bytes of pictures as SVG.
-pub(crate) const FIGURES: usize = 1_600_000;
+pub(super) const FIGURES: usize = 1_900_000;
 
 /// The first `limit` characters, or the whole text; with the number of characters it had if it was cut.
 fn head(text: &str, limit: usize) -> (String, Option<usize>) {
@@ -60,14 +61,14 @@ pub(crate) fn examples(
     for (_, index) in order {
         let mut example = cut(&data.examples[index]);
         let mut value = serde_json::to_value(&example)?;
-        let mut size = value.to_string().len();
+        let mut size = embed(&value).len();
         // Tokens are the first to go: the strip still shows where a variant looked.
         if used + size > EXAMPLES / 2 && example.tokens.is_some() {
             bare += 1;
             example.tokens = None;
             example.results.iter_mut().for_each(|result| result.kept = None);
             value = serde_json::to_value(&example)?;
-            size = value.to_string().len();
+            size = embed(&value).len();
         }
         if used + size > EXAMPLES {
             continue;

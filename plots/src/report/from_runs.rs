@@ -273,7 +273,12 @@ pub fn table(scores: &ScoreTable) -> Table {
     );
     let mut notes = vec![how];
     notes.extend(scores.notes.iter().cloned());
-    Table { title: scores.title.clone(), notes, columns, rows: rows.collect() }
+    Table { title: short(&scores.title).to_owned(), notes, columns, rows: rows.collect() }
+}
+
+/// A table's own title, without the model and protocol that stand in the page's head.
+fn short(title: &str) -> &str {
+    title.split(" · ").next().unwrap_or(title)
 }
 
 fn summary(merged: &Merged, tables: &[ScoreTable]) -> Vec<Fact> {
@@ -332,7 +337,7 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
             (Columns::Datasets, XAxis::Budget, "data sets against budget"),
         ] {
             if let Some(data) = sweep::score_curves(scores, columns, x) {
-                let caption = format!("{}: {what}", scores.title);
+                let caption = format!("{}: {what}", short(&scores.title));
                 curves.push(Figure { caption, picture: curve::draw(&data)? });
             }
         }

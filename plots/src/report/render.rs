@@ -46,31 +46,35 @@ pub fn render(data: &ReportData) -> Result<String> {
     Ok(page)
 }
 
-/// Pictures as SVG while they fit, and how many do not.
+/// Pictures as SVG while they fit, the first of every group before the second of any, and how many do not.
 fn figures(data: &ReportData) -> Result<(Vec<Value>, usize)> {
-    let (mut used, mut left_out) = (0, 0);
-    let mut groups = Vec::new();
-    for group in &data.figures {
-        let mut shown = Vec::new();
-        for figure in &group.figures {
-            let svg = figure.picture.svg()?;
-            if used + svg.len() > cut::FIGURES {
-                left_out += 1;
-                continue;
-            }
-            used += svg.len();
-            shown.push(context! { caption => figure.caption, svg => Value::from_safe_string(svg) });
-        }
-        if !shown.is_empty() {
-            groups.push(context! { title => group.title, intro => group.intro, figures => shown });
-        }
+    let mut order: Vec<(usize, usize)> = Vec::new();
+    for (place, group) in data.figures.iter().enumerate() {
+        order.extend((0..group.figures.len()).map(|rank| (rank, place)));
     }
-    Ok((groups, left_out))
+    order.sort_unstable();
+    let (mut used, mut left_out) = (0, 0);
+    let mut shown: Vec<Vec<Value>> = vec![Vec::new(); data.figures.len()];
+    for (rank, place) in order {
+        let figure = &data.figures[place].figures[rank];
+        let svg = figure.picture.svg()?;
+        if used + svg.len() > cut::FIGURES {
+            left_out += 1;
+            continue;
+        }
+        used += svg.len();
+        let (caption, width) = (&figure.caption, figure.picture.width);
+        shown[place].push(context! { caption, width, svg => Value::from_safe_string(svg) });
+    }
+    let groups = data.figures.iter().zip(shown).filter(|(_, figures)| !figures.is_empty());
+    let groups =
+        groups.map(|(group, figures)| context! { title => group.title, intro => group.intro, figures });
+    Ok((groups.collect(), left_out))
 }
 
 /// JSON that can stand inside a `script` element: nothing in it can end the element, and no line separator
 /// that old parsers trip over.
-fn embed(value: &serde_json::Value) -> String {
+pub(super) fn embed(value: &serde_json::Value) -> String {
     value
         .to_string()
         .replace('&', "\\u0026")
