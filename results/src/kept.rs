@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kvsweep-kept 1
-//! variant snapkv@128/kv-head#0123abcd
+//! variant snapkv/128/kv-head#0123abcd
 //! 0 all
 //! 1 0 0-3,17,20-31
 //! ```
@@ -204,7 +204,7 @@ mod tests {
                     variant: "full/kv-head#00".into(),
                     layers: vec![LayerKept::All, LayerKept::All],
                 },
-                VariantKept { variant: "snapkv@7/kv-head#01".into(), layers: vec![heads, LayerKept::All] },
+                VariantKept { variant: "snapkv/7/kv-head#01".into(), layers: vec![heads, LayerKept::All] },
             ],
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         let text = example().to_text();
         assert_eq!(
             text,
-            "kvsweep-kept 1\nvariant full/kv-head#00\n0 all\n1 all\nvariant snapkv@7/kv-head#01\n\
+            "kvsweep-kept 1\nvariant full/kv-head#00\n0 all\n1 all\nvariant snapkv/7/kv-head#01\n\
              0 0 0-3,17,20-21\n0 1 -\n0 2 65535\n1 all\n"
         );
         assert_eq!(KeptPositions::from_text(&text, Path::new("x")).unwrap(), example());

@@ -4,11 +4,15 @@
 //! The formats on disk are described in `docs/results.md`. This crate knows nothing of models, methods or
 //! tasks: names, columns and categories are handed in by the caller.
 
+pub mod baseline;
+pub mod compare;
 mod error;
 mod io;
 mod kept;
 mod manifest;
 mod merge;
+pub mod paper;
+pub mod published;
 mod record;
 mod render;
 mod run;

@@ -231,9 +231,14 @@ fn flatten(manifest: &Manifest) -> BTreeMap<String, String> {
                 }
             }
             serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
+                let mut used = std::collections::BTreeSet::new();
                 for (index, item) in items.iter().enumerate() {
                     let name = ["name", "spec"].iter().find_map(|key| item.get(key)?.as_str());
-                    let key = name.map_or_else(|| index.to_string(), str::to_owned);
+                    let mut key = name.map_or_else(|| index.to_string(), str::to_owned);
+                    // A method may be there twice, with other parameters.
+                    if !used.insert(key.clone()) {
+                        key = format!("{key} #{index}");
+                    }
                     walk(&format!("{path}[{key}]"), item, out);
                 }
             }
@@ -309,6 +314,19 @@ mod tests {
             let same_configuration = field.starts_with("program") || field.starts_with("shard");
             assert_eq!(stored.configuration() == wanted.configuration(), same_configuration, "{field}");
         }
+    }
+
+    #[test]
+    fn a_method_that_is_there_twice_counts_twice() {
+        let twice = |window: &str| {
+            let mut m = manifest();
+            let mut second = m.methods[1].clone();
+            second.params.insert("window".into(), "16".into());
+            m.methods.push(second);
+            m.methods[1].params.insert("window".into(), window.into());
+            m
+        };
+        assert_eq!(twice("8").differences(&twice("9")).len(), 1);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Runs made of shards, or of several runs, as one body of records; whatever contradicts is refused.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::Result;
 use crate::error::{Conflict, ResultsError};
+use crate::kept::KeptPositions;
 use crate::manifest::{DatasetInfo, Manifest, MethodInfo};
 use crate::record::{ExampleInfo, ExampleKey, VariantKey, VariantRecord};
-use crate::run::{RecordProblem, Run};
+use crate::run::{RecordProblem, Run, kept_of};
 
 /// One example with the variants of all runs.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ pub struct Group {
     /// The first run's manifest: model, protocol, suite, split.
     pub manifest: Manifest,
     /// The directories, in the order given.
-    pub sources: Vec<String>,
+    pub sources: Vec<PathBuf>,
     /// The commits of the programs, in the order met.
     pub commits: Vec<String>,
     /// All methods with their parameters, in the order met.
@@ -73,7 +75,7 @@ impl Merged {
                 None => {
                     if let Some(first) = groups.first().filter(|_| !allow_different) {
                         return Err(ResultsError::NotComparable {
-                            first: first.sources.first().cloned().unwrap_or_default(),
+                            first: first.source(0),
                             second: run.path.display().to_string(),
                             differences: first.manifest.incomparable(&run.manifest),
                         });
@@ -113,9 +115,29 @@ impl Group {
         format!("{} · {} v{} · {} {}", m.model.name, m.protocol.name, m.protocol.version, m.device, m.dtype)
     }
 
+    fn source(&self, index: usize) -> String {
+        self.sources.get(index).map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    /// The kept positions of one example, over all sources that stored them.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn kept(&self, key: &ExampleKey) -> Result<KeptPositions> {
+        let mut all = KeptPositions::default();
+        for source in &self.sources {
+            for variant in kept_of(source, key)?.into_iter().flat_map(|kept| kept.variants) {
+                if !all.variants.iter().any(|known| known.variant == variant.variant) {
+                    all.variants.push(variant);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     fn add(&mut self, run: &Run) -> Result<()> {
         let source = self.sources.len();
-        self.sources.push(run.path.display().to_string());
+        self.sources.push(run.path.clone());
         let push_new = |list: &mut Vec<String>, item: &String| {
             if !list.contains(item) {
                 list.push(item.clone());
@@ -132,6 +154,7 @@ impl Group {
                 self.variants.push(variant);
             }
         }
+        let first = self.source(0);
         for dataset in &run.manifest.datasets {
             match self.datasets.iter_mut().find(|known| known.name == dataset.name) {
                 None => self.datasets.push(dataset.clone()),
@@ -139,18 +162,19 @@ impl Group {
                 Some(known) if known.sha256 != dataset.sha256 => {
                     return Err(ResultsError::Conflict(Box::new(Conflict {
                         what: format!("data set `{}` (sha256 of its file)", dataset.name),
-                        first: format!("{}: {}", self.sources.join(" or "), known.sha256),
+                        first: format!("{first}: {}", known.sha256),
                         second: format!("{}: {}", run.path.display(), dataset.sha256),
                     })));
                 }
                 Some(known) => known.examples = known.examples.max(dataset.examples),
             }
         }
+        let sources = &self.sources;
         for record in &run.examples {
             let conflict = |what: String, first: usize| {
                 ResultsError::Conflict(Box::new(Conflict {
                     what,
-                    first: self.sources.get(first).cloned().unwrap_or_default(),
+                    first: sources.get(first).map(|path| path.display().to_string()).unwrap_or_default(),
                     second: run.path.display().to_string(),
                 }))
             };

@@ -25,7 +25,7 @@ pub struct ExampleKey {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VariantKey {
-    /// The method with its profile, as typed: `snapkv`, `headkv:r2`.
+    /// The method with its profile, as typed: `snapkv`, `snapkv@headkv`.
     pub method: String,
     /// KV entries per KV head; none where the method has no budget (`full`).
     pub budget: Option<u32>,
@@ -36,11 +36,11 @@ pub struct VariantKey {
 }
 
 impl fmt::Display for VariantKey {
-    /// `snapkv@128/kv-head#0123abcd`; unique, stable, used in files and messages.
+    /// `snapkv@headkv/128/kv-head#0123abcd`; unique, stable, used in files and messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.method)?;
         if let Some(budget) = self.budget {
-            write!(f, "@{budget}")?;
+            write!(f, "/{budget}")?;
         }
         write!(f, "/{}#{}", self.granularity, self.params)
     }

@@ -402,7 +402,7 @@ fn latex_text(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::merge::Merged;
     use crate::run::tests::{manifest, write_run};

@@ -22,7 +22,7 @@ use crate::kept::KeptPositions;
 use crate::manifest::Manifest;
 use crate::record::{ExampleKey, ExampleRecord, SCHEMA};
 
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 const RECORDS: &str = "records.jsonl";
 const DAMAGED: &str = "damaged.jsonl";
 const KEPT: &str = "kept";
@@ -91,12 +91,17 @@ impl Run {
     /// # Errors
     /// The file is damaged or cannot be read.
     pub fn kept(&self, key: &ExampleKey) -> Result<Option<KeptPositions>> {
-        let path = kept_path(&self.path, key);
-        match fs_err::read_to_string(&path) {
-            Ok(text) => KeptPositions::from_text(&text, &path).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        kept_of(&self.path, key)
+    }
+}
+
+/// The kept positions of one example of the run in `run`, where they were stored.
+pub(crate) fn kept_of(run: &Path, key: &ExampleKey) -> Result<Option<KeptPositions>> {
+    let path = kept_path(run, key);
+    match fs_err::read_to_string(&path) {
+        Ok(text) => KeptPositions::from_text(&text, &path).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -308,12 +313,12 @@ fn is_complete<'a>(manifest: &Manifest, keys: impl Iterator<Item = &'a ExampleKe
 
 /// The file of an example's kept positions. Names of data sets and examples are untrusted: only their hash becomes a
 /// path.
-fn kept_path(run: &Path, key: &ExampleKey) -> PathBuf {
+pub(crate) fn kept_path(run: &Path, key: &ExampleKey) -> PathBuf {
     let hash = hash_parts([key.dataset.as_bytes(), key.example.as_bytes()], 24);
     run.join(KEPT).join(format!("{hash}.kept"))
 }
 
-fn to_json<T: serde::Serialize>(value: &T, path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn to_json<T: serde::Serialize>(value: &T, path: &Path) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(value)
         .map_err(|error| ResultsError::Malformed { path: path.to_owned(), why: error.to_string() })
 }
@@ -324,7 +329,7 @@ struct SchemaOnly {
     schema: u32,
 }
 
-fn read_manifest(run: &Path) -> Result<Manifest> {
+pub(crate) fn read_manifest(run: &Path) -> Result<Manifest> {
     let path = run.join(MANIFEST);
     let bytes = fs_err::read(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => ResultsError::NotARun {

@@ -233,7 +233,7 @@ impl ScoreTable {
     }
 }
 
-fn percent(estimate: &Estimate) -> Cell {
+pub(crate) fn percent(estimate: &Estimate) -> Cell {
     // A mean of scores cannot leave their range, whatever the bootstrap's tail says.
     let end = |value: f64| (100.0 * value).clamp(0.0, 100.0);
     Cell {

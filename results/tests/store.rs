@@ -1,0 +1,233 @@
+//! The run store from outside: a real process killed at random moments, and files of schema 1 that stay readable.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use kvsweep_results::{
+    Bootstrap, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, KeptPositions, LayerKept,
+    Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDir, SCHEMA,
+    ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
+};
+
+/// Set for the child process: the run directory it fills.
+const CHILD: &str = "KVSWEEP_TEST_WRITER";
+const EXAMPLES: u64 = 60;
+
+fn manifest() -> Manifest {
+    let method = |spec: &str, budgeted| MethodInfo {
+        spec: spec.into(),
+        params: [("window".to_owned(), "8".to_owned())].into_iter().filter(|_| budgeted).collect(),
+        granularity: "kv-head".into(),
+        budgeted,
+    };
+    Manifest {
+        schema: SCHEMA,
+        program: ProgramInfo { version: "0.1.0".into(), commit: "abc".into() },
+        model: ModelInfo {
+            name: "tiny".into(),
+            weights_sha256: "w".into(),
+            tokenizer_sha256: "t".into(),
+            embedded: true,
+        },
+        suite: "longbench".into(),
+        split: "mini".into(),
+        protocol: ProtocolInfo { name: "kvsweep-1".into(), version: "1".into() },
+        datasets: vec![DatasetInfo { name: "qasper".into(), sha256: "d".into(), examples: EXAMPLES }],
+        methods: vec![method("full", false), method("snapkv", true)],
+        budgets: vec![64, 128],
+        device: "cpu".into(),
+        dtype: "f32".into(),
+        limit: None,
+        shard: None,
+        seed: 42,
+    }
+}
+
+fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPositions) {
+    let layers = vec![LayerKept::All, LayerKept::Heads(vec![vec![0, 1, 5, row as u32 + 6], vec![2]])];
+    let variants: Vec<_> = manifest.variants();
+    let kept = KeptPositions {
+        variants: variants
+            .iter()
+            .map(|variant| VariantKept { variant: variant.to_string(), layers: layers.clone() })
+            .collect(),
+    };
+    let record = ExampleRecord {
+        schema: SCHEMA,
+        key: ExampleKey { dataset: "qasper".into(), example: format!("qasper-{row}") },
+        info: ExampleInfo {
+            row,
+            language: "en".into(),
+            length: Some(4321),
+            bucket: Some("4-8k".into()),
+            answers: vec!["yes".into(), "段落".into()],
+            prompt_sha256: "p".into(),
+            prompt_tail: "Question: why?\nAnswer:".into(),
+            prompt_tokens: 500,
+            truncated_tokens: 3,
+            needle: Some(Needle { length: 512, depth: 11.0, start: Some(50), end: Some(60) }),
+        },
+        timings: Some(Timings {
+            prefill_s: seconds,
+            variants: vec![VariantTiming { select_s: seconds, decode_s: seconds }; variants.len()],
+        }),
+        variants: variants
+            .into_iter()
+            .enumerate()
+            .map(|(place, variant)| VariantRecord {
+                prediction: format!("answer {row} \u{202e}<script>\n"),
+                prediction_sha256: "a".into(),
+                new_tokens: 5,
+                finish: Finish::Stop,
+                metric: "qa-f1".into(),
+                score: (row as f64 + place as f64) / 100.0,
+                other_scores: BTreeMap::from([("rouge-l".to_owned(), 0.1 + 0.2)]),
+                kept: Kept { entries_mean: 63.5, entries_max: 70, entries_nominal: 64.0, bytes: 65_024 },
+                selection: Some(SelectionDigest::of(&layers)),
+                retention: Some(vec![vec![1.0, 0.1], vec![0.0, 1.0 / 3.0]]),
+                variant,
+            })
+            .collect(),
+    };
+    (record, kept)
+}
+
+/// Does the work that is left in the run directory.
+fn fill(path: &Path, pause: Duration) -> Result<(), kvsweep_results::ResultsError> {
+    let manifest = manifest();
+    let mut run = RunDir::create_or_continue(path, &manifest)?;
+    for row in 0..EXAMPLES {
+        // Timings differ in every process, as real ones do.
+        let seconds = f64::from(std::process::id() % 1000) / 1000.0;
+        let (record, kept) = record(&manifest, row, seconds);
+        if !run.finished_keys().contains(&record.key) {
+            std::thread::sleep(pause);
+            run.append(&record, Some(&kept))?;
+        }
+    }
+    Ok(())
+}
+
+/// Not a test of its own: the process that [`killed_at_random_moments`] starts and kills.
+#[test]
+fn child_writer() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        fill(Path::new(&path), Duration::from_millis(1)).unwrap();
+    }
+}
+
+/// All files of a directory with their bytes; records without their timings.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = PathBuf::from(path.file_name().unwrap());
+        if path.is_dir() {
+            all.extend(contents(&path).into_iter().map(|(inner, text)| (name.join(inner), text)));
+        } else {
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            if name.ends_with("records.jsonl") {
+                let strip = |line: &str| {
+                    let record: ExampleRecord = serde_json::from_str(line).unwrap();
+                    serde_json::to_string(&record.without_timings()).unwrap() + "\n"
+                };
+                text = text.lines().map(strip).collect();
+            }
+            all.insert(name, text);
+        }
+    }
+    all
+}
+
+#[test]
+fn killed_at_random_moments() {
+    let dir = tempfile::tempdir().unwrap();
+    let undisturbed = dir.path().join("undisturbed");
+    fill(&undisturbed, Duration::ZERO).unwrap();
+    let disturbed = dir.path().join("disturbed");
+    let finished = |path: &Path| Run::load(path).map_or(0, |run| run.examples.len());
+    let (mut kills, mut before) = (0, 0);
+    // Moments from 1 ms (before the manifest) upward; small primes spread them over the writes.
+    for moment in 0..400_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_writer"])
+            .env(CHILD, &disturbed)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(900 + (moment * 7919) % 23_000));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        if !status.success() {
+            kills += 1;
+        }
+        let now = finished(&disturbed);
+        assert!(now >= before, "a finished example was lost: {before} became {now}");
+        before = now;
+        if kills >= 20 && now == EXAMPLES as usize {
+            break;
+        }
+    }
+    assert!(kills >= 20, "only {kills} processes were killed in work");
+    fill(&disturbed, Duration::ZERO).unwrap();
+    assert!(Run::load(&disturbed).unwrap().is_complete());
+    let (mut disturbed, undisturbed) = (contents(&disturbed), contents(&undisturbed));
+    // Examples are finished in order, so even the order of the lines is the same.
+    disturbed.retain(|path, _| !path.to_string_lossy().ends_with(".part"));
+    assert_eq!(disturbed, undisturbed);
+}
+
+/// A run of schema 1 is read by every later version, and written back byte for byte by this one.
+#[test]
+fn schema_1_stays_readable() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/run-v1");
+    let run = Run::load(&path).unwrap();
+    assert_eq!(run.problems, []);
+    let mut expected = manifest();
+    expected.datasets[0].examples = 3;
+    assert_eq!(run.manifest, expected);
+    assert!(run.is_complete());
+    let text = std::fs::read_to_string(path.join("records.jsonl")).unwrap();
+    let mut written = String::new();
+    for (row, have) in run.examples.iter().enumerate() {
+        let (record, kept) = record(&expected, row as u64, 0.25);
+        assert_eq!(*have, record);
+        assert_eq!(run.kept(&have.key).unwrap(), Some(kept));
+        written += &(serde_json::to_string(&record).unwrap() + "\n");
+    }
+    assert_eq!(written, text);
+    // The configuration's hash names histories: it must not move.
+    assert_eq!(run.manifest.configuration(), "8c4e759a680838c8");
+    let layout = TableLayout {
+        title: "LongBench".into(),
+        columns: vec![kvsweep_results::Column {
+            title: "qasper".into(),
+            dataset: "qasper".into(),
+            bucket: None,
+            category: "qa".into(),
+        }],
+        averaging: kvsweep_results::Averaging::Datasets,
+    };
+    let merged = Merged::of(&[run], false).unwrap();
+    let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
+    assert_eq!(table.rows[0].cells[0].unwrap().score, 1.0);
+}
+
+/// Writes the fixture anew when `KVSWEEP_WRITE_FIXTURE` names a directory; a new schema gets a directory of its own.
+#[test]
+fn write_fixture() {
+    if let Some(path) = std::env::var_os("KVSWEEP_WRITE_FIXTURE") {
+        let mut manifest = manifest();
+        manifest.datasets[0].examples = 3;
+        let mut run = RunDir::create_or_continue(Path::new(&path), &manifest).unwrap();
+        for row in 0..3 {
+            let (record, kept) = record(&manifest, row, 0.25);
+            run.append(&record, Some(&kept)).unwrap();
+        }
+    }
+}
