@@ -568,9 +568,11 @@ mod kernel {
     /// `e^x` for `x <= 0` within 2 ulp; zero below -87 (Cephes `expf`, branch-free so that it vectorises).
     #[inline(always)]
     pub(super) fn exp(x: f32) -> f32 {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
+        // 1.5 * 2^23: adding it rounds to the nearest integer, which is then in the low bits.
+        const ROUND: f32 = 12_582_912.0;
         let clamped = if x > -87.0 { x } else { -87.0 };
-        let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+        let n = rounded - ROUND;
         let r = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;
         let mut p = 1.987_569_1e-4;
         p = p * r + 1.398_199_9e-3;
@@ -578,7 +580,7 @@ mod kernel {
         p = p * r + 4.166_579_6e-2;
         p = p * r + 1.666_666_5e-1;
         p = p * r + 5e-1;
-        let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+        let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
         let value = (p * r * r + r + 1.0) * power;
         if x > -87.0 { value } else { 0.0 }
     }

@@ -136,6 +136,12 @@ impl MethodSpec {
         self.method.observations()
     }
 
+    /// Positions at the end of the prompt that it always keeps.
+    #[must_use]
+    pub fn recent(&self) -> usize {
+        self.method.recent()
+    }
+
     /// Calibrated inputs it cannot do without.
     #[must_use]
     pub fn needs(&self) -> Vec<InputKind> {

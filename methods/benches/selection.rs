@@ -1,0 +1,107 @@
+//! What selection costs: observing and choosing on a prompt of 2,048 tokens of a small model, and choosing on
+//! 32 x 32 heads x 32,768 positions of synthetic scores.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use kvsweep_methods::inputs::Inputs;
+use kvsweep_methods::method::MethodState;
+use kvsweep_methods::observation::{Observation, Observations, Observed};
+use kvsweep_methods::observe::{HeadsView, observe_layer};
+use kvsweep_methods::registry;
+use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::spec::{MethodSpec, Variant};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn random(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..n).map(|_| rng.random_range(0.0..1.0)).collect()
+}
+
+fn inputs(shape: &PromptShape) -> Inputs {
+    let scores: Vec<Vec<f64>> = (0..shape.layers)
+        .map(|l| (0..shape.query_heads).map(|h| ((l * 7 + h * 3) % 11) as f64).collect())
+        .collect();
+    Inputs {
+        retrieval: Some(scores.clone()),
+        reasoning: Some(scores),
+        ranking: Some(vec![(0..shape.query_heads).collect(); shape.layers]),
+        layers: Some(vec![1.0 / shape.layers as f64; shape.layers]),
+        model: None,
+    }
+}
+
+fn variant(name: &str) -> Variant {
+    MethodSpec::parse(name, &[], None).and_then(|spec| spec.at(512)).unwrap()
+}
+
+/// One prompt of the embedded model's shape: what a prefill pays for each observation, and each variant for
+/// choosing.
+fn small(c: &mut Criterion) {
+    let shape = PromptShape { layers: 8, query_heads: 8, kv_heads: 2, head_dim: 32, prompt_len: 2048 };
+    let q = random(shape.query_heads * shape.prompt_len * shape.head_dim, 1);
+    let k = random(shape.kv_heads * shape.prompt_len * shape.head_dim, 2);
+    let queries = HeadsView::token_major(&q, [shape.query_heads, shape.prompt_len, shape.head_dim]).unwrap();
+    let keys = HeadsView::token_major(&k, [shape.kv_heads, shape.prompt_len, shape.head_dim]).unwrap();
+    let observe = |wanted: &[Observation]| Observations {
+        layers: (0..shape.layers).map(|_| observe_layer(wanted, &shape, &queries, &keys).unwrap()).collect(),
+    };
+    let mut group = c.benchmark_group("2048x8x8");
+    for (name, wanted) in [
+        ("window 8", vec![Observation::WindowSum { window: 8 }]),
+        ("window 32", vec![Observation::WindowSum { window: 32 }]),
+        (
+            "windows 8 and 32, moments 32",
+            vec![
+                Observation::WindowSum { window: 8 },
+                Observation::WindowSum { window: 32 },
+                Observation::WindowMoments { window: 32 },
+            ],
+        ),
+        ("accumulated", vec![Observation::AccumulatedSum { recent: 8 }]),
+    ] {
+        group.bench_function(format!("observe {name}"), |b| b.iter(|| black_box(observe(&wanted))));
+    }
+    let inputs = inputs(&shape);
+    for entry in registry::METHODS {
+        let variant = variant(entry.name);
+        let observations = observe(&variant.observations());
+        group.bench_function(format!("select {}", variant.id()), |b| {
+            b.iter(|| variant.select(&shape, &observations, &inputs, &mut MethodState::default()).unwrap());
+        });
+    }
+    group.finish();
+}
+
+/// Choosing at the size of an 8B model and a long prompt.
+fn large(c: &mut Criterion) {
+    let shape = PromptShape { layers: 32, query_heads: 32, kv_heads: 32, head_dim: 128, prompt_len: 32_768 };
+    let mut group = c.benchmark_group("32768x32x32");
+    group.sample_size(10);
+    for name in ["snapkv", "adakv"] {
+        let variant = variant(name);
+        let columns = shape.prompt_len - 32;
+        let layer: BTreeMap<_, _> = variant
+            .observations()
+            .into_iter()
+            .map(|observation| {
+                let values = random(shape.query_heads * columns, 3);
+                (observation, Observed::Rows { rows: shape.query_heads, columns, values })
+            })
+            .collect();
+        let observations = Observations { layers: vec![layer; shape.layers] };
+        group.bench_function(format!("select {}", variant.id()), |b| {
+            b.iter(|| {
+                variant
+                    .select(&shape, &observations, &Inputs::default(), &mut MethodState::default())
+                    .unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, small, large);
+criterion_main!(benches);

@@ -1,0 +1,187 @@
+//! The reference of all methods, profiles and parameters: for `kvsweep list methods`, and as the generated
+//! part of `docs/methods.md`.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::inputs::InputKind;
+use crate::profile;
+use crate::registry::{HEADLINE, METHODS};
+use crate::selection::Granularity;
+
+/// One method.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// As on the command line.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Paper.
+    pub paper: &'static str,
+    /// Reference code.
+    pub source: &'static str,
+    /// Where the default differs from it.
+    pub deviations: &'static str,
+    /// Whether a sweep runs it unless told otherwise.
+    pub headline: bool,
+    /// The first is the default.
+    pub granularities: &'static [Granularity],
+    /// Calibrated inputs it reads.
+    pub needs: &'static [InputKind],
+    /// Parameters with their defaults.
+    pub parameters: Vec<ListedParameter>,
+    /// Profiles.
+    pub profiles: Vec<ListedProfile>,
+}
+
+/// One parameter of a method.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedParameter {
+    /// As in `--param method.name=value`.
+    pub name: &'static str,
+    /// Its default, null when unset.
+    pub default: Value,
+    /// One sentence.
+    pub meaning: String,
+}
+
+/// One profile of a method.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedProfile {
+    /// `method@profile`.
+    pub name: String,
+    /// What differs from the default.
+    pub changes: &'static str,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// Every method, in the order of the registry.
+#[must_use]
+pub fn methods() -> Vec<Listed> {
+    METHODS
+        .iter()
+        .map(|entry| {
+            let defaults = entry.defaults();
+            let parameters = entry.parameters.iter().map(|parameter| ListedParameter {
+                name: parameter.name,
+                default: defaults.get(parameter.name).cloned().unwrap_or_default(),
+                meaning: parameter.meaning.trim().to_owned(),
+            });
+            let profiles = profile::of(entry.name).map(|(name, profile)| ListedProfile {
+                name: format!("{}@{name}", entry.name),
+                changes: &profile.changes,
+                source: format!("{}: {}", profile::all()[name].source, profile.source),
+            });
+            Listed {
+                name: entry.name,
+                summary: entry.summary,
+                paper: entry.paper,
+                source: entry.source,
+                deviations: entry.deviations,
+                headline: HEADLINE.contains(&entry.name),
+                granularities: entry.granularities,
+                needs: entry.needs,
+                parameters: parameters.collect(),
+                profiles: profiles.collect(),
+            }
+        })
+        .collect()
+}
+
+/// The generated part of `docs/methods.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "| method | what it keeps | granularity | needs | in the default sweep |\n|---|---|---|---|---|\n",
+    );
+    let all = methods();
+    // Writing to a string cannot fail.
+    for method in &all {
+        let granularities: Vec<String> = method.granularities.iter().map(Granularity::to_string).collect();
+        let needs: Vec<String> = method.needs.iter().map(InputKind::to_string).collect();
+        let _ = writeln!(
+            out,
+            "| [`{0}`](#{0}) | {1} | {2} | {3} | {4} |",
+            method.name,
+            method.summary,
+            granularities.join(", "),
+            if needs.is_empty() { "-".to_owned() } else { needs.join(", ") },
+            if method.headline { "yes" } else { "no" },
+        );
+    }
+    for method in &all {
+        let _ = writeln!(out, "\n## {}\n", method.name);
+        let _ = writeln!(out, "- Paper: {}", method.paper);
+        let _ = writeln!(out, "- Reference code: {}", method.source);
+        let _ = writeln!(out, "- Differences of the default: {}", method.deviations);
+        for need in method.needs {
+            let _ = writeln!(
+                out,
+                "- Needs {need}: `{}`, or a published file `MODEL{}`",
+                need.command(),
+                need.published_suffix()
+            );
+        }
+        if !method.parameters.is_empty() {
+            out.push_str("\n| parameter | default | meaning |\n|---|---|---|\n");
+            for parameter in &method.parameters {
+                let default = match &parameter.default {
+                    Value::Null => "unset".to_owned(),
+                    Value::String(text) => format!("`{text}`"),
+                    other => format!("`{other}`"),
+                };
+                let _ = writeln!(out, "| `{}` | {default} | {} |", parameter.name, parameter.meaning);
+            }
+        }
+        if !method.profiles.is_empty() {
+            out.push_str("\n| profile | what it changes | source |\n|---|---|---|\n");
+            for profile in &method.profiles {
+                let _ = writeln!(out, "| `{}` | {} | {} |", profile.name, profile.changes, profile.source);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str =
+        "<!-- generated by kvsweep-methods: UPDATE_DOCS=1 cargo test -p kvsweep-methods listing -->\n";
+    const END: &str = "<!-- end of the generated part -->\n";
+
+    #[test]
+    fn the_reference_page_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/methods.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("the page has a generated part");
+        let (generated, after) = rest.split_once(END).expect("the generated part ends");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, format!("{before}{BEGIN}\n{}\n{END}{after}", markdown())).unwrap();
+        } else {
+            assert_eq!(
+                generated,
+                format!("\n{}\n", markdown()),
+                "run: UPDATE_DOCS=1 cargo test -p kvsweep-methods listing"
+            );
+        }
+    }
+
+    #[test]
+    fn every_method_is_documented() {
+        for method in methods() {
+            for text in [method.summary, method.paper, method.source, method.deviations] {
+                assert!(
+                    !text.is_empty() && !text.ends_with('.') && !text.contains('|'),
+                    "{}: {text}",
+                    method.name
+                );
+            }
+            assert!(method.parameters.iter().all(|parameter| !parameter.meaning.is_empty()));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Properties that every method keeps for every shape: what it hands out is a selection, the recent tokens are
+//! in it, it costs what the budget says, and it does not depend on the prompts before it.
+
+use kvsweep_methods::error::MethodError;
+use kvsweep_methods::held::Held;
+use kvsweep_methods::inputs::Inputs;
+use kvsweep_methods::listing;
+use kvsweep_methods::method::{MethodState, StateScope};
+use kvsweep_methods::observation::Observations;
+use kvsweep_methods::observe::{HeadsView, observe_layer};
+use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
+use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::spec::{MethodSpec, Variant};
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Every method, every profile, both granularities.
+fn specs() -> Vec<MethodSpec> {
+    let mut specs = Vec::new();
+    for method in listing::methods() {
+        let names = std::iter::once(method.name.to_owned())
+            .chain(method.profiles.into_iter().map(|profile| profile.name));
+        for name in names {
+            for &granularity in method.granularities {
+                specs.push(MethodSpec::parse(&name, &[], Some(granularity)).unwrap());
+            }
+        }
+    }
+    specs
+}
+
+/// Methods whose budget is exact in every head.
+fn is_exact(spec: &MethodSpec) -> bool {
+    matches!(spec.entry().name, "streamingllm" | "snapkv" | "h2o" | "random" | "knorm" | "tova")
+}
+
+fn random(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Coarse values: ties happen.
+    (0..n).map(|_| f32::from(rng.random_range(-8i8..=8)) / 4.0).collect()
+}
+
+fn inputs(shape: &PromptShape, seed: u64) -> Inputs {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut scores = || -> Vec<Vec<f64>> {
+        (0..shape.layers)
+            .map(|_| (0..shape.query_heads).map(|_| rng.random_range(0.0..1.0)).collect())
+            .collect()
+    };
+    Inputs {
+        retrieval: Some(scores()),
+        reasoning: Some(scores()),
+        ranking: Some(vec![(0..shape.query_heads).rev().collect(); shape.layers]),
+        layers: Some(vec![1.0 / shape.layers as f64; shape.layers]),
+        model: None,
+    }
+}
+
+/// One prompt as a variant sees it.
+struct Prompt {
+    shape: PromptShape,
+    observations: Observations,
+    inputs: Inputs,
+}
+
+impl Prompt {
+    fn new(shape: PromptShape, variant: &Variant, seed: u64) -> Self {
+        let wanted = variant.observations();
+        let layers = (0..shape.layers as u64)
+            .map(|layer| {
+                let q = random(shape.query_heads * shape.prompt_len * shape.head_dim, seed + 2 * layer);
+                let k = random(shape.kv_heads * shape.prompt_len * shape.head_dim, seed + 2 * layer + 1);
+                let q =
+                    HeadsView::head_major(&q, [shape.query_heads, shape.prompt_len, shape.head_dim]).unwrap();
+                let k =
+                    HeadsView::head_major(&k, [shape.kv_heads, shape.prompt_len, shape.head_dim]).unwrap();
+                observe_layer(&wanted, &shape, &q, &k).unwrap()
+            })
+            .collect();
+        // Calibrated inputs belong to the model, not to the prompt.
+        Self { shape, observations: Observations { layers }, inputs: inputs(&shape, 7) }
+    }
+
+    fn select(&self, variant: &Variant, state: &mut MethodState) -> Result<Selection, MethodError> {
+        variant.select(&self.shape, &self.observations, &self.inputs, state)
+    }
+}
+
+fn check_selection(variant: &Variant, prompt: &Prompt, selection: &Selection) {
+    let shape = &prompt.shape;
+    let id = variant.id();
+    let recent = variant.spec().recent().min(shape.prompt_len);
+    assert_eq!(selection.layers.len(), shape.layers, "{id}");
+    for layer in &selection.layers {
+        let LayerSelection::Heads(heads) = layer else { continue };
+        assert_eq!(heads.len(), selection.granularity.heads(shape), "{id}");
+        for kept in heads {
+            assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "{id}: sorted and unique: {kept:?}");
+            assert!(kept.iter().all(|&i| (i as usize) < shape.prompt_len), "{id}: in range: {kept:?}");
+            let window = (shape.prompt_len - recent) as u32..shape.prompt_len as u32;
+            assert!(window.eq(kept[kept.len() - recent..].iter().copied()), "{id}: window kept: {kept:?}");
+        }
+    }
+    let held = Held::of(selection, shape, 4);
+    if let (Some(budget), true) = (variant.budget(), is_exact(variant.spec())) {
+        let nominal = budget.min(shape.prompt_len) as u64;
+        assert_eq!((held.min, held.max), (nominal, nominal), "{id} of {} tokens", shape.prompt_len);
+        if variant.spec().granularity() == Granularity::KvHead {
+            assert_eq!(held.overspend(budget, shape.prompt_len), 0.0);
+        }
+    }
+}
+
+/// PyramidKV's flooring can keep a prompt just above the budget whole; that is reported as the error it is.
+fn may_keep_all(variant: &Variant) -> bool {
+    let params = variant.spec().resolved().params;
+    params.contains_key("beta") && params.contains_key("capacity")
+        || params.get("pyramid_beta").is_some_and(|beta| !beta.is_null())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn selections_are_sound_and_independent_of_order(
+        layers in 1usize..4,
+        kv_heads in 1usize..4,
+        group in 1usize..4,
+        head_dim in 1usize..6,
+        lens in [1usize..160, 1usize..160],
+        budget in 33usize..90,
+        seed in any::<u32>(),
+    ) {
+        for spec in specs() {
+            let Ok(variant) = spec.at(budget) else { continue };
+            let shape = |prompt_len| PromptShape { layers, query_heads: kv_heads * group, kv_heads, head_dim, prompt_len };
+            let prompts = [0, 1].map(|i| Prompt::new(shape(lens[i]), &variant, u64::from(seed) + 100 * i as u64));
+            let alone: Vec<_> = prompts.iter().map(|prompt| prompt.select(&variant, &mut MethodState::default())).collect();
+            for (prompt, selection) in prompts.iter().zip(&alone) {
+                match selection {
+                    Ok(selection) => check_selection(&variant, prompt, selection),
+                    Err(MethodError::NothingEvicted { .. }) => assert!(may_keep_all(&variant), "{}", variant.id()),
+                    Err(error) => panic!("{}: {error}", variant.id()),
+                }
+            }
+            let mut state = MethodState::default();
+            let second_first = prompts[1].select(&variant, &mut state);
+            let then_first = prompts[0].select(&variant, &mut state);
+            let text = |selection: &Result<Selection, MethodError>| format!("{selection:?}");
+            assert_eq!(text(&second_first), text(&alone[1]), "{}", variant.id());
+            if spec.state_scope() == StateScope::Prompt {
+                assert_eq!(text(&then_first), text(&alone[0]), "{} leaks state", variant.id());
+                assert_eq!(state, MethodState::default());
+            } else {
+                assert_eq!(state, MethodState::after(lens[1]));
+                let resumed = prompts[0].select(&variant, &mut MethodState::after(lens[1]));
+                assert_eq!(text(&then_first), text(&resumed), "{}", variant.id());
+            }
+        }
+    }
+}
+
+/// The frozen profiles must depend on the first prompt: otherwise the test above proves nothing about them.
+#[test]
+fn a_frozen_pyramid_depends_on_the_first_prompt() {
+    let variant = MethodSpec::parse("pyramidkv@compresskv", &[], None).unwrap().at(40).unwrap();
+    let shape = PromptShape { layers: 4, query_heads: 4, kv_heads: 2, head_dim: 4, prompt_len: 150 };
+    let prompt = Prompt::new(shape, &variant, 1);
+    let after_long = prompt.select(&variant, &mut MethodState::after(1000)).unwrap();
+    let after_short = prompt.select(&variant, &mut MethodState::after(45)).unwrap();
+    assert_ne!(after_long, after_short);
+    assert_eq!(Held::of(&after_long, &shape, 4).layers[0], 71.0);
+}
+
+/// A pyramid overspends by its flooring; the accounting shows it.
+#[test]
+fn overspend_is_shown() {
+    let variant = MethodSpec::parse("pyramidkv", &[], None).unwrap().at(64).unwrap();
+    let shape = PromptShape { layers: 32, query_heads: 2, kv_heads: 1, head_dim: 2, prompt_len: 300 };
+    let prompt = Prompt::new(shape, &variant, 3);
+    let selection = prompt.select(&variant, &mut MethodState::default()).unwrap();
+    let overspend = Held::of(&selection, &shape, 2).overspend(64, 300);
+    assert!((overspend - 0.117).abs() < 0.0005, "{overspend}");
+}
