@@ -16,6 +16,7 @@ import json
 import math
 import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -74,12 +75,13 @@ ALL = ["mixed", "mixed", "needle", *SUITE]
 # ended.
 STAGES = [
     (200, 128, 4096, EASY),
-    (600, 192, 4096, [*EASY, *ALL]),
-    (1200, 384, 6144, ALL),
-    (2200, 768, 8192, ALL),
-    (2600, 1536, 8192, ALL),
-    (2900, 3072, 8192, ALL),
-    (3200, 4096, 8192, ALL),
+    (450, 192, 4096, [*EASY, *ALL]),
+    (700, 192, 4096, ALL),
+    (1100, 384, 4096, ALL),
+    (1600, 768, 6144, ALL),
+    (1800, 1536, 8192, ALL),
+    (1950, 3072, 8192, ALL),
+    (2050, 4096, 8192, ALL),
 ]
 DECAY_STEPS = 500  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
@@ -206,11 +208,26 @@ class Layer(torch.nn.Module):
         q = rotate(self.q(h).view(b, t, self.heads, self.head).transpose(1, 2), cos, sin)
         k = rotate(self.k(h).view(b, t, self.groups, self.head).transpose(1, 2), cos, sin)
         v = self.v(h).view(b, t, self.groups, self.head).transpose(1, 2)
-        k, v = (z.repeat_interleave(self.heads // self.groups, 1) for z in (k, v))
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.o(a.transpose(1, 2).reshape(b, t, -1))
+        x = x + self.o(attend(q, k, v).transpose(1, 2).reshape(b, t, -1))
         h = F.rms_norm(x, (d,), self.norm2, 1e-5)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+def attend(q, k, v):
+    """Causal attention, some rows at a time: on CPUs with bfloat16 more than twice as fast as
+    the fused kernel, since the KV head's queries go through one product."""
+    b, heads, t, head = q.shape
+    groups = k.shape[1]
+    q = (q * head**-0.5).view(b, groups, heads // groups, t, head)
+    rows = max(64, t // 16)
+    done = []
+    for start in range(0, t, rows):
+        end = min(start + rows, t)
+        scores = q[:, :, :, start:end].flatten(2, 3) @ k[:, :, :end].mT
+        hidden = torch.full((end - start, end), -torch.inf, dtype=q.dtype).triu(1 + start)
+        weights = torch.softmax(scores + hidden.repeat(heads // groups, 1), -1)
+        done.append((weights @ v[:, :, :end]).unflatten(2, (heads // groups, end - start)))
+    return torch.cat(done, 3).flatten(1, 2)
 
 
 def rotate(x, cos, sin):
@@ -375,7 +392,9 @@ def train(args):
         table.writerow("step length tokens seconds answer_loss answer_accuracy text_loss".split())
     started = saved_at = time.monotonic()
     before = seconds
-    while step < last and seconds - before < args.minutes * 60:
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    while step < last and seconds - before < args.minutes * 60 and not stopped:
         ids, positions, answers, real, length = ready.get()
         part = torch.rand(ids.shape, generator=torch.Generator().manual_seed(step)) < TEXT_SHARE
         target, answers = ids[:, 1:], answers[:, 1:]

@@ -37,8 +37,12 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
         _ => datasets().iter().find(|d| d.name == kind).map(|d| (d.prompt, d.build))?,
     };
     let mut rng = rng("training", kind, seed, index);
-    let share = rng.random_range(0.15..0.5);
-    let asked = (tokens as f64 * share) as usize;
+    // A summary is one question, a count four at most; of the others, as many as there is room for.
+    let asked = match kind {
+        "mini_minutes" | "mini_gates" => 40,
+        "mini_count" => 80,
+        _ => (tokens as f64 * rng.random_range(0.3..0.6)) as usize,
+    };
     let pool = [6, 12, NAMES].choose(&mut rng).copied().unwrap_or(NAMES);
     let plan = Plan {
         tokens: tokens.saturating_sub(asked).saturating_sub(24),
