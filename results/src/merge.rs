@@ -36,7 +36,8 @@ pub struct Group {
     /// The first run's manifest: model, protocol, suite, split.
     pub manifest: Manifest,
     /// The directories, in the order given.
-    pub sources: Vec<PathBuf>,
+    pub sources: Vec<String>,
+    paths: Vec<PathBuf>,
     /// The commits of the programs, in the order met.
     pub commits: Vec<String>,
     /// All methods with their parameters, in the order met.
@@ -101,6 +102,7 @@ impl Group {
         Self {
             manifest: manifest.clone(),
             sources: Vec::new(),
+            paths: Vec::new(),
             commits: Vec::new(),
             methods: Vec::new(),
             variants: Vec::new(),
@@ -116,7 +118,7 @@ impl Group {
     }
 
     fn source(&self, index: usize) -> String {
-        self.sources.get(index).map(|path| path.display().to_string()).unwrap_or_default()
+        self.sources.get(index).cloned().unwrap_or_default()
     }
 
     /// The kept positions of one example, over all sources that stored them.
@@ -125,8 +127,8 @@ impl Group {
     /// A damaged file.
     pub fn kept(&self, key: &ExampleKey) -> Result<KeptPositions> {
         let mut all = KeptPositions::default();
-        for source in &self.sources {
-            for variant in kept_of(source, key)?.into_iter().flat_map(|kept| kept.variants) {
+        for path in &self.paths {
+            for variant in kept_of(path, key)?.into_iter().flat_map(|kept| kept.variants) {
                 if !all.variants.iter().any(|known| known.variant == variant.variant) {
                     all.variants.push(variant);
                 }
@@ -137,7 +139,8 @@ impl Group {
 
     fn add(&mut self, run: &Run) -> Result<()> {
         let source = self.sources.len();
-        self.sources.push(run.path.clone());
+        self.sources.push(run.path.display().to_string());
+        self.paths.push(run.path.clone());
         let push_new = |list: &mut Vec<String>, item: &String| {
             if !list.contains(item) {
                 list.push(item.clone());
@@ -174,7 +177,7 @@ impl Group {
             let conflict = |what: String, first: usize| {
                 ResultsError::Conflict(Box::new(Conflict {
                     what,
-                    first: sources.get(first).map(|path| path.display().to_string()).unwrap_or_default(),
+                    first: sources.get(first).cloned().unwrap_or_default(),
                     second: run.path.display().to_string(),
                 }))
             };
