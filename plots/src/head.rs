@@ -30,7 +30,9 @@ pub struct HeadMap {
     pub kind: Kind,
     /// `[layer][head]`.
     pub values: Vec<Vec<f64>>,
-    /// Heads that share one KV head are set together in groups of this size; 1 for KV heads.
+    /// What a column is: `KV head` or `Query head`.
+    pub heads: String,
+    /// Query heads that share one KV head are set together in groups of this size; 1 for no groups.
     pub group: usize,
 }
 
@@ -124,8 +126,10 @@ pub fn draw(map: &HeadMap) -> Result<Picture> {
     for head in marks {
         card.text(left + at_x(head) + cell_w / 2.0, below, head.to_string(), LABEL.middle());
     }
-    let name =
-        if group > 1 { format!("Head →  groups of {group} share a KV head") } else { "KV head →".into() };
+    let mut name = format!("{} →", map.heads);
+    if group > 1 {
+        name.push_str(&format!("  groups of {group} share a KV head"));
+    }
     card.text(left, below + 21.0, name, LABEL);
     if strongest {
         let mut order: Vec<(f64, usize, usize)> = Vec::new();
@@ -149,7 +153,14 @@ mod tests {
     use super::*;
 
     fn map(kind: Kind, values: Vec<Vec<f64>>) -> HeadMap {
-        HeadMap { title: "t".into(), subtitle: String::new(), kind, values, group: 1 }
+        HeadMap {
+            title: "t".into(),
+            subtitle: String::new(),
+            kind,
+            values,
+            heads: "KV head".into(),
+            group: 1,
+        }
     }
 
     #[test]

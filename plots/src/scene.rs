@@ -67,7 +67,7 @@ enum Item {
     Text { x: f64, baseline: f64, text: String, style: Style },
 }
 
-/// A picture ready to be saved: [`write`], or [`Picture::svg`] and [`Picture::png`] in memory.
+/// A picture ready to be saved: [`write()`], or [`Picture::svg`] and [`Picture::png`] in memory.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// Width in CSS pixels.

@@ -198,6 +198,7 @@ pub fn capacity_map(group: &Group, variant: &VariantKey) -> Option<HeadMap> {
         subtitle: format!("{} · mean over {} prompts", group.label(), records(group, variant).count()),
         kind: Kind::Capacity { budget },
         values,
+        heads: if variant.granularity == "query-head" { "Query head" } else { "KV head" }.to_owned(),
         group: 1,
     })
 }

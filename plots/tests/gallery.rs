@@ -139,6 +139,7 @@ fn head_maps() {
             subtitle: "32 layers x 32 heads · invented".to_owned(),
             kind: Kind::Importance,
             values: importance(32, 32),
+            heads: "Query head".to_owned(),
             group: 4,
         })
         .unwrap()
@@ -149,6 +150,7 @@ fn head_maps() {
             subtitle: String::new(),
             kind: Kind::Importance,
             values: importance(4, 8),
+            heads: "Query head".to_owned(),
             group: 2,
         })
         .unwrap()
@@ -162,6 +164,7 @@ fn head_maps() {
             subtitle: "tiny · mean over 20 prompts".to_owned(),
             kind: Kind::Capacity { budget: 128.0 },
             values: (0..8).map(|l| (0..4).map(|h| value(l, h)).collect()).collect(),
+            heads: "KV head".to_owned(),
             group: 1,
         })
         .unwrap()

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 const ENDS: (usize, usize) = (64, 256);
 /// Examples of each data set whose prompts are shown token by token.
 const TOKENIZED: usize = 4;
+/// Examples of each data set whose kept positions are read: a large run has thousands of such files.
+const TRACED: usize = 16;
 /// Parts of a prompt in a strip.
 const STRIP: usize = 64;
 
@@ -82,7 +84,8 @@ pub fn from_runs(runs: &[Run], merged: &Merged, options: Options<'_>) -> Result<
             let rank = seen.entry(&key.dataset).or_default();
             *rank += 1;
             let texts = if *rank <= TOKENIZED { (options.tokens)(key) } else { None };
-            let kept = kept_of(runs, group, key, &mut notices);
+            let traced = *rank <= TRACED;
+            let kept = if traced { kept_of(runs, group, key, &mut notices) } else { BTreeMap::new() };
             data.examples.push(show(group, key, example, first, texts, &kept));
         }
     }

@@ -109,7 +109,8 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Answer, Cell, Example, Head, Table};
+    use crate::heatmap::{self, Heatmap};
+    use crate::report::{Answer, Cell, Example, Figure, FigureGroup, Head, Table, Tokens};
 
     #[test]
     fn base64_pads() {
@@ -155,6 +156,43 @@ mod tests {
         assert!(!page.contains('\u{2028}'));
         assert!(page.len() < 200_000, "a megabyte of text is cut: {}", page.len());
         assert_eq!(page, render(&data).unwrap());
+    }
+
+    #[test]
+    fn a_sweep_of_any_size_stays_under_five_megabytes() {
+        let map = Heatmap {
+            title: "t".into(),
+            lengths: (1..=40).collect(),
+            depths: (0..20).map(f64::from).collect(),
+            values: vec![vec![Some(50.0); 40]; 20],
+            range: (0.0, 100.0),
+        };
+        let figure = Figure { caption: "c".into(), picture: heatmap::draw(&map).unwrap() };
+        let group = FigureGroup { title: "g".into(), intro: String::new(), figures: vec![figure; 40] };
+        let answer = |variant| Answer {
+            variant,
+            prediction: "an answer of some words, with <tags> & all".repeat(4),
+            kept: Some("5".repeat(320)),
+            strip: Some("5".repeat(64)),
+            ..Answer::default()
+        };
+        let example = |index: usize| Example {
+            dataset: format!("set{:02}", index % 21),
+            name: index.to_string(),
+            tokens: Some(Tokens { pieces: vec!["token ".into(); 320], head: 64, gap: 9 }),
+            results: (0..37).map(answer).collect(),
+            ..Example::default()
+        };
+        let data = ReportData {
+            figures: vec![group.clone(), group],
+            examples: (0..420).map(example).collect(),
+            variants: (0..37).map(|v| v.to_string()).collect(),
+            ..ReportData::default()
+        };
+        let page = render(&data).unwrap();
+        assert!(page.len() < 5_000_000 && page.len() > 3_500_000, "{}", page.len());
+        assert!(page.contains("of 420 examples fit on this page") && page.contains("more pictures would"));
+        assert!((0..21).all(|set| page.contains(&format!("set{set:02}"))), "every data set is seen");
     }
 
     #[test]
