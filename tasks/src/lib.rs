@@ -7,6 +7,7 @@ pub mod averages;
 pub mod datasets;
 pub mod error;
 pub mod example;
+pub mod fetch;
 pub mod layouts;
 pub mod metrics;
 pub mod mini;

@@ -39,11 +39,7 @@ pub fn find_dataset(dir: &Path, name: &str) -> Result<PathBuf, TaskError> {
     if dir.is_file() {
         return Ok(dir.to_path_buf());
     }
-    let mut stems = vec![info.name];
-    if loogle::is_longdep_type(info.name) {
-        stems.push("longdep_qa");
-    }
-    for stem in &stems {
+    for stem in stems(info) {
         for folder in [dir.to_path_buf(), dir.join("data")] {
             for end in ["jsonl", "jsonl.gz", "jsonl.zst"] {
                 let path = folder.join(format!("{stem}.{end}"));
@@ -54,7 +50,7 @@ pub fn find_dataset(dir: &Path, name: &str) -> Result<PathBuf, TaskError> {
         }
     }
     let zip = dir.join("data.zip");
-    if zip.is_file() && zip_member(&zip, info.name)?.is_some() {
+    if zip.is_file() && zip_member(&zip, info)?.is_some() {
         return Ok(zip);
     }
     let present: Vec<String> = fs_err::read_dir(dir)
@@ -79,6 +75,15 @@ pub fn find_dataset(dir: &Path, name: &str) -> Result<PathBuf, TaskError> {
     })
 }
 
+/// The file stems of a data set, best first: HeadKV's four sets are questions of one LooGLE task.
+fn stems(info: &DatasetInfo) -> Vec<&'static str> {
+    let mut stems = vec![info.name];
+    if loogle::is_longdep_type(info.name) {
+        stems.push("longdep_qa");
+    }
+    stems
+}
+
 /// Reads the first `limit` examples (all, if `None`) of data set `dataset` from the file [`find_dataset`] found.
 ///
 /// # Errors
@@ -87,7 +92,7 @@ pub fn read_rows(path: &Path, dataset: &str, limit: Option<usize>) -> Result<Dat
     let info = datasets::by_name(dataset)?;
     let mut rows =
         RowsBuilder { info, examples: Vec::new(), limit: limit.unwrap_or(usize::MAX), total: 0, row: 0 };
-    let sha256 = for_each_line(path, Some(info.name), |place, line| rows.line(place, line))?;
+    let sha256 = for_each_line(path, Some(info), |place, line| rows.line(place, line))?;
     if rows.total == 0 {
         return Err(TaskError::File {
             path: path.to_path_buf(),
@@ -117,10 +122,10 @@ impl Place<'_> {
 }
 
 /// Calls `each` for every non-blank line of a (compressed) file and returns the SHA-256 of the whole content.
-/// `member` is the stem looked for in a zip.
+/// `info` says which member of a zip is meant.
 pub(crate) fn for_each_line(
     path: &Path,
-    member: Option<&str>,
+    info: Option<&DatasetInfo>,
     mut each: impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
 ) -> Result<String, TaskError> {
     let file = fs_err::File::open(path).map_err(|e| TaskError::io("open", path, e))?;
@@ -136,12 +141,15 @@ pub(crate) fn for_each_line(
         })?;
         lines(path, decoder, &mut each)
     } else if name.ends_with(".zip") {
-        let stem = member.unwrap_or_default();
-        let member = zip_member(path, stem)?.ok_or_else(|| TaskError::MissingDataset {
-            name: stem.to_owned(),
-            dir: path.to_path_buf(),
-            looked_for: format!("data/{stem}.jsonl, {stem}.jsonl"),
-            hint: "the archive does not hold it".to_owned(),
+        let member = info.map(|info| zip_member(path, info)).transpose()?.flatten();
+        let member = member.ok_or_else(|| {
+            let name = info.map_or("(none)", |info| info.name);
+            TaskError::MissingDataset {
+                name: name.to_owned(),
+                dir: path.to_path_buf(),
+                looked_for: format!("data/{name}.jsonl, {name}.jsonl"),
+                hint: "the archive does not hold it".to_owned(),
+            }
         })?;
         zip_lines(path, &member, &mut each)
     } else {
@@ -164,10 +172,11 @@ fn open_zip(path: &Path) -> Result<zip::ZipArchive<BufReader<fs_err::File>>, Tas
 
 /// The exact member name of a data set, if the archive has it. Members are matched by whole names and never written
 /// to disk, so a name like `../../x` is only a name that nothing asks for.
-fn zip_member(path: &Path, stem: &str) -> Result<Option<String>, TaskError> {
+fn zip_member(path: &Path, info: &DatasetInfo) -> Result<Option<String>, TaskError> {
     let archive = open_zip(path)?;
-    Ok([format!("data/{stem}.jsonl"), format!("{stem}.jsonl")]
+    Ok(stems(info)
         .into_iter()
+        .flat_map(|stem| [format!("data/{stem}.jsonl"), format!("{stem}.jsonl")])
         .find(|wanted| archive.index_for_name(wanted).is_some()))
 }
 
