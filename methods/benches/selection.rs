@@ -1,5 +1,7 @@
 //! What selection costs: observing and choosing on a prompt of 2,048 tokens of a small model, and choosing on
-//! 32 x 32 heads x 32,768 positions of synthetic scores.
+//! 32 heads x 32,768 positions of synthetic scores, four layers of the 32 that an 8B model has.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to measure")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -75,10 +77,10 @@ fn small(c: &mut Criterion) {
     group.finish();
 }
 
-/// Choosing at the size of an 8B model and a long prompt.
+/// Choosing at the width of an 8B model and a long prompt.
 fn large(c: &mut Criterion) {
-    let shape = PromptShape { layers: 32, query_heads: 32, kv_heads: 32, head_dim: 128, prompt_len: 32_768 };
-    let mut group = c.benchmark_group("32768x32x32");
+    let shape = PromptShape { layers: 4, query_heads: 32, kv_heads: 32, head_dim: 128, prompt_len: 32_768 };
+    let mut group = c.benchmark_group("32768x32x4");
     group.sample_size(10);
     for name in ["snapkv", "adakv"] {
         let variant = variant(name);

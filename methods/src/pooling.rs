@@ -24,7 +24,7 @@ pub fn pool(row: &[f32], pooling: Pooling, kernel: usize) -> Vec<f32> {
         Pooling::Max => vec![f32::NEG_INFINITY; n],
     };
     // One pass per neighbour, from the leftmost on, so that the loop vectorises and sums keep one order.
-    for offset in 0..kernel {
+    for offset in half.saturating_sub(n)..kernel.min(half.saturating_add(n)) {
         let (skip_out, skip_in) = (half.saturating_sub(offset).min(n), offset.saturating_sub(half).min(n));
         let pairs = out[skip_out..].iter_mut().zip(&row[skip_in..]);
         match pooling {

@@ -166,7 +166,12 @@ impl MethodSpec {
     /// # Errors
     /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
     pub fn at(&self, budget: usize) -> Result<Variant, MethodError> {
-        self.method.check_budget(budget).map_err(|problem| MethodError::BadBudget {
+        let bounds = match u32::try_from(budget) {
+            Ok(0) if !self.is_full() => Err("keep at least one token".to_owned()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("no prompt is longer than {} tokens", u32::MAX)),
+        };
+        bounds.and_then(|()| self.method.check_budget(budget)).map_err(|problem| MethodError::BadBudget {
             method: self.label.clone(),
             budget,
             problem,

@@ -3,7 +3,14 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::error::MethodError;
+use crate::inputs::Inputs;
+use crate::method::MethodState;
+use crate::observation::Observations;
+use crate::observe::{HeadsView, observe_layer};
+use crate::selection::{LayerSelection, Selection};
 use crate::shape::PromptShape;
+use crate::spec::{MethodSpec, Variant};
 
 /// `n` values uniform in `-scale..scale`.
 pub(crate) fn random(n: usize, seed: u64, scale: f32) -> Vec<f32> {
@@ -20,4 +27,42 @@ pub(crate) fn shape(
     prompt_len: usize,
 ) -> PromptShape {
     PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len }
+}
+
+/// A variant by name, with `key=value` overrides.
+pub(crate) fn variant(name: &str, overrides: &[&str], budget: usize) -> Variant {
+    let pairs: Vec<_> = overrides.iter().filter_map(|pair| pair.split_once('=')).collect();
+    let pairs: Vec<_> = pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    MethodSpec::parse(name, &pairs, None).unwrap().at(budget).unwrap()
+}
+
+/// What a variant sees of a prompt with seeded random queries and keys.
+pub(crate) fn observe(variant: &Variant, shape: &PromptShape, seed: u64) -> Observations {
+    let PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len } = *shape;
+    let layer = |layer: u64| {
+        let q = random(query_heads * prompt_len * head_dim, seed + 2 * layer, 2.0);
+        let k = random(kv_heads * prompt_len * head_dim, seed + 2 * layer + 1, 2.0);
+        let q = HeadsView::head_major(&q, [query_heads, prompt_len, head_dim]).unwrap();
+        let k = HeadsView::head_major(&k, [kv_heads, prompt_len, head_dim]).unwrap();
+        observe_layer(&variant.observations(), shape, &q, &k).unwrap()
+    };
+    Observations { layers: (0..layers as u64).map(layer).collect() }
+}
+
+/// Applies a variant to such a prompt.
+pub(crate) fn select(
+    variant: &Variant,
+    shape: &PromptShape,
+    inputs: &Inputs,
+) -> Result<Selection, MethodError> {
+    variant.select(shape, &observe(variant, shape, 11), inputs, &mut MethodState::default())
+}
+
+/// Entries of every head of every layer; an uncut layer counts once.
+pub(crate) fn counts(selection: &Selection, prompt_len: usize) -> Vec<Vec<usize>> {
+    let layer = |layer: &LayerSelection| match layer {
+        LayerSelection::All => vec![prompt_len],
+        LayerSelection::Heads(heads) => heads.iter().map(Vec::len).collect(),
+    };
+    selection.layers.iter().map(layer).collect()
 }

@@ -227,6 +227,45 @@ mod tests {
         assert!(report.passed > 500, "{}", report.passed);
     }
 
+    /// The check itself sets every parameter that a case names. Here the profiles alone must agree with what
+    /// the cases say about the implementation.
+    #[test]
+    fn profiles_say_what_the_implementations_do() {
+        let Some(dir) = golden() else { return };
+        let manifest: Value =
+            serde_json::from_str(&std::fs::read_to_string(dir.join("manifest.json")).unwrap()).unwrap();
+        let mut compared = 0;
+        for case in manifest["cases"].as_array().unwrap() {
+            let method = match case["method"].as_str().unwrap() {
+                "layer_error" => continue,
+                "headkv" => "headkv-r",
+                method => method,
+            };
+            let implementation = case["impl"].as_str().unwrap().replace('_', "-");
+            let spec = MethodSpec::parse(&format!("{method}@{implementation}"), &[], None).unwrap();
+            let params = spec.resolved().params;
+            let semantics = &case["semantics"];
+            // AdaKV's profile is its GQA mode; other repositories' KV-head modes are asked for.
+            if implementation != "adakv" && case["params"].get("group_reduce").is_none() {
+                let axis = if spec.granularity() == Granularity::KvHead { "kv" } else { "query" };
+                assert_eq!(semantics["head_axis"], axis, "{}", case["id"]);
+            }
+            if let Some(layout) = params.get("group_layout") {
+                assert_eq!(&semantics["group_layout"], layout, "{}", case["id"]);
+            }
+            let order = match semantics["order"].as_str().unwrap() {
+                "group_then_pool" => "before-pooling",
+                "pool_then_group" => "after-pooling",
+                _ => continue,
+            };
+            if let Some(found) = params.get("group_order") {
+                assert_eq!(found, order, "{}", case["id"]);
+                compared += 1;
+            }
+        }
+        assert!(compared > 20, "{compared}");
+    }
+
     /// Observations with a fault: keys of the wrong head, as a strided gather would give.
     struct Faulty;
 
@@ -270,17 +309,23 @@ mod tests {
                 {"id": "zero-heads", "method": "snapkv", "impl": "headkv", "file": "cases/a.safetensors", "layers": 0, "q_heads": 0,
                  "kv_heads": 0, "head_dim": 0, "prompt_len": 0, "params": {"window": 8}, "semantics": {}, "out_heads": 1},
             ],
-            "budgets": ["budgets/absent.json", "budgets/cake.json"],
+            "budgets": ["budgets/absent.json", "budgets/cake.json", "budgets/pyramidkv.json", "budgets/compresskv.json"],
             "head_identification": "ids.json",
         });
         std::fs::create_dir(dir.path().join("budgets")).unwrap();
         std::fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
         let cake = json!({"format_version": 1, "cases": [{"raw": "many"}, {"raw": [], "total": -1}]});
         std::fs::write(dir.path().join("budgets/cake.json"), cake.to_string()).unwrap();
+        let huge = json!({"format_version": 1, "cases": [
+            {"variant": "stateful", "layers": 1u64 << 60, "budget": 64, "window": 8, "beta": 0, "prompt_len": 9, "init_prompt_len": 9, "kept": []},
+            {"variant": "stateful", "layers": 4, "budget": u64::MAX, "window": 8, "beta": 0, "prompt_len": 9, "init_prompt_len": i64::MIN, "kept": []},
+            {"importance": [1e300, -1e300], "total": u64::MAX, "min": u64::MAX, "max": u64::MAX, "budgets": []}]});
+        std::fs::write(dir.path().join("budgets/pyramidkv.json"), huge.to_string()).unwrap();
+        std::fs::write(dir.path().join("budgets/compresskv.json"), huge.to_string()).unwrap();
         let ids = json!({"format_version": 1, "accumulate": [{"prompt_ids": [1], "needle_start": 5, "needle_end": 2,
             "generated_ids": [1], "attention": [], "scores": {"srh": [[1.0]]}}], "find_needle": [3]});
         std::fs::write(dir.path().join("ids.json"), ids.to_string()).unwrap();
         let report = methods(dir.path()).unwrap();
-        assert_eq!((report.passed, report.failed), (0, 9), "{report:?}");
+        assert_eq!((report.passed, report.failed), (0, 15), "{report:?}");
     }
 }

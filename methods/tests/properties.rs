@@ -12,6 +12,7 @@ use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
 use kvsweep_methods::shape::PromptShape;
 use kvsweep_methods::spec::{MethodSpec, Variant};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -120,7 +121,7 @@ fn may_keep_all(variant: &Variant) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, rng_seed: RngSeed::Fixed(4), ..ProptestConfig::default() })]
 
     #[test]
     fn selections_are_sound_and_independent_of_order(

@@ -48,14 +48,15 @@ pub fn cascade(preferences: &[f64], total: usize, past: usize) -> Cascade {
 /// room. As in the reference, results are not limited again afterwards.
 #[must_use]
 pub fn adjust(raw: &[f64], total: usize, past: usize) -> Vec<i64> {
-    let past = past as i64;
-    let mut budgets: Vec<i64> = raw.iter().map(|&budget| budget as i64).collect();
+    // Far above any cache, far below an overflow.
+    let [total, past] = [total, past].map(|tokens| tokens.min(1 << 40) as i64);
+    let mut budgets: Vec<i64> = raw.iter().map(|&budget| budget.clamp(-1e12, 1e12) as i64).collect();
     let excess: i64 = budgets.iter().map(|&budget| (budget - past).max(0)).sum();
     budgets.iter_mut().for_each(|budget| *budget = (*budget).min(past));
     if excess > 0 {
         spread(&mut budgets, excess, 1, |budget| budget < past);
     }
-    let missing = total as i64 - budgets.iter().sum::<i64>();
+    let missing = total - budgets.iter().sum::<i64>();
     if missing > 0 {
         spread(&mut budgets, missing, 1, |budget| budget < past);
     } else if missing < 0 {

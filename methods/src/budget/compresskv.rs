@@ -7,7 +7,8 @@
 /// rounds is replaced by whole rounds at once, with the same result.
 #[must_use]
 pub fn layer_budgets(errors: &[f64], total: usize, min: usize, max: usize) -> Vec<usize> {
-    let (total, min, max) = (total as i64, min as i64, max as i64);
+    // Far above any cache, far below an overflow.
+    let [total, min, max] = [total, min, max].map(|tokens| tokens.min(1 << 40) as i64);
     let shared = (total - min * errors.len() as i64) as f64;
     let mut budgets: Vec<i64> = errors
         .iter()

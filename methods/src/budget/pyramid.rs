@@ -26,7 +26,8 @@ pub fn layers(layers: usize, base: usize, beta: usize, past: i64) -> Vec<usize> 
     let Some(last) = i64::try_from(layers).ok().filter(|&n| n > 1).map(|n| n - 1) else {
         return vec![base; layers];
     };
-    let base = base as i64;
+    // Far beyond any cache, far from an overflow.
+    let (base, past) = (base.min(1 << 40) as i64, past.clamp(-(1 << 40), 1 << 40));
     let mut lo = base / beta.max(1) as i64;
     let mut hi = 2 * base - lo;
     if hi >= past {
@@ -46,10 +47,10 @@ pub fn per_prompt(
     prompt_len: usize,
     window: usize,
 ) -> Vec<usize> {
-    if prompt_len < 2 * base {
+    if prompt_len / 2 < base {
         vec![base; layer_count]
     } else {
-        layers(layer_count, base, beta, prompt_len as i64 - window as i64)
+        layers(layer_count, base, beta, (prompt_len as i64).saturating_sub(window as i64))
     }
 }
 
@@ -68,7 +69,7 @@ pub fn schedule(
         CapacityFrom::Prompt => per_prompt(count, base, beta, prompt_len, window),
         CapacityFrom::Dataset | CapacityFrom::Run => {
             let first = state.first_prompt_len.unwrap_or(prompt_len);
-            layers(count, base, beta, first as i64 - window as i64)
+            layers(count, base, beta, (first as i64).saturating_sub(window as i64))
         }
     }
 }

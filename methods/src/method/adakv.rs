@@ -125,3 +125,26 @@ impl Method for AdaKv {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::inputs::Inputs;
+    use crate::testing::{counts, select, shape, variant};
+
+    #[test]
+    fn heads_share_a_budget_above_the_floor() {
+        let shape = shape(2, 4, 4, 8, 200);
+        let kept = select(&variant("adakv", &["window=8"], 48), &shape, &Inputs::default()).unwrap();
+        for heads in counts(&kept, 200) {
+            assert!(heads.iter().all(|&n| n >= 8 + 8), "{heads:?}");
+            assert!(heads.iter().sum::<usize>().abs_diff(4 * 48) <= 4, "{heads:?}");
+            assert!(heads.iter().any(|&n| n != 48), "heads differ: {heads:?}");
+        }
+        let kept =
+            select(&variant("adakv", &["window=8", "floor=1"], 48), &shape, &Inputs::default()).unwrap();
+        assert_eq!(counts(&kept, 200), [[48; 4], [48; 4]]);
+        let kept =
+            select(&variant("adakv", &["window=8", "skip=1"], 48), &shape, &Inputs::default()).unwrap();
+        assert_eq!(counts(&kept, 200)[0], [48; 4]);
+    }
+}

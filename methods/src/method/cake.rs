@@ -103,7 +103,7 @@ impl Cake {
 
     /// The budgets after every layer.
     pub(crate) fn cascade(&self, ctx: &Context<'_>) -> Result<Cascade, MethodError> {
-        let total = ctx.budget.saturating_sub(self.window) * ctx.shape.layers;
+        let total = ctx.budget.saturating_sub(self.window).saturating_mul(ctx.shape.layers);
         Ok(cake::cascade(&self.preferences(ctx)?, total, ctx.columns(self.observation())))
     }
 
@@ -170,7 +170,7 @@ impl Method for Cake {
     fn evicts_above(&self, budget: usize) -> usize {
         match self.keep_up_to {
             KeepUpTo::Budget => budget,
-            KeepUpTo::BudgetAndWindow => budget + self.window,
+            KeepUpTo::BudgetAndWindow => budget.saturating_add(self.window),
         }
     }
 
@@ -192,5 +192,46 @@ impl Method for Cake {
                 Ok(scoring::cut(ctx, &scores, &vec![n; scores.rows.len()]))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::observation::Observations;
+    use crate::testing::{counts, select, shape, variant};
+
+    #[test]
+    fn the_reference_starts_above_budget_and_window() {
+        let shape = shape(3, 4, 2, 8, 45);
+        let inputs = Inputs::default();
+        let kept = select(&variant("cake@compresskv", &[], 40), &shape, &inputs).unwrap();
+        assert_eq!(kept.layers, vec![LayerSelection::All; 3]);
+        let kept = select(&variant("cake", &["window=8"], 40), &shape, &inputs).unwrap();
+        let total: usize = counts(&kept, 45).iter().map(|heads| heads[0]).sum();
+        assert!(total <= 3 * 40 && total > 3 * 30, "{total}");
+    }
+
+    #[test]
+    fn published_exponents_belong_to_a_model_and_budget() {
+        let shape = shape(1, 1, 1, 1, 1);
+        let (inputs, observations) = (
+            Inputs { model: Some("meta-llama/Llama-3.1-8B-Instruct".into()), ..Inputs::default() },
+            Observations::default(),
+        );
+        let ctx = Context {
+            entry: &ENTRY,
+            shape: &shape,
+            observations: &observations,
+            inputs: &inputs,
+            budget: 512,
+            granularity: Granularity::KvHead,
+        };
+        let cake = Cake::default();
+        assert_eq!(cake.taus(&ctx), (1.6, 0.4));
+        assert_eq!(cake.taus(&Context { budget: 256, ..ctx }), (1.6, 0.6));
+        assert_eq!(Cake { tau2: Some(0.9), ..cake.clone() }.taus(&ctx), (1.6, 0.9));
+        assert_eq!(cake.taus(&Context { inputs: &Inputs::default(), ..ctx }), (1.0, 1.0));
     }
 }

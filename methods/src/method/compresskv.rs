@@ -84,7 +84,12 @@ impl CompressKv {
                 found: format!("{} layers", errors.len()),
             });
         }
-        Ok(compresskv::layer_budgets(errors, ctx.budget * layers, self.min, self.max_factor * ctx.budget))
+        Ok(compresskv::layer_budgets(
+            errors,
+            ctx.budget.saturating_mul(layers),
+            self.min,
+            self.max_factor.saturating_mul(ctx.budget),
+        ))
     }
 
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
@@ -179,5 +184,36 @@ impl Method for CompressKv {
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
         self.cut(ctx, &self.budgets(ctx)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::spec::MethodSpec;
+    use crate::testing::{counts, select, shape, variant};
+
+    #[test]
+    fn layers_share_a_budget_and_heads_a_set() {
+        let shape = shape(2, 4, 2, 8, 300);
+        let inputs = Inputs {
+            ranking: Some(vec![vec![0, 1, 2, 3]; 2]),
+            layers: Some(vec![0.75, 0.25]),
+            ..Inputs::default()
+        };
+        let kept = select(&variant("compresskv", &["first_k=2"], 64), &shape, &inputs).unwrap();
+        assert_eq!(counts(&kept, 300), [[80, 80], [48, 48]]);
+        let LayerSelection::Heads(heads) = &kept.layers[0] else { panic!() };
+        assert_eq!(heads[0], heads[1]);
+        let uniform = Inputs { layers: None, ..inputs };
+        let kept = select(&variant("compresskv", &["allocation=uniform"], 64), &shape, &uniform).unwrap();
+        assert_eq!(counts(&kept, 300), [[64, 64], [64, 64]]);
+        assert!(matches!(
+            select(&variant("compresskv", &[], 64), &shape, &uniform),
+            Err(MethodError::MissingInput { input: InputKind::LayerScores, .. })
+        ));
+        let error = MethodSpec::parse("compresskv", &[], None).unwrap().at(20).unwrap_err().to_string();
+        assert!(error.contains("at least `min` = 32 tokens"), "{error}");
     }
 }

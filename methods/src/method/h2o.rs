@@ -87,3 +87,26 @@ impl Method for H2o {
         scoring::cut_uniform(ctx, self.window, |layer| self.layer_scores(ctx, layer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::observation::Observed;
+    use crate::testing::{observe, shape, variant};
+
+    #[test]
+    fn early_positions_are_favoured() {
+        // Equal attention everywhere: position j is seen by S - j rows.
+        let shape = shape(1, 2, 1, 4, 50);
+        let variant = variant("h2o", &[], 20);
+        let mut observations = observe(&variant, &shape, 1);
+        for observed in observations.layers[0].values_mut() {
+            let Observed::Rows { values, columns, .. } = observed else { panic!() };
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = (50 - i % *columns) as f32);
+        }
+        let kept =
+            variant.select(&shape, &observations, &Inputs::default(), &mut MethodState::default()).unwrap();
+        assert_eq!(kept.layers, [LayerSelection::Heads(vec![(0..12).chain(42..50).collect()])]);
+    }
+}

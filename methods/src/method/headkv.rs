@@ -145,6 +145,13 @@ impl Method for HeadKv {
         self.scoring().observations()
     }
 
+    fn evicts_above(&self, budget: usize) -> usize {
+        match self.capacity_base {
+            CapacityBase::Past => budget,
+            CapacityBase::Budget => budget.saturating_add(self.window),
+        }
+    }
+
     fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Option<Scores>, MethodError> {
         self.scoring().scores(ctx, layer).map(Some)
     }
@@ -168,5 +175,32 @@ impl Method for HeadKv {
                 Ok(scoring::cut(ctx, &scores, &n))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::inputs::Inputs;
+    use crate::testing::{counts, select, shape, variant};
+
+    #[test]
+    fn heads_keep_by_their_scores() {
+        let shape = shape(2, 2, 2, 8, 300);
+        let retrieval = Some(vec![vec![0.0, 3.0], vec![1.0, 0.0]]);
+        let inputs = Inputs { retrieval, ..Inputs::default() };
+        let kept = select(&variant("headkv-r", &["beta=2"], 40), &shape, &inputs).unwrap();
+        assert_eq!(counts(&kept, 300), [[24, 72], [40, 24]]);
+        let error = select(&variant("headkv-r2", &[], 40), &shape, &inputs).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "method `headkv-r2` needs retrieval-reasoning head scores for this model; make them with `kvsweep \
+             calibrate heads --kind reasoning` or name a file"
+        );
+        let foreign = Inputs { retrieval: Some(vec![vec![1.0; 2]; 3]), ..Inputs::default() };
+        let error = select(&variant("headkv-r", &[], 40), &shape, &foreign).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "retrieval head scores: expected 2 layers x 2 query heads, found 3 layers x 2 query heads"
+        );
     }
 }

@@ -61,3 +61,23 @@ impl Method for Knorm {
         scoring::cut_uniform(ctx, self.window, |layer| self.layer_scores(ctx, layer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::observation::{Observations, Observed};
+    use crate::testing::{shape, variant};
+
+    #[test]
+    fn small_keys_are_kept() {
+        let shape = shape(1, 1, 1, 1, 8);
+        let variant = variant("knorm", &["window=2"], 4);
+        let norms =
+            Observed::Rows { rows: 1, columns: 8, values: vec![5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 9.0, 9.0] };
+        let observations = Observations { layers: vec![[(Observation::KeyNorm, norms)].into()] };
+        let kept =
+            variant.select(&shape, &observations, &Inputs::default(), &mut MethodState::default()).unwrap();
+        assert_eq!(kept.layers, [LayerSelection::Heads(vec![vec![1, 3, 6, 7]])]);
+    }
+}

@@ -94,3 +94,20 @@ impl Method for PyramidKv {
         scoring::select_layers(ctx, &self.scoring(), &n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::inputs::Inputs;
+    use crate::shape::PromptShape;
+    use crate::testing::{counts, select, shape, variant};
+
+    #[test]
+    fn lower_layers_keep_more() {
+        let shape = shape(4, 2, 1, 8, 400);
+        let kept = select(&variant("pyramidkv", &[], 40), &shape, &Inputs::default()).unwrap();
+        assert_eq!(counts(&kept, 400), [[71], [51], [31], [11]]);
+        let short = PromptShape { prompt_len: 50, ..shape };
+        let kept = select(&variant("pyramidkv", &[], 40), &short, &Inputs::default()).unwrap();
+        assert_eq!(counts(&kept, 50), [[40], [40], [40], [40]]);
+    }
+}

@@ -60,3 +60,20 @@ impl Method for Random {
         Ok((0..ctx.shape.layers).map(layer).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::testing::{select, shape, variant};
+
+    #[test]
+    fn the_seed_decides() {
+        let shape = shape(2, 2, 2, 1, 100);
+        let kept = |seed: &str| select(&variant("random", &[seed], 30), &shape, &Inputs::default()).unwrap();
+        assert_eq!(kept("seed=1"), kept("seed=1"));
+        assert_ne!(kept("seed=1"), kept("seed=2"));
+        let LayerSelection::Heads(heads) = &kept("seed=1").layers[0] else { panic!() };
+        assert_ne!(heads[0], heads[1], "heads draw on their own");
+    }
+}

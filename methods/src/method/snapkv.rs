@@ -88,3 +88,30 @@ impl Method for SnapKv {
         scoring::select_layers(ctx, &self.scoring(), &n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::testing::{counts, select, shape, variant};
+
+    #[test]
+    fn the_budget_is_exact_and_the_window_inside_it() {
+        let shape = shape(2, 4, 2, 8, 60);
+        let inputs = Inputs::default();
+        let kept = select(&variant("snapkv", &["window=8"], 20), &shape, &inputs).unwrap();
+        assert_eq!(counts(&kept, 60), [[20, 20], [20, 20]]);
+        let kept = select(&variant("snapkv", &["window=8"], 60), &shape, &inputs).unwrap();
+        assert_eq!(kept.layers, [LayerSelection::All, LayerSelection::All]);
+    }
+
+    #[test]
+    fn strided_groups_differ_from_contiguous_ones() {
+        let shape = shape(1, 8, 2, 8, 120);
+        let kept = |layout: &str| {
+            let variant = variant("snapkv", &["window=8", layout], 24);
+            select(&variant, &shape, &Inputs::default()).unwrap()
+        };
+        assert_ne!(kept("group_layout=strided"), kept("group_layout=contiguous"));
+    }
+}

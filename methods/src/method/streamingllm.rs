@@ -62,3 +62,26 @@ impl Method for StreamingLlm {
         Ok(vec![LayerSelection::Heads(vec![kept; heads]); ctx.shape.layers])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::spec::MethodSpec;
+    use crate::testing::{select, shape, variant};
+
+    #[test]
+    fn sinks_and_recent_tokens() {
+        let shape = shape(1, 2, 1, 4, 12);
+        let kept = |overrides: &[&str]| {
+            let selection =
+                select(&variant("streamingllm", overrides, 6), &shape, &Inputs::default()).unwrap();
+            selection.layers[0].clone()
+        };
+        assert_eq!(kept(&[]), LayerSelection::Heads(vec![vec![0, 1, 2, 3, 10, 11]]));
+        assert_eq!(kept(&["recent=5"]), LayerSelection::Heads(vec![vec![0, 7, 8, 9, 10, 11]]));
+        assert_eq!(kept(&["sinks=0"]), LayerSelection::Heads(vec![vec![6, 7, 8, 9, 10, 11]]));
+        let error = MethodSpec::parse("streamingllm", &[], None).unwrap().at(4).unwrap_err().to_string();
+        assert!(error.ends_with("`sinks` = 4 tokens are inside the budget and must be below it"), "{error}");
+    }
+}

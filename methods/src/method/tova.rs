@@ -56,3 +56,23 @@ impl Method for Tova {
         scoring::cut_uniform(ctx, 1, |layer| layer_scores(ctx, layer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Inputs;
+    use crate::observation::{Observations, Observed};
+    use crate::testing::{shape, variant};
+
+    #[test]
+    fn the_last_token_chooses_for_all_heads() {
+        let shape = shape(1, 2, 2, 1, 5);
+        let rows =
+            Observed::Rows { rows: 2, columns: 4, values: vec![0.5, 0.1, 0.1, 0.3, 0.1, 0.1, 0.7, 0.1] };
+        let observations = Observations { layers: vec![[(LAST, rows)].into()] };
+        let variant = variant("tova", &[], 3);
+        let kept =
+            variant.select(&shape, &observations, &Inputs::default(), &mut MethodState::default()).unwrap();
+        assert_eq!(kept.layers, [LayerSelection::Heads(vec![vec![0, 2, 4]; 2])]);
+    }
+}

@@ -2,6 +2,17 @@
 
 use super::{Map, Path, Value, VerifyReport, cake, close, compresskv, get, headkv, pyramid, read_json, same};
 
+/// More layers than any model has, few enough to allocate.
+const MOST_LAYERS: usize = 100_000;
+
+/// The case's number of layers.
+fn layers(case: &Value) -> Result<usize, String> {
+    match get(case, "layers")? {
+        layers if layers <= MOST_LAYERS => Ok(layers),
+        layers => Err(format!("`layers`: {layers} is more than {MOST_LAYERS}")),
+    }
+}
+
 /// Checks every entry of one `budgets/*.json`; the file's name says what it is.
 pub(super) fn check(dir: &Path, file: &str, report: &mut VerifyReport) {
     let content = match read_json(dir, file) {
@@ -47,18 +58,18 @@ fn entry(kind: &str, case: &Value, scores: &Scores) -> Result<(), String> {
 
 fn pyramidkv(case: &Value) -> Result<(), String> {
     let (layers, budget, window) =
-        (get(case, "layers")?, get::<usize>(case, "budget")?, get::<usize>(case, "window")?);
+        (layers(case)?, get::<usize>(case, "budget")?, get::<usize>(case, "window")?);
     let (beta, prompt_len) = (get(case, "beta")?, get::<usize>(case, "prompt_len")?);
     let base = budget.checked_sub(window).ok_or("`window` is above `budget`")?;
     let n = match get::<String>(case, "variant")?.as_str() {
         "stateful" => {
             let first: i64 = get(case, "init_prompt_len")?;
-            pyramid::layers(layers, base, beta, first - window as i64)
+            pyramid::layers(layers, base, beta, first.saturating_sub(window as i64))
         }
         "per_prompt" => pyramid::per_prompt(layers, base, beta, prompt_len, window),
         other => return Err(format!("unknown variant `{other}`")),
     };
-    let capacity: Vec<usize> = n.iter().map(|n| n + window).collect();
+    let capacity: Vec<usize> = n.iter().map(|n| n.saturating_add(window)).collect();
     if case.get("capacity").is_some() {
         same("capacity", &get::<Vec<usize>>(case, "capacity")?, &capacity)?;
     }
@@ -69,7 +80,7 @@ fn pyramidkv(case: &Value) -> Result<(), String> {
 fn kvpress(case: &Value) -> Result<(), String> {
     let ratio = get(case, "compression_ratio")?;
     let kept = pyramid::kvpress(
-        get(case, "layers")?,
+        layers(case)?,
         get(case, "prompt_len")?,
         ratio,
         get(case, "window")?,
@@ -92,5 +103,9 @@ fn capacities(case: &Value, scores: &Scores) -> Result<(), String> {
     close("pool", &[get(case, "pool")?], &[split.pool], 1e-12)?;
     close("min_num", &[get(case, "min_num")?], &[split.min_num], 1e-12)?;
     same("capacity", &get::<Vec<u64>>(case, "capacity")?, &split.heads)?;
-    same("sum", &[get::<u64>(case, "sum")?], &[split.heads.iter().sum::<u64>()])
+    same(
+        "sum",
+        &[get::<u64>(case, "sum")?],
+        &[split.heads.iter().fold(0, |sum: u64, n| sum.saturating_add(*n))],
+    )
 }
