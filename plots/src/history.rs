@@ -26,6 +26,15 @@ pub struct History {
     pub y_label: String,
     /// Commits, oldest first; shown by their first seven characters.
     pub commits: Vec<String>,
+    /// At least one, e.g. one a budget.
+    pub panels: Vec<HistoryPanel>,
+}
+
+/// Methods that stand in one frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryPanel {
+    /// e.g. `Budget 128`; may be empty for a single panel.
+    pub title: String,
     /// A method's name and its averages, one a commit; `None` where it was not measured.
     pub lines: Vec<(String, Vec<Option<Mark>>)>,
 }
@@ -35,19 +44,21 @@ pub struct History {
 /// # Errors
 /// [`Error::Shape`] if a line has not one entry a commit.
 pub fn draw(history: &History) -> Result<Picture> {
-    let mut lines = Vec::new();
-    for (label, marks) in &history.lines {
-        if marks.len() != history.commits.len() {
-            let (found, wanted) = (marks.len(), history.commits.len());
-            return Err(Error::shape(
-                "a history",
-                format!("`{label}` has {found} entries for {wanted} commits"),
-            ));
+    let mut panels = Vec::new();
+    for panel in &history.panels {
+        let mut lines = Vec::new();
+        for (label, marks) in &panel.lines {
+            if marks.len() != history.commits.len() {
+                let (found, wanted) = (marks.len(), history.commits.len());
+                let what = format!("`{label}` has {found} entries for {wanted} commits");
+                return Err(Error::shape("a history", what));
+            }
+            let points = marks.iter().enumerate().filter_map(|(index, mark)| {
+                mark.map(|m| Point { x: index as f64, y: m.y, interval: m.interval, flagged: m.loss })
+            });
+            lines.push(Line { label: label.clone(), points: points.collect(), reference: false });
         }
-        let points = marks.iter().enumerate().filter_map(|(index, mark)| {
-            mark.map(|m| Point { x: index as f64, y: m.y, interval: m.interval, flagged: m.loss })
-        });
-        lines.push(Line { label: label.clone(), points: points.collect(), reference: false });
+        panels.push(Panel { title: panel.title.clone(), lines });
     }
     curve::draw(&Curves {
         title: history.title.clone(),
@@ -55,7 +66,7 @@ pub fn draw(history: &History) -> Result<Picture> {
         x: XAxis::Commit,
         y_label: history.y_label.clone(),
         names: history.commits.iter().map(|id| id.chars().take(7).collect()).collect(),
-        panels: vec![Panel { title: String::new(), lines }],
+        panels,
     })
 }
 
@@ -71,7 +82,10 @@ mod tests {
             subtitle: String::new(),
             y_label: "Average".into(),
             commits: ["0123456789abcdef", "fedcba9876543210", "a"].map(String::from).to_vec(),
-            lines: vec![("snapkv".into(), vec![mark(40.0, false), None, mark(31.5, true)])],
+            panels: vec![HistoryPanel {
+                title: String::new(),
+                lines: vec![("snapkv".into(), vec![mark(40.0, false), None, mark(31.5, true)])],
+            }],
         };
         let svg = draw(&history).unwrap().svg().unwrap();
         assert!(svg.contains("\n0123456\n") && !svg.contains("01234567"));

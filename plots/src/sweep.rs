@@ -3,7 +3,9 @@
 use crate::curve::{Curves, Line, Panel, Point, XAxis};
 use crate::head::{HeadMap, Kind};
 use crate::heatmap::{Grid, GridRow, Heatmap};
+use crate::history::{self, HistoryPanel, Mark};
 use crate::retention::Retention;
+use kvsweep_results::baseline::History;
 use kvsweep_results::{Cell, ColumnKind, Group, MergedExample, Row, ScoreTable, VariantKey, VariantRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -298,6 +300,41 @@ fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
         line.points.sort_by(|a, b| a.x.total_cmp(&b.x));
     }
     lines
+}
+
+/// The averages of a configuration over its commits, a panel a budget, methods without a budget in each. A
+/// loss is ringed where its whole interval lies below that of the commit measured before; `kvsweep compare`
+/// tests pairs, and finds smaller ones.
+pub fn history(history: &History) -> history::History {
+    let variants = history.variants();
+    let mut budgets: Vec<Option<u32>> = variants.iter().map(|v| v.1).filter(Option::is_some).collect();
+    budgets.sort_unstable();
+    budgets.dedup();
+    if budgets.is_empty() {
+        budgets.push(None);
+    }
+    let line = |variant: &(String, Option<u32>)| {
+        let mut before: Option<(f64, f64)> = None;
+        let marks = history.points.iter().map(|point| {
+            let cell = History::average(point, variant)?;
+            let now = interval(&cell);
+            let loss = before.zip(now).is_some_and(|(before, now)| now.1 < before.0);
+            before = now.or(before);
+            Some(Mark { y: cell.score, interval: now, loss })
+        });
+        (variant.0.clone(), marks.collect())
+    };
+    let panel = |budget: &Option<u32>| HistoryPanel {
+        title: budget.map_or(String::new(), |b| format!("Budget {b}")),
+        lines: variants.iter().filter(|v| v.1.is_none() || v.1 == *budget).map(line).collect(),
+    };
+    history::History {
+        title: "Average score over commits".to_owned(),
+        subtitle: history.points.last().map_or(String::new(), |point| point.table.title.clone()),
+        y_label: "Average score".to_owned(),
+        commits: history.points.iter().map(|point| point.commit.clone()).collect(),
+        panels: budgets.iter().map(panel).collect(),
+    }
 }
 
 /// Both ends of a cell's interval, where it has one.

@@ -5,8 +5,10 @@
 use kvsweep_plots::curve::XAxis;
 use kvsweep_plots::report::{Mark, Options, from_runs, render};
 use kvsweep_plots::sweep::{self, Columns};
+use kvsweep_results::baseline::{History, HistoryPoint};
+use kvsweep_results::paper::{Gate, PaperCell, PaperComparison, Verdict};
 use kvsweep_results::{
-    Averaging, Bootstrap, Column, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept,
+    Averaging, Bootstrap, Cell, Column, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept,
     KeptPositions, LayerKept, Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo,
     Run, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept, VariantRecord,
 };
@@ -193,18 +195,36 @@ fn a_run_becomes_a_page() {
         .into_iter()
         .find(|p| std::fs::read_to_string(p).is_ok_and(|t| t.starts_with("kvsweep-kept")));
     std::fs::write(kept.unwrap(), "nonsense").unwrap();
-    let runs = [run];
-    let merged = Merged::of(&runs, false).unwrap();
+    let merged = Merged::of(&[run], false).unwrap();
     let tables = [table(&merged)];
+    let cell = |theirs: &str, verdict, ours: Option<f64>| PaperCell {
+        printed_method: "SnapKV".into(),
+        method: Some("snapkv".into()),
+        budget: Some(128),
+        column: "Qasper".into(),
+        theirs: Some(theirs.into()),
+        ours: ours.map(|score| Cell { score, low: Some(score - 2.0), high: Some(score + 2.0), n: 200 }),
+        difference: Some(1.5),
+        verdict: Some(verdict),
+    };
+    let papers = [PaperComparison {
+        id: "snapkv-1".into(),
+        title: "SnapKV, table 1".into(),
+        notes: vec!["the gate is open".into()],
+        gate: Gate::Open,
+        bootstrap: Bootstrap::default(),
+        cells: vec![cell("31.0", Verdict::Reproduced, Some(32.5)), cell("9.9", Verdict::Off, None)],
+        sources: vec!["arXiv 2404.14469".into()],
+    }];
     let options = || Options {
         title: "A mini sweep".into(),
         generator: "kvsweep 0.1.0".into(),
         tables: &tables,
-        papers: vec![],
+        papers: &papers,
         oddities: &|name| vec![format!("{name} truncates in the middle")],
         tokens: &|key| key.example.ends_with("-0").then(|| (0..PROMPT).map(|p| format!("t{p} ")).collect()),
     };
-    let data = from_runs(&runs, &merged, options()).unwrap();
+    let data = from_runs(&merged, options()).unwrap();
     let groups: Vec<&str> = data.figures.iter().map(|g| g.title.as_str()).collect();
     assert_eq!(groups, ["Curves", "Needle", "Retention", "Capacity"]);
     assert_eq!(
@@ -233,13 +253,49 @@ fn a_run_becomes_a_page() {
     assert_eq!((row[1].text.as_str(), row[4].text.as_str()), ("64", "64 KiB"));
     assert!(row.last().unwrap().mark == Mark::Best && row.last().unwrap().note.contains(" to "));
 
+    let paper = &data.papers[0];
+    assert_eq!(paper.rows.len(), 1, "only cells that both have");
+    let texts: Vec<&str> = paper.rows[0].iter().map(|c| c.text.as_str()).collect();
+    assert_eq!(texts, ["SnapKV", "128", "Qasper", "31.0", "32.50", "+1.50", "200", "reproduced"]);
+    assert!(paper.rows[0][7].mark == Mark::Reproduced && paper.notes[0].contains("1 printed cells are not"));
+
     let page = render(&data).unwrap();
-    assert_eq!(page, render(&from_runs(&runs, &merged, options()).unwrap()).unwrap(), "the same bytes");
+    assert_eq!(page, render(&from_runs(&merged, options()).unwrap()).unwrap(), "the same bytes");
     assert!(page.len() < 5_000_000 && page.contains("longbench-official truncates in the middle"));
     assert!(!page.contains("<script>alert"));
     if let Some(folder) = std::env::var_os("KVSWEEP_GALLERY") {
         std::fs::write(PathBuf::from(folder).join("from-runs.html"), page).unwrap();
     }
+}
+
+#[test]
+fn a_history_rings_only_losses_that_leave_the_interval() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = write_run(&folder.path().join("run"));
+    let whole = table(&Merged::of(&[run], false).unwrap());
+    let point = |commit: &str, loss: f64| {
+        let mut table = whole.clone();
+        for cell in
+            table.rows.iter_mut().filter(|r| r.method == "snapkv").flat_map(|r| r.cells.iter_mut().flatten())
+        {
+            *cell = Cell {
+                score: cell.score - loss,
+                low: Some(cell.score - loss - 1.0),
+                high: Some(cell.score - loss + 1.0),
+                ..*cell
+            };
+        }
+        HistoryPoint { commit: commit.repeat(40), date: "2026-01-01".into(), subject: "s".into(), table }
+    };
+    let points = vec![point("a", 0.0), point("b", 1.5), point("c", 9.0), point("d", 9.0)];
+    let history = sweep::history(&History { configuration: "c".into(), points });
+    let titles: Vec<&str> = history.panels.iter().map(|p| p.title.as_str()).collect();
+    assert_eq!(titles, ["Budget 64", "Budget 128"]);
+    let names: Vec<&str> = history.panels[0].lines.iter().map(|l| l.0.as_str()).collect();
+    assert_eq!(names, ["full", "snapkv", "pyramidkv", "headkv"]);
+    let losses: Vec<bool> = history.panels[0].lines[1].1.iter().map(|m| m.unwrap().loss).collect();
+    assert_eq!(losses, [false, false, true, false]);
+    assert!(kvsweep_plots::history::draw(&history).is_ok());
 }
 
 /// All files below a folder.

@@ -5,7 +5,7 @@
 
 use kvsweep_plots::curve::{self, Curves, Line, Panel, Point, XAxis};
 use kvsweep_plots::head::{HeadMap, Kind};
-use kvsweep_plots::history::{History, Mark};
+use kvsweep_plots::history::{History, HistoryPanel, Mark};
 use kvsweep_plots::retention::Retention;
 use kvsweep_plots::{Picture, head, heatmap, history, retention, write};
 use std::path::PathBuf;
@@ -245,11 +245,14 @@ fn history_curve() {
             subtitle: "mini suite · tiny · budget 128".to_owned(),
             y_label: "Average score".to_owned(),
             commits: (0..12).map(|i| format!("{:08x}", 0x1f3a_77c1_u32.wrapping_mul(i * i + 3))).collect(),
-            lines: vec![
-                ("full".to_owned(), marks(44.0, 99).collect()),
-                ("snapkv".to_owned(), marks(39.0, 8).collect()),
-                ("pyramidkv".to_owned(), marks(37.0, 99).collect()),
-            ],
+            panels: vec![HistoryPanel {
+                title: String::new(),
+                lines: vec![
+                    ("full".to_owned(), marks(44.0, 99).collect()),
+                    ("snapkv".to_owned(), marks(39.0, 8).collect()),
+                    ("pyramidkv".to_owned(), marks(37.0, 99).collect()),
+                ],
+            }],
         })
         .unwrap()
     });

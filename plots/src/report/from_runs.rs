@@ -7,8 +7,9 @@ use crate::axis::{bytes, fixed};
 use crate::curve::{self, XAxis};
 use crate::sweep::{self, Columns};
 use crate::{Result, head, heatmap, retention};
+use kvsweep_results::paper::{PaperComparison, Verdict};
 use kvsweep_results::{
-    ColumnKind, ExampleKey, Group, LayerKept, Merged, MergedExample, Run, ScoreTable, VariantKept,
+    ColumnKind, ExampleKey, Group, LayerKept, Merged, MergedExample, ScoreTable, VariantKept,
 };
 use std::collections::BTreeMap;
 
@@ -32,21 +33,21 @@ pub struct Options<'a> {
     pub generator: String,
     /// Tables over the same records.
     pub tables: &'a [ScoreTable],
-    /// Published tables beside ours.
-    pub papers: Vec<Table>,
+    /// Published tables beside the same records.
+    pub papers: &'a [PaperComparison],
     /// What is odd about a protocol, by its name.
     pub oddities: &'a dyn Fn(&str) -> Vec<String>,
     /// Texts of an example's prompt tokens, where a tokenizer is at hand.
     pub tokens: &'a TokenTexts<'a>,
 }
 
-/// Gathers a report's data from runs, their merger, and tables over it.
+/// Gathers a report's data from merged runs and tables over them.
 ///
 /// A damaged file of kept positions becomes a notice; its example is shown without highlighting.
 ///
 /// # Errors
 /// A picture whose data do not fit together.
-pub fn from_runs(runs: &[Run], merged: &Merged, options: Options<'_>) -> Result<ReportData> {
+pub fn from_runs(merged: &Merged, options: Options<'_>) -> Result<ReportData> {
     let mut notices: Vec<String> = Vec::new();
     if merged.groups.iter().any(|g| g.manifest.model.embedded) {
         notices.push(
@@ -62,7 +63,7 @@ pub fn from_runs(runs: &[Run], merged: &Merged, options: Options<'_>) -> Result<
         subtitle: merged.groups.iter().map(Group::label).collect::<Vec<_>>().join(" and "),
         generator: options.generator,
         tables: options.tables.iter().map(table).collect(),
-        papers: options.papers,
+        papers: options.papers.iter().map(paper).collect(),
         provenance: provenance(merged, options.oddities),
         ..ReportData::default()
     };
@@ -85,7 +86,7 @@ pub fn from_runs(runs: &[Run], merged: &Merged, options: Options<'_>) -> Result<
             *rank += 1;
             let texts = if *rank <= TOKENIZED { (options.tokens)(key) } else { None };
             let traced = *rank <= TRACED;
-            let kept = if traced { kept_of(runs, group, key, &mut notices) } else { BTreeMap::new() };
+            let kept = if traced { kept_of(group, key, &mut notices) } else { BTreeMap::new() };
             data.examples.push(show(group, key, example, first, texts, &kept));
         }
     }
@@ -93,22 +94,15 @@ pub fn from_runs(runs: &[Run], merged: &Merged, options: Options<'_>) -> Result<
     Ok(data)
 }
 
-/// What each variant kept of one example, by the variant's text, from every run of the group.
-fn kept_of(
-    runs: &[Run],
-    group: &Group,
-    key: &ExampleKey,
-    notices: &mut Vec<String>,
-) -> BTreeMap<String, VariantKept> {
-    let mut found = BTreeMap::new();
-    for run in runs.iter().filter(|run| group.sources.contains(&run.path.display().to_string())) {
-        match run.kept(key) {
-            Ok(Some(kept)) => found.extend(kept.variants.into_iter().map(|v| (v.variant.clone(), v))),
-            Ok(None) => {}
-            Err(error) => notices.push(format!("kept positions not shown: {error}")),
+/// What each variant kept of one example, by the variant's text.
+fn kept_of(group: &Group, key: &ExampleKey, notices: &mut Vec<String>) -> BTreeMap<String, VariantKept> {
+    match group.kept(key) {
+        Ok(kept) => kept.variants.into_iter().map(|v| (v.variant.clone(), v)).collect(),
+        Err(error) => {
+            notices.push(format!("kept positions not shown: {error}"));
+            BTreeMap::new()
         }
     }
-    found
 }
 
 /// Share of heads that keep each of `length` positions, layers weighted equally.
@@ -277,6 +271,57 @@ pub fn table(scores: &ScoreTable) -> Table {
     let mut notes = vec![how];
     notes.extend(scores.notes.iter().cloned());
     Table { title: short(&scores.title).to_owned(), notes, columns, rows: rows.collect() }
+}
+
+/// A published table beside ours: the cells that both have.
+pub fn paper(comparison: &PaperComparison) -> Table {
+    let text = |title: &str| Head { title: title.into(), ..Head::default() };
+    let number = |title: &str| Head { title: title.into(), numeric: true, summary: false };
+    let mut rows = Vec::new();
+    for cell in &comparison.cells {
+        let (Some(theirs), Some(ours)) = (&cell.theirs, &cell.ours) else { continue };
+        let mark = match cell.verdict {
+            Some(Verdict::Reproduced) => Mark::Reproduced,
+            Some(Verdict::Close) => Mark::Close,
+            Some(Verdict::Off) => Mark::Off,
+            Some(Verdict::Gated) | None => Mark::None,
+        };
+        let interval = sweep::interval(ours)
+            .map_or(String::new(), |(low, high)| format!("{} to {}", fixed(low, 1), fixed(high, 1)));
+        let difference = cell.difference.map_or(Cell::text("–"), |d| {
+            Cell::number(d, format!("{}{}", if d > 0.0 { "+" } else { "" }, fixed(d, 2)))
+        });
+        rows.push(vec![
+            Cell { note: cell.method.clone().unwrap_or_default(), ..Cell::text(&cell.printed_method) },
+            cell.budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())),
+            Cell::text(&cell.column),
+            Cell { sort: theirs.parse().ok(), ..Cell::text(theirs) },
+            Cell { note: interval, ..Cell::number(ours.score, fixed(ours.score, 2)) },
+            difference,
+            Cell::number(ours.n as f64, grouped(ours.n as u64)),
+            Cell { mark, ..Cell::text(cell.verdict.map_or(String::new(), |v| v.to_string())) },
+        ]);
+    }
+    let (verdicts, unmeasured) = comparison.counts();
+    let counts: Vec<String> = verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
+    let mut notes = vec![format!("{}; {unmeasured} printed cells are not measured here.", counts.join(", "))];
+    notes.extend(comparison.notes.iter().cloned());
+    notes.extend(comparison.sources.iter().map(|source| format!("Source: {source}")));
+    Table {
+        title: comparison.title.clone(),
+        notes,
+        columns: vec![
+            text("Method"),
+            number("Budget"),
+            text("Column"),
+            number("Paper"),
+            number("Ours"),
+            number("Difference"),
+            number("n"),
+            text("Verdict"),
+        ],
+        rows,
+    }
 }
 
 /// A table's own title, without the model and protocol that stand in the page's head.

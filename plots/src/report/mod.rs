@@ -8,7 +8,7 @@ mod cut;
 mod from_runs;
 mod render;
 
-pub use from_runs::{Options, TokenTexts, from_runs, table};
+pub use from_runs::{Options, TokenTexts, from_runs, paper, table};
 pub use render::render;
 
 use crate::Picture;
