@@ -1,6 +1,8 @@
 //! Properties that every method keeps for every shape: what it hands out is a selection, the recent tokens are
 //! in it, it costs what the budget says, and it does not depend on the prompts before it.
 
+#![expect(clippy::unwrap_used, reason = "a test's set-up may fail loudly")]
+
 use kvsweep_methods::error::MethodError;
 use kvsweep_methods::held::Held;
 use kvsweep_methods::inputs::Inputs;
