@@ -334,6 +334,21 @@ impl History {
         row.cells.last().copied().flatten()
     }
 
+    /// Writes everything as versioned JSON.
+    ///
+    /// # Errors
+    /// Never for a history made by [`BaselineStore::history`].
+    pub fn to_json(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct Versioned<'a> {
+            format: &'static str,
+            version: u32,
+            history: &'a History,
+        }
+        serde_json::to_string_pretty(&Versioned { format: "kvsweep-history", version: 1, history: self })
+            .map_err(|error| ResultsError::Empty(error.to_string()))
+    }
+
     /// Writes one line a commit, one column a variant.
     pub fn render(&self, markdown: bool) -> String {
         let variants = self.variants();
@@ -560,6 +575,8 @@ mod tests {
         let text = history.render(false);
         assert!(text.contains("2026-01-01") && text.contains("25.00") && text.contains("75.00"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&history.to_json().unwrap()).unwrap();
+        assert_eq!(json["history"]["points"][1]["table"]["rows"][0]["cells"][0]["score"], 75.0);
         assert_eq!(store.shared_configuration(&commits[0], &commits[1]).unwrap(), Some(configuration));
         assert!(store.history(&repository, "0000000000000000", &layout(), &Bootstrap::default()).is_err());
     }

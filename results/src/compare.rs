@@ -198,7 +198,7 @@ fn name(key: &VariantKey, among: &[(&VariantKey, &VariantKey)]) -> String {
     text
 }
 
-/// Paired differences by column title, with the weight of the column.
+/// Paired differences by stratum (data set and bucket), with the weight of the column.
 type Differences = BTreeMap<String, (f64, Vec<f64>)>;
 
 /// Sums over the budgets of one method.
@@ -306,9 +306,9 @@ impl Comparison {
                 let (before, after) = (mean(&|s| s.0), mean(&|s| s.1));
                 means.push((weight * before, weight * after));
                 let values: Vec<f64> = scores.iter().map(|(old, new)| new - old).collect();
-                let alone = BTreeMap::from([(column.title.clone(), (1.0, values.clone()))]);
+                let alone = BTreeMap::from([(column.stratum(), (1.0, values.clone()))]);
                 by_cell.push(self.change(Scope::Cell, &variant, &column.title, (before, after), &alone));
-                all.insert(column.title.clone(), (*weight, values));
+                all.insert(column.stratum(), (*weight, values));
             }
             let total = means.iter().fold((0.0, 0.0), |sum, mean| (sum.0 + mean.0, sum.1 + mean.1));
             by_variant.push(self.change(Scope::Variant, &variant, "average", total, &all));

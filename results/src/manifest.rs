@@ -160,13 +160,13 @@ impl Manifest {
         differences(&flatten(self), &flatten(wanted))
     }
 
-    /// What must agree before the records of two runs may stand in one table: model, protocol, suite, split, dtype,
-    /// device, seed, and the content of data sets both have.
+    /// What must agree before the records of two runs may stand in one table: model, protocol, split, dtype, device,
+    /// seed, and the content of data sets both have. Suites may differ: HeadKV's table has LongBench and LooGLE.
     pub(crate) fn incomparable(&self, other: &Self) -> Vec<Difference> {
         let own = |manifest: &Self| -> BTreeMap<String, String> {
             let mut fields = flatten(manifest);
             fields.retain(|field, _| {
-                ["model.", "protocol.", "suite", "split", "device", "dtype", "seed"]
+                ["model.", "protocol.", "split", "device", "dtype", "seed"]
                     .iter()
                     .any(|prefix| field.starts_with(prefix))
             });

@@ -134,6 +134,8 @@ pub struct SelectionDigest {
     /// One hash a layer, over all its heads' kept positions; equal hashes mean equal selections.
     pub layers: Vec<String>,
     /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer.
+    /// On disk a layer is a text of run lengths: `128*8` for eight heads of 128, `12,40` for two that differ.
+    #[serde(with = "run_lengths")]
     pub counts: Vec<Vec<u32>>,
 }
 
@@ -153,6 +155,46 @@ impl SelectionDigest {
             LayerKept::Heads(heads) => heads.iter().map(|head| head.len() as u32).collect(),
         };
         Self { layers: layers.iter().map(hash).collect(), counts: layers.iter().map(counts).collect() }
+    }
+}
+
+/// Counts of heads as run-length text: a real model's thousand equal heads take ten characters, not five thousand.
+mod run_lengths {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    /// No model has more heads in a layer: a longer run is a damaged file, not to be expanded into memory.
+    const MOST_HEADS: usize = 1 << 16;
+
+    pub(super) fn serialize<S: Serializer>(layers: &[Vec<u32>], serializer: S) -> Result<S::Ok, S::Error> {
+        let text = |layer: &Vec<u32>| {
+            let runs = layer.chunk_by(|a, b| a == b).map(|run| match run {
+                [one] => one.to_string(),
+                run => format!("{}*{}", run.first().copied().unwrap_or_default(), run.len()),
+            });
+            runs.collect::<Vec<String>>().join(",")
+        };
+        layers.iter().map(text).collect::<Vec<String>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u32>>, D::Error> {
+        let layers = Vec::<String>::deserialize(deserializer)?;
+        let layer = |text: &String| {
+            parse(text).ok_or_else(|| D::Error::custom(format!("bad counts `{}`", crate::excerpt(text, 40))))
+        };
+        layers.iter().map(layer).collect()
+    }
+
+    fn parse(text: &str) -> Option<Vec<u32>> {
+        let mut heads = Vec::new();
+        for run in text.split(',').filter(|_| !text.is_empty()) {
+            let (count, times) = run.split_once('*').unwrap_or((run, "1"));
+            let times: usize = times.parse().ok()?;
+            if times == 0 || heads.len() + times > MOST_HEADS {
+                return None;
+            }
+            heads.resize(heads.len() + times, count.parse().ok()?);
+        }
+        Some(heads)
     }
 }
 
@@ -263,5 +305,36 @@ impl ExampleRecord {
             return Err("the needle's depth is not finite".to_owned());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_run_lengths_on_disk() {
+        let digest =
+            |counts: Vec<Vec<u32>>| SelectionDigest { layers: vec!["h".into(); counts.len()], counts };
+        let heads = digest(vec![vec![], vec![128; 8], vec![12, 40, 40, 7]]);
+        let text = serde_json::to_string(&heads).unwrap();
+        assert_eq!(text, r#"{"layers":["h","h","h"],"counts":["","128*8","12,40*2,7"]}"#);
+        assert_eq!(serde_json::from_str::<SelectionDigest>(&text).unwrap(), heads);
+        for bad in ["x", "1*", "1*0", "1,,2", "1*99999999", "-1", "1*2*3"] {
+            let text = format!(r#"{{"layers":[],"counts":["{bad}"]}}"#);
+            let error = serde_json::from_str::<SelectionDigest>(&text).unwrap_err().to_string();
+            assert!(error.contains("bad counts"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_digest_tells_heads_and_layers_apart() {
+        let of = |heads: &[&[u32]]| {
+            SelectionDigest::of(&[LayerKept::Heads(heads.iter().map(|head| head.to_vec()).collect())])
+        };
+        assert_eq!(of(&[&[1, 2], &[3]]), of(&[&[1, 2], &[3]]));
+        assert_ne!(of(&[&[1, 2], &[3]]).layers, of(&[&[1], &[2, 3]]).layers);
+        assert_ne!(of(&[]).layers, SelectionDigest::of(&[LayerKept::All]).layers);
+        assert_eq!(of(&[&[1, 2], &[3]]).counts, [vec![2, 1]]);
     }
 }

@@ -23,6 +23,15 @@ pub struct Column {
     pub category: String,
 }
 
+impl Column {
+    /// What is resampled together: the data set and its bucket, whatever the title.
+    pub(crate) fn stratum(&self) -> String {
+        self.bucket
+            .as_ref()
+            .map_or_else(|| self.dataset.clone(), |bucket| format!("{} {bucket}", self.dataset))
+    }
+}
+
 /// How the overall average is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Averaging {
@@ -175,9 +184,7 @@ impl ScoreTable {
         for (name, _) in shown_categories {
             columns.push(CellScope { title: (*name).to_owned(), kind: ColumnKind::Category });
         }
-        if present.len() > 1 {
-            columns.push(CellScope { title: "Average".to_owned(), kind: ColumnKind::Average });
-        }
+        columns.push(CellScope { title: "Average".to_owned(), kind: ColumnKind::Average });
 
         let mut rows = Vec::new();
         for group in &merged.groups {
@@ -186,7 +193,7 @@ impl ScoreTable {
                     .iter()
                     .map(|column| {
                         let scores = group.scores(variant, &column.dataset, column.bucket.as_deref());
-                        (!scores.is_empty()).then(|| bootstrap.stratum(&column.title, &scores))
+                        (!scores.is_empty()).then(|| bootstrap.stratum(&column.stratum(), &scores))
                     })
                     .collect();
                 if strata.iter().all(Option::is_none) {
@@ -216,9 +223,7 @@ impl ScoreTable {
                         .iter()
                         .map(|(_, members)| mean(members, &|_| 1.0 / members.len() as f64)),
                 );
-                if present.len() > 1 {
-                    cells.push(mean(&all, &|index| weights[index]));
-                }
+                cells.push(mean(&all, &|index| weights[index]));
                 rows.push(row(group, variant, cells, merged.groups.len() > 1));
             }
         }

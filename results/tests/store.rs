@@ -12,6 +12,7 @@ use kvsweep_results::{
     Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDir, SCHEMA,
     ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
 };
+use rand::{Rng, SeedableRng};
 
 /// Set for the child process: the run directory it fills.
 const CHILD: &str = "KVSWEEP_TEST_WRITER";
@@ -216,6 +217,46 @@ fn schema_1_stays_readable() {
     let merged = Merged::of(&[run], false).unwrap();
     let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
     assert_eq!(table.rows[0].cells[0].unwrap().score, 1.0);
+}
+
+/// Whatever is overwritten, cut or doubled in the files, a run is read in part or refused; nothing panics, and continuing
+/// never loses a whole line.
+#[test]
+fn damage_anywhere_is_reported() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/run-v1");
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+    for name in ["records.jsonl", "manifest.json"] {
+        let whole = std::fs::read(fixture.join(name)).unwrap();
+        let manifest = std::fs::read(fixture.join("manifest.json")).unwrap();
+        let mut refused = 0;
+        for _ in 0..1500 {
+            let mut bytes = whole.clone();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..bytes.len());
+                match random.random_range(0..4) {
+                    0 => bytes[at] = random.random(),
+                    1 => bytes.truncate(at.max(1)),
+                    2 => bytes.insert(at, b"\n{}[]\",:0-"[random.random_range(0..10)]),
+                    _ => {
+                        let end = (at + random.random_range(1..200)).min(bytes.len());
+                        let piece = bytes[at..end].to_vec();
+                        bytes.splice(at..at, piece);
+                    }
+                }
+            }
+            std::fs::write(dir.path().join("manifest.json"), &manifest).unwrap();
+            std::fs::write(dir.path().join(name), &bytes).unwrap();
+            match Run::load(dir.path()) {
+                Ok(run) => assert!(run.examples.len() <= 3),
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.to_string().contains(name), "{error}");
+                }
+            }
+        }
+        assert!(refused < 1500);
+    }
 }
 
 /// Writes the fixture anew when `KVSWEEP_WRITE_FIXTURE` names a directory; a new schema gets a directory of its own.
