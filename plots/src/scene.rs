@@ -5,6 +5,7 @@
 
 use crate::color::{INK, PAPER, RULE, Rgb};
 use crate::{Error, Result, font};
+use kvsweep_results::visible;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::io::Write as _;
@@ -131,8 +132,9 @@ impl Picture {
         self.items.push(Item::Circle { x, y, r, fill });
     }
 
-    pub(crate) fn text(&mut self, x: f64, baseline: f64, text: impl Into<String>, style: Style) {
-        self.items.push(Item::Text { x, baseline, text: text.into(), style });
+    /// Text; names of models and data sets are untrusted, so marks that reorder or hide are written out.
+    pub(crate) fn text(&mut self, x: f64, baseline: f64, text: impl AsRef<str>, style: Style) {
+        self.items.push(Item::Text { x, baseline, text: visible(text.as_ref()), style });
     }
 
     /// Title and subtitle at the left margin; returns the y below them.
@@ -238,7 +240,7 @@ impl Picture {
             .replace(&format!(" font-family=\"{family}\""), "")
             .replace("font-weight=\"bold\"", "font-weight=\"600\"");
         let rest = body.split_once(">\n").map_or("", |(_, rest)| rest);
-        let label = escape(&self.label);
+        let label = escape(&visible(&self.label));
         Ok(format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {} {}\" \
              role=\"img\" aria-label=\"{label}\" font-family=\"{family}\" stroke-linejoin=\"round\" \
@@ -368,7 +370,7 @@ mod tests {
         let mut card = Picture::card(120.0, 60.0, "a <test>");
         card.rect(10.0, 10.0, 30.0, 20.0, (10, 20, 30));
         card.line(vec![(10.0, 50.0), (60.0, 20.0), (110.0, 50.0)], 2.0, (200, 0, 0));
-        card.text(80.0, 30.0, "a<b> \"c\"", Style::new(12.0).middle());
+        card.text(80.0, 56.0, "a<b> \"c\"\u{202e}\u{0}", Style::new(12.0).middle());
         card
     }
 
@@ -376,7 +378,7 @@ mod tests {
     fn svg_escapes_text_and_names_itself() {
         let svg = sample().svg().unwrap();
         assert!(svg.contains("aria-label=\"a &lt;test&gt;\""));
-        assert!(svg.contains("a&lt;b&gt; &quot;c&quot;"));
+        assert!(svg.contains("a&lt;b&gt; &quot;c&quot;\\u{202e}\\u{0}"));
         assert!(svg.starts_with("<svg xmlns") && svg.trim_end().ends_with("</svg>"));
         assert!(svg.contains("viewBox=\"0 0 480 240\"") && svg.contains("width=\"120\""));
     }
