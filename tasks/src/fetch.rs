@@ -57,6 +57,8 @@ pub struct FetchOptions {
     pub cache: Option<PathBuf>,
     /// The hub's address.
     pub endpoint: Option<String>,
+    /// Another branch or commit than the source's own.
+    pub revision: Option<String>,
     /// How often a broken download is taken up again.
     pub retries: usize,
 }
@@ -68,6 +70,8 @@ pub struct Fetched {
     pub path: PathBuf,
     /// Its SHA-256, checked.
     pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
     /// It was there before; the network was not used.
     pub was_there: bool,
 }
@@ -97,13 +101,14 @@ pub fn source(name: &str) -> Result<&'static DataSource, TaskError> {
 }
 
 impl DataSource {
-    fn repo(&self) -> Repo {
-        Repo::with_revision(self.repo.to_owned(), RepoType::Dataset, self.revision.to_owned())
+    fn repo(&self, options: &FetchOptions) -> Repo {
+        let revision = options.revision.clone().unwrap_or_else(|| self.revision.to_owned());
+        Repo::with_revision(self.repo.to_owned(), RepoType::Dataset, revision)
     }
 
     /// The file in the local cache, without asking the network or checking its hash.
     pub fn local(&self, options: &FetchOptions) -> Option<PathBuf> {
-        cache(options).repo(self.repo()).get(self.file)
+        cache(options).repo(self.repo(options)).get(self.file)
     }
 }
 
@@ -111,11 +116,40 @@ fn cache(options: &FetchOptions) -> Cache {
     options.cache.clone().map_or_else(Cache::from_env, Cache::new)
 }
 
+/// The folder that `--data` would name for fetched data.
+///
+/// # Errors
+/// An unknown name, or data that has not been fetched, with the command that does it.
+pub fn folder(name: &str) -> Result<PathBuf, TaskError> {
+    let source = source(name)?;
+    let file = source.local(&FetchOptions::default());
+    file.as_deref().and_then(Path::parent).map(Path::to_path_buf).ok_or_else(|| TaskError::Fetch {
+        name: name.to_owned(),
+        problem: format!("it is not on this machine; run `kvsweep fetch data {}`", source.name),
+    })
+}
+
+/// Fetches what `name` needs into the hub cache of this machine. The revision `main` stands for the source's own.
+/// `progress` is told the file, bytes done and bytes in all.
+///
+/// # Errors
+/// See [`fetch_with`].
+pub fn fetch(
+    name: &str,
+    revision: &str,
+    progress: &mut dyn FnMut(&str, u64, u64),
+) -> Result<Vec<Fetched>, TaskError> {
+    let file = source(name)?.file;
+    let revision = (revision != "main").then(|| revision.to_owned());
+    let options = FetchOptions { revision, retries: 5, ..FetchOptions::default() };
+    Ok(vec![fetch_with(name, &options, &mut |done, total| progress(file, done, total))?])
+}
+
 /// Fetches what `name` needs, unless a whole copy is in the cache. `progress` is told bytes done and bytes in all.
 ///
 /// # Errors
 /// An unknown name, a network failure (what has arrived is kept for the next try), a hash that differs twice.
-pub fn fetch(
+pub fn fetch_with(
     name: &str,
     options: &FetchOptions,
     progress: &mut dyn FnMut(u64, u64),
@@ -123,9 +157,9 @@ pub fn fetch(
     let source = source(name)?;
     let failed = |problem: String| TaskError::Fetch { name: name.to_owned(), problem };
     if let Some(path) = source.local(options)
-        && let Ok(sha256) = checked(&path)
+        && let Ok((sha256, bytes)) = checked(&path)
     {
-        return Ok(Fetched { path, sha256, was_there: true });
+        return Ok(Fetched { path, sha256, bytes, was_there: true });
     }
     let mut builder = ApiBuilder::from_env().with_retries(options.retries).with_progress(false);
     if let Some(dir) = &options.cache {
@@ -135,7 +169,7 @@ pub fn fetch(
         builder = builder.with_endpoint(endpoint.clone());
     }
     let api = builder.build().map_err(|e| failed(e.to_string()))?;
-    let repo = api.repo(source.repo());
+    let repo = api.repo(source.repo(options));
     let metadata = guarded(|| api.metadata(&repo.url(source.file))).map_err(&failed)?;
     // The hub's answers become file names in the cache.
     let is_hash = |text: &str, length| text.len() == length && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -143,7 +177,7 @@ pub fn fetch(
         let problem = format!("the hub announces no SHA-256 for `{}` of `{}`", source.file, source.repo);
         return Err(failed(format!("{problem}; check the address of the hub (HF_ENDPOINT)")));
     }
-    let blob = cache(options).repo(source.repo()).blob_path(metadata.etag());
+    let blob = cache(options).repo(source.repo(options)).blob_path(metadata.etag());
     let part = blob.with_extension("part");
     let mut problem = String::new();
     for _ in 0..2 {
@@ -155,7 +189,7 @@ pub fn fetch(
             failed(format!("{e}; what has arrived is kept, run the same command again to go on"))
         })?;
         match checked(&path) {
-            Ok(sha256) => return Ok(Fetched { path, sha256, was_there: false }),
+            Ok((sha256, bytes)) => return Ok(Fetched { path, sha256, bytes, was_there: false }),
             Err(e) => problem = e,
         }
         for bad in [&path, &blob] {
@@ -171,16 +205,16 @@ pub fn fetch(
 }
 
 /// The cache names a large file's bytes after the SHA-256 that the hub announced; compares the two.
-fn checked(path: &Path) -> Result<String, String> {
+fn checked(path: &Path) -> Result<(String, u64), String> {
     let unreadable = |e: std::io::Error| format!("`{}` cannot be read: {e}", path.display());
     let real = fs_err::canonicalize(path).map_err(unreadable)?;
     let announced = real.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let mut hash = Sha256::new();
     let mut file = fs_err::File::open(&real).map_err(unreadable)?;
-    std::io::copy(&mut file, &mut hash).map_err(unreadable)?;
+    let bytes = std::io::copy(&mut file, &mut hash).map_err(unreadable)?;
     let found = hex(&hash.finalize());
     if found == announced {
-        Ok(found)
+        Ok((found, bytes))
     } else {
         Err(format!("the file has SHA-256 {found}, announced {announced}"))
     }

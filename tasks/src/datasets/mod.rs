@@ -4,6 +4,7 @@ pub mod longbench;
 pub mod longbench_e;
 pub mod loogle;
 pub mod metric_ids;
+pub mod mini;
 
 use std::sync::LazyLock;
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::longbench::LongBench;
-use super::{ExportMeta, Layout, Prediction, PredictionFile, named, write};
+use super::{ExportMeta, Layout, Prediction, PredictionFile, write};
 use crate::averages::{Average, Scores};
 use crate::datasets::DatasetInfo;
 use crate::datasets::metric_ids::{ROUGE, ROUGE_MODULE};
@@ -32,7 +32,7 @@ impl Layout for CompressKv {
     }
 
     fn average(&self, scores: &Scores) -> Option<(&'static str, f64)> {
-        named(Average::CompressKv, scores)
+        Some(("avg", Average::CompressKv.of(scores)?))
     }
 
     fn export(

@@ -6,6 +6,9 @@ use std::ops::Range;
 use super::variants::{BUFFER, EXPECTED, NEEDLE, NeedlePrompt, NeedleVariant, Periods};
 use super::{Essays, insert};
 use crate::error::TaskError;
+use crate::metrics::needle_overlap::WORDS;
+use crate::metrics::{Metric, MetricError};
+use crate::mini;
 use crate::protocol::{ModelFacts, StopRule, python_format, stop_ids};
 use crate::tokenizer::{ChatTemplate, Tokenizer, clean_up_spaces};
 
@@ -49,11 +52,98 @@ pub fn cases(
     builder.all(lengths, depths, essays).map_err(TaskError::Needle)
 }
 
+/// Builds one case of the mini suite: a password among the suite's own sentences, asked of in the model's own chat
+/// template, in a prompt of at most `length` tokens before the template.
+///
+/// # Errors
+/// What the tokenizer says; a prompt beyond the model's positions.
+pub fn mini_case(
+    length: usize,
+    depth: u32,
+    trial: u64,
+    model: &ModelFacts,
+    tokenizer: &dyn Tokenizer,
+    chat: Option<&dyn ChatTemplate>,
+) -> Result<NeedleCase, TaskError> {
+    let variant = &super::variants::VARIANTS[0];
+    let builder = Builder { variant, model, tokenizer, chat };
+    let count = |text: &str| tokenizer.encode(text, false).map_or(0, |ids| ids.len());
+    let made = mini::needle(length, depth as usize, trial, &count);
+    let build = || {
+        let mut stop = stop_ids(variant.stop, model, tokenizer)?;
+        stop.max_new = MINI_ANSWER_TOKENS;
+        let (text, ids) = builder.chat_prompt(&made.prompt)?;
+        builder.check(&ids, length, &stop)?;
+        let needle = builder.span(&ids, &made.needle)?;
+        Ok(NeedleCase {
+            key: format!("needle#{length}-{depth}-{trial}"),
+            length,
+            depth,
+            text,
+            ids,
+            needle,
+            answer: made.needle.clone(),
+            expected: made.answer.clone(),
+            stop,
+        })
+    };
+    build().map_err(TaskError::Needle)
+}
+
+/// New tokens for an answer of the mini suite: two words and the end.
+const MINI_ANSWER_TOKENS: usize = 16;
+
 struct Builder<'a> {
     variant: &'a NeedleVariant,
     model: &'a ModelFacts,
     tokenizer: &'a dyn Tokenizer,
     chat: Option<&'a dyn ChatTemplate>,
+}
+
+/// How an answer becomes the number of the heatmap.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NeedleGrading {
+    /// Share of the answer's words, for the mini suite, whose answer is two random words.
+    Exact,
+    /// As the variant's figures (word overlap also where the repository asks a language model).
+    Variant(&'static NeedleVariant),
+}
+
+impl NeedleGrading {
+    /// The metric's id.
+    pub fn metric(&self) -> &'static str {
+        WORDS.id()
+    }
+
+    /// The score of an answer, 0 to 1.
+    ///
+    /// # Errors
+    /// The metric's.
+    pub fn score(&self, prediction: &str, case: &NeedleCase) -> Result<f64, TaskError> {
+        let failed = |e: MetricError| TaskError::Score {
+            key: case.key.clone(),
+            metric: self.metric().to_owned(),
+            problem: e.to_string(),
+        };
+        WORDS.score_answer(prediction, &case.expected, &[]).map_err(failed)
+    }
+
+    /// Further scores, 0 to 1, by metric id: the one the repository's result files carry.
+    ///
+    /// # Errors
+    /// The metric's.
+    pub fn others(&self, prediction: &str, case: &NeedleCase) -> Result<BTreeMap<String, f64>, TaskError> {
+        let Self::Variant(variant) = self else { return Ok(BTreeMap::new()) };
+        let Some((id, factor)) = variant.scoring.json.filter(|(id, _)| *id != self.metric()) else {
+            return Ok(BTreeMap::new());
+        };
+        let score = variant.json_score(prediction, &case.answer).map_err(|e| TaskError::Score {
+            key: case.key.clone(),
+            metric: id.to_owned(),
+            problem: e.to_string(),
+        })?;
+        Ok(score.map(|score| (id.to_owned(), score / factor)).into_iter().collect())
+    }
 }
 
 impl Builder<'_> {
@@ -73,16 +163,8 @@ impl Builder<'_> {
             let periods = self.periods(&context)?;
             for &depth in depths {
                 let (text, ids) = self.prompt(&context, &periods, length, depth)?;
-                if ids.len() + stop.max_new > self.model.max_positions {
-                    return Err(format!(
-                        "the prompt of length {length} has {} tokens: with {} for the answer it exceeds the model's {} \
-                         positions; choose shorter lengths",
-                        ids.len(),
-                        stop.max_new,
-                        self.model.max_positions
-                    ));
-                }
-                let needle = self.span(&ids)?;
+                self.check(&ids, length, &stop)?;
+                let needle = self.span(&ids, NEEDLE)?;
                 cases.push(NeedleCase {
                     key: format!("needle#{length}-{depth}"),
                     length,
@@ -97,6 +179,17 @@ impl Builder<'_> {
             }
         }
         Ok(cases)
+    }
+
+    fn check(&self, ids: &[u32], length: usize, stop: &StopRule) -> Result<(), String> {
+        let (tokens, answer, positions) = (ids.len(), stop.max_new, self.model.max_positions);
+        if tokens + answer <= positions {
+            return Ok(());
+        }
+        Err(format!(
+            "the prompt of length {length} has {tokens} tokens: with {answer} for the answer it exceeds the model's \
+             {positions} positions; choose shorter lengths"
+        ))
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, String> {
@@ -239,8 +332,8 @@ impl Builder<'_> {
     }
 
     /// Finds the needle's tokens: its inner ones are the same in every surrounding, the outer ones may merge.
-    fn span(&self, ids: &[u32]) -> Result<Option<Range<usize>>, String> {
-        let sentence = NEEDLE.trim();
+    fn span(&self, ids: &[u32], needle: &str) -> Result<Option<Range<usize>>, String> {
+        let sentence = needle.trim();
         let alone = self.tokenizer.encode(sentence, false)?;
         let Some(inner) = alone.get(2..alone.len().saturating_sub(2)).filter(|inner| !inner.is_empty())
         else {
@@ -254,7 +347,9 @@ impl Builder<'_> {
                 return Ok(Some(start..end));
             }
             // Grow on the side that is still missing.
-            if text.contains(sentence.get(..sentence.len() / 2).unwrap_or_default()) {
+            if text.contains(
+                sentence.get(..sentence.floor_char_boundary(sentence.len() / 2)).unwrap_or_default(),
+            ) {
                 end = (end + 1).min(ids.len());
             } else {
                 start = start.saturating_sub(1);

@@ -5,6 +5,6 @@ pub mod essays;
 pub mod insert;
 pub mod variants;
 
-pub use cases::{NeedleCase, cases};
+pub use cases::{NeedleCase, NeedleGrading, cases, mini_case};
 pub use essays::Essays;
 pub use variants::{NeedleScoring, NeedleVariant};

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kvsweep_tasks::fetch::{FetchOptions, fetch, source};
+use kvsweep_tasks::fetch::{FetchOptions, fetch_with as fetch, source};
 use kvsweep_tasks::{find_dataset, read_rows};
 use sha2::{Digest, Sha256};
 
@@ -43,8 +43,11 @@ impl Hub {
             }
         });
         let cache = tempfile::tempdir().unwrap();
-        let options =
-            FetchOptions { cache: Some(cache.path().to_path_buf()), endpoint: Some(endpoint), retries: 0 };
+        let options = FetchOptions {
+            cache: Some(cache.path().to_path_buf()),
+            endpoint: Some(endpoint),
+            ..FetchOptions::default()
+        };
         Server { options, requests, cache }
     }
 

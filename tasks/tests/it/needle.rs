@@ -1,6 +1,6 @@
 //! Needle prompts of every variant with the real tokenizers and essays.
 
-use kvsweep_tasks::needle::{Essays, cases, variants};
+use kvsweep_tasks::needle::{Essays, NeedleGrading, cases, mini_case, variants};
 use kvsweep_tasks::{ModelFacts, Tokenizer};
 
 use crate::shared::{HubTokenizer, OwnTemplate, shared};
@@ -90,4 +90,21 @@ fn prompts_hold_the_bos_tokens_of_their_repository() {
     assert!(fails(30, 0).to_string().contains("leaves no context"));
     assert!(fails(131_072, 0).to_string().contains("positions"));
     assert!(fails(1000, 101).to_string().contains("above 100"));
+}
+
+#[test]
+fn mini_needles_are_found_and_graded() {
+    let Some(tokenizer) = HubTokenizer::load("llama3") else { return };
+    let chat = OwnTemplate("llama3");
+    let case = mini_case(512, 50, 1, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
+    let span = case.needle.clone().unwrap();
+    assert!(tokenizer.decode(&case.ids[span.clone()], true).unwrap().contains(case.answer.trim()));
+    assert!((30..70).contains(&(span.start * 100 / case.ids.len())), "{span:?}");
+    assert!(case.ids.len() < 530, "{}", case.ids.len());
+    assert_eq!(NeedleGrading::Exact.score(&case.expected, &case).unwrap(), 1.0);
+    assert_eq!(NeedleGrading::Exact.score("something else", &case).unwrap(), 0.0);
+    assert!(mini_case(512, 50, 1, &ModelFacts::default(), &tokenizer, Some(&chat)).is_err());
+    let ours = NeedleGrading::Variant(variants::by_name("compresskv").unwrap());
+    let others = ours.others(variants::NEEDLE, &case).unwrap();
+    assert_eq!(others.len(), 1, "{others:?}");
 }

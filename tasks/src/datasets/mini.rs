@@ -1,0 +1,105 @@
+//! The embedded mini suite in the shapes of the registry: its data sets as LongBench's, its rows as examples.
+
+use sha2::{Digest, Sha256};
+
+use super::metric_ids::{CLASSIFICATION, CODE_SIM, COUNT, QA_F1, RETRIEVAL, ROUGE};
+use super::{Category, DatasetInfo, Language, Suite};
+use crate::error::TaskError;
+use crate::example::{Example, hex, key};
+use crate::mini::{MiniDataset, MiniRow, ROWS};
+
+/// What the registry would say of a mini data set. All of them are wrapped in the chat template, which the embedded
+/// model was trained with.
+///
+/// # Errors
+/// A category or metric that LongBench does not have.
+pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
+    let category = match set.category {
+        "single-doc-qa" => Category::SingleDocQa,
+        "multi-doc-qa" => Category::MultiDocQa,
+        "summarization" => Category::Summarization,
+        "few-shot" => Category::FewShot,
+        "synthetic" => Category::Synthetic,
+        "code" => Category::Code,
+        other => {
+            return Err(TaskError::unknown("category", other, Category::LONGBENCH.iter().map(|c| c.name())));
+        }
+    };
+    let metrics = [
+        ("qa_f1", QA_F1),
+        ("rouge", ROUGE),
+        ("classification", CLASSIFICATION),
+        ("retrieval", RETRIEVAL),
+        ("count", COUNT),
+        ("code_sim", CODE_SIM),
+    ];
+    let metric = metrics
+        .into_iter()
+        .find_map(|(name, id)| (name == set.metric).then_some(id))
+        .ok_or_else(|| TaskError::unknown("metric", set.metric, metrics.map(|m| m.0)))?;
+    Ok(DatasetInfo {
+        name: set.name,
+        base: set.name,
+        suite: Suite::LongBench,
+        category,
+        language: if category == Category::Code { Language::Code } else { Language::English },
+        metric,
+        max_new_tokens: set.max_new_tokens,
+        prompt: set.prompt,
+        first_line_only: category == Category::FewShot,
+        raw: false,
+        rows: ROWS,
+        short_name: set.name.trim_start_matches("mini_"),
+    })
+}
+
+/// SHA-256 of the rows as JSON lines.
+///
+/// # Errors
+/// A row cannot be written as JSON.
+pub fn sha256(rows: &[MiniRow]) -> Result<String, TaskError> {
+    let mut hash = Sha256::new();
+    for row in rows {
+        let line =
+            serde_json::to_vec(row).map_err(|e| TaskError::io("write", "mini row".as_ref(), e.into()))?;
+        hash.update(&line);
+        hash.update(b"\n");
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Row number `index` as an example.
+pub fn example(index: usize, row: MiniRow) -> Example {
+    let key = key(&row.dataset, index, Some(&row._id), &row.input, &row.context, &row.answers);
+    Example {
+        key,
+        dataset: row.dataset,
+        input: row.input,
+        context: row.context,
+        answers: row.answers,
+        all_classes: row.all_classes.unwrap_or_default(),
+        length: row.length as u64,
+        language: row.language,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mini, protocol, score_prediction};
+
+    #[test]
+    fn every_mini_set_is_complete_and_its_reference_scores() {
+        let protocol = protocol::by_name(protocol::DEFAULT).unwrap();
+        for set in mini::datasets() {
+            let info = info(set).unwrap();
+            let rows: Vec<_> = (0..2).map(|n| mini::row(set, mini::SUITE_SEED, n, 256)).collect();
+            assert_eq!(sha256(&rows).unwrap(), sha256(&rows).unwrap());
+            for (index, row) in rows.into_iter().enumerate() {
+                let example = example(index, row);
+                let score = score_prediction(&info, protocol, &example.answers[0], &example).unwrap();
+                assert!(score > 0.99, "{}: {score}", example.key);
+            }
+        }
+    }
+}
