@@ -1,9 +1,9 @@
 //! Mutational fuzzing of everything that reads untrusted text: metrics, the Python literal parser, golden files, data
-//! set files. Deterministic: the same arguments give the same inputs.
+//! set files, prediction trees and result files. Deterministic: the same arguments give the same inputs.
 //!
-//! `cargo run --release -p kvsweep-tasks --example fuzz_readers -- [EXECUTIONS [SEED [CORPUS_DIR]]]`
+//! `cargo run --release -p kvsweep-tasks --example fuzz_readers -- [EXECUTIONS [SEED [CORPUS_DIR [TARGET]]]]`
 //!
-//! Every line of a file in `CORPUS_DIR` that is shorter than 1024 bytes is one more starting point. A panic, a broken
+//! TARGET, a part of a name, leaves out the other targets. Every line of a file in `CORPUS_DIR` that is shorter than 1024 bytes is one more starting point. A panic, a broken
 //! invariant (a score outside 0..1, segments that do not join to their text) or an input that takes longer than ten
 //! seconds is a finding: it is printed, and the exit status is 1. A finding becomes a regression test beside the code
 //! it broke.
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use kvsweep_tasks::metrics::{self, jieba, reorder};
 use kvsweep_tasks::needle::insert::insert_needle;
 use kvsweep_tasks::python::literal;
-use kvsweep_tasks::{datasets, read_rows, verify};
+use kvsweep_tasks::{datasets, layouts, read_rows, verify};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,14 +47,34 @@ const SEEDS: &[&str] = &[
     r#"{"id":"c-3","dataset":"trec","n":1,"result":50.0,"per_row":[0.5],"rows":[{"pred":"a","answers":["a"],"all_classes":["a"],"length":1}]}"#,
     r#"{"id":"c-4","reference":["I","II"],"prediction":["II","I"],"swap_deviation":"None","n":3,"values":[1.0,0.5],"value":2.675}"#,
     r#"{"id":"c-5","context_ids":[1,2,13],"needle_ids":[9],"period_ids":[13],"depth_percent":50.5,"context_length":9,"final_context_length_buffer":2,"result_ids":[9]}"#,
+    r#"{"pred":"Paragraph 3","answers":["Paragraph 3"],"all_classes":null,"length":4000}"#,
+    r#"{"prompt":"p","input":"i","context":"c","answers":["a"],"pred":"a","length":3,"dataset":"trec","language":"en","all_classes":["a"],"_id":"x"}"#,
+    r#"{"model":"m","context_length":1000,"depth_percent":11.0,"version":1,"needle":"n","model_response":"eat a sandwich","score":7.5,"test_duration_seconds":1.0}"#,
+    r#"{"qasper":{"0-4k":33.2,"4-8k":NaN,"8k+":1e2},"trec":-1,"avg":-Infinity}"#,
     r#"{"input":"long document","title":"t","qa_pairs":"[{'Q': 'q', 'A': 'a', 'S': ['s'], 'type': 'computation'}]","output":"none"}"#,
+];
+
+/// Layouts of predictions and the file of each that is fuzzed.
+const TREES: [(&str, &str); 12] = [
+    ("longbench", "trec.jsonl"),
+    ("longbench-e", "qasper.jsonl"),
+    ("compresskv", "lcc.jsonl"),
+    ("kvcache-factory", "trec/SnapKV.json"),
+    ("headkv", "qasper/ReasonKV.json"),
+    ("adakv", "samsum.jsonl"),
+    ("snapkv", "passage_retrieval_en.jsonl"),
+    ("needle-gkamradt", "cell_results.json"),
+    ("needle-kvcache-factory", "cell_results.json"),
+    ("needle-headkv", "cells.jsonl"),
+    ("needle-compresskv", "cell_results.json"),
+    ("needle-compresskv", "cells.jsonl"),
 ];
 
 type Run = Box<dyn Fn(&[u8], usize)>;
 
 struct Target {
     name: &'static str,
-    /// Parts of all executions, in per cent.
+    /// Parts of all executions.
     share: u64,
     /// Reads an input; the number picks one of the metrics, file names or data sets.
     run: Run,
@@ -82,7 +102,7 @@ const GOLDEN: [&str; 12] = [
 
 fn targets(scratch: &Path) -> Vec<Target> {
     let mut all = vec![
-        target("python literal", 30, |bytes, _| {
+        target("python literal", 22, |bytes, _| {
             let text = String::from_utf8_lossy(bytes);
             if let Ok(value) = literal::parse(&text) {
                 let _ = (value.get("<mask-0>"), value.as_str(), value.items());
@@ -92,7 +112,7 @@ fn targets(scratch: &Path) -> Vec<Target> {
             let text = String::from_utf8_lossy(bytes);
             assert_eq!(jieba::cut(&text).concat(), text, "segments must join to the text");
         }),
-        target("metrics", 23, |bytes, choice| {
+        target("metrics", 16, |bytes, choice| {
             let text = String::from_utf8_lossy(bytes);
             let mut parts = text.split('\u{1}');
             let prediction = parts.next().unwrap_or_default();
@@ -118,12 +138,36 @@ fn targets(scratch: &Path) -> Vec<Target> {
                     && (needle.is_empty() || out.windows(needle.len()).any(|w| w == needle))
             );
         }),
-        target("golden files", 20, |bytes, choice| {
+        target("golden files", 15, |bytes, choice| {
             let name = GOLDEN.get(choice % GOLDEN.len()).copied().unwrap_or_default();
             let mut report = verify::VerifyReport::default();
             let _ = verify::metrics_file(Path::new(&format!("{name}.jsonl")), bytes, &mut report);
         }),
     ];
+    let result = scratch.join("result.json");
+    all.push(target("result files", 5, move |bytes, _| {
+        let _ = layouts::official::parse_with_nan(&String::from_utf8_lossy(bytes));
+        if fs_err::write(&result, bytes).is_ok() {
+            let _ = layouts::official::result_file(&result);
+        }
+    }));
+    // One prediction file a layout, in a folder of its own.
+    let trees: Vec<(&'static str, PathBuf, PathBuf)> = TREES
+        .iter()
+        .map(|(layout, file)| {
+            let dir = scratch.join(layout);
+            (*layout, dir.clone(), dir.join(file))
+        })
+        .collect();
+    for (_, _, file) in &trees {
+        let _ = file.parent().map(fs_err::create_dir_all);
+    }
+    all.push(target("prediction trees", 15, move |bytes, choice| {
+        let Some((layout, dir, file)) = trees.get(choice % trees.len()) else { return };
+        if fs_err::write(file, bytes).is_ok() {
+            let _ = layouts::score(dir, layout, None);
+        }
+    }));
     for (name, share, file, packs) in [
         ("rows: jsonl", 12, "rows.jsonl", false),
         ("rows: gz", 4, "rows.jsonl.gz", true),
@@ -260,20 +304,22 @@ fn main() -> ExitCode {
         println!("{error}");
         return ExitCode::FAILURE;
     }
-    let findings = fuzz(executions, seed, &seeds, &scratch);
+    let findings = fuzz(executions, seed, &seeds, &scratch, &args.next().unwrap_or_default());
     let _ = fs_err::remove_dir_all(&scratch);
     if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs all targets in turn until `executions` calls are made; gives the number of findings.
-fn fuzz(executions: u64, seed: u64, seeds: &[Vec<u8>], scratch: &Path) -> u64 {
-    let targets = targets(scratch);
+/// Runs the targets in turn until `executions` calls are made; gives the number of findings.
+fn fuzz(executions: u64, seed: u64, seeds: &[Vec<u8>], scratch: &Path, only: &str) -> u64 {
+    let targets: Vec<Target> =
+        targets(scratch).into_iter().filter(|target| target.name.contains(only)).collect();
+    let shares: u64 = targets.iter().map(|target| target.share).sum();
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let (mut findings, mut total) = (0, 0);
     for (index, Target { name, share, run }) in targets.iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed.wrapping_mul(1000).wrapping_add(index as u64));
-        let share = (executions * share).div_ceil(100);
+        let share = (executions * share).div_ceil(shares);
         total += share;
         let (start, mut slowest) = (Instant::now(), Duration::ZERO);
         for _ in 0..share {
