@@ -431,11 +431,26 @@ impl Calibration {
     ///
     /// # Errors
     /// When the values are not of their kind.
-    pub fn published(&self) -> Result<Map<String, Value>, String> {
-        match self.kind {
-            InputKind::HeadRanking => read_ranking(&self.values).map(|ranking| write_ranking(&ranking)),
-            _ => Ok(self.values.clone()),
-        }
+    pub fn published(&self) -> Result<Published, String> {
+        let mut values: Vec<(String, Value)> = match self.kind {
+            InputKind::HeadRanking => write_ranking(&read_ranking(&self.values)?).into_iter().collect(),
+            _ => self.values.clone().into_iter().collect(),
+        };
+        // HeadKV reads its file by position, not by key.
+        let place =
+            |key: &str| key.split('-').map(|n| n.parse::<usize>().unwrap_or(usize::MAX)).collect::<Vec<_>>();
+        values.sort_by_cached_key(|(key, _)| place(key));
+        Ok(Published(values))
+    }
+}
+
+/// A published file's object with its keys in the published order: by layer, then by head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published(Vec<(String, Value)>);
+
+impl Serialize for Published {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 
@@ -501,7 +516,19 @@ mod tests {
         );
         let text = calibration(kind, "aa", scores());
         let parsed = Calibration::parse(&text).unwrap().unwrap();
-        assert_eq!(Value::Object(parsed.published().unwrap()), json!({"0": [0, 1], "1": [1, 0]}));
+        assert_eq!(serde_json::to_string(&parsed.published().unwrap()).unwrap(), r#"{"0":[0,1],"1":[1,0]}"#);
+    }
+
+    #[test]
+    fn published_scores_are_in_layer_order() {
+        let lists = vec![vec![vec![0.5]; 11]; 3];
+        let values = Value::Object(HeadScores { lists: lists.clone() }.write());
+        let text = calibration(InputKind::RetrievalScores, "aa", values);
+        let published = Calibration::parse(&text).unwrap().unwrap().published().unwrap();
+        let text = serde_json::to_string(&published).unwrap();
+        assert!(text.find("\"0-2\"").unwrap() < text.find("\"0-10\"").unwrap(), "{text}");
+        assert!(text.find("\"0-10\"").unwrap() < text.find("\"1-0\"").unwrap(), "{text}");
+        assert_eq!(HeadScores::read(&serde_json::from_str(&text).unwrap()).unwrap().lists, lists);
     }
 
     #[test]

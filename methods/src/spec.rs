@@ -1,6 +1,7 @@
 //! From `snapkv@compresskv` and `--param` to something that selects: [`MethodSpec`] is a method with all
 //! its parameters, [`Variant`] the same at one budget.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,12 +36,12 @@ pub struct ResolvedMethod {
     /// Which heads own a selection.
     pub granularity: Granularity,
     /// Every parameter.
-    pub params: Map<String, Value>,
+    pub params: BTreeMap<String, Value>,
 }
 
 impl MethodSpec {
-    /// Parses `method` or `method@profile`, then applies parameter overrides (values as typed) and
-    /// the granularity.
+    /// Parses `method`, `method@profile` or a whole label such as `headkv-r[beta=1.1+temp=1]:query-head`, then
+    /// applies parameter overrides (values as typed) and the granularity.
     ///
     /// # Errors
     /// Unknown names (with the nearest ones), values that a parameter cannot have, a granularity that the
@@ -50,6 +51,20 @@ impl MethodSpec {
         overrides: &[(String, String)],
         granularity: Option<Granularity>,
     ) -> Result<Self, MethodError> {
+        let (name, own_granularity) = match name.rsplit_once(':') {
+            Some((name, text)) => (name, Some(parse_granularity(name, text)?)),
+            None => (name, None),
+        };
+        let granularity = granularity.or(own_granularity);
+        let (name, own) = match name.strip_suffix(']').and_then(|name| name.split_once('[')) {
+            Some((name, own)) => (name, own),
+            None => (name, ""),
+        };
+        let mut all: Vec<(&str, &str)> = Vec::new();
+        for pair in own.split('+').filter(|pair| !pair.is_empty()) {
+            all.push(pair.split_once('=').unwrap_or((pair, "")));
+        }
+        all.extend(overrides.iter().map(|(key, text)| (key.as_str(), text.as_str())));
         let (method, profile_name) = match name.split_once('@') {
             Some((method, profile)) => (method, Some(profile)),
             None => (name, None),
@@ -69,16 +84,16 @@ impl MethodSpec {
         }
         let mut parsed = parse(entry, &params, "profile")?;
         let before = parsed.resolved.clone();
-        for (key, text) in overrides {
+        for (key, text) in all {
             if !entry.parameters.iter().any(|parameter| parameter.name == key) {
                 return Err(MethodError::UnknownParameter {
                     method: method.to_owned(),
-                    parameter: key.clone(),
+                    parameter: key.to_owned(),
                     nearest: Nearest::of(key, entry.parameters.iter().map(|parameter| parameter.name)),
                 });
             }
-            let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
-            params.insert(key.clone(), value);
+            let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+            params.insert(key.to_owned(), value);
             parsed = parse(entry, &params, key)?;
         }
         parsed.method.check().map_err(|(parameter, problem)| MethodError::BadValue {
@@ -87,7 +102,7 @@ impl MethodSpec {
             value: parsed.resolved.get(parameter).map(Value::to_string).unwrap_or_default(),
             problem,
         })?;
-        let changed: Vec<String> = parsed
+        let mut changed: Vec<String> = parsed
             .resolved
             .iter()
             .filter(|(key, value)| before.get(*key) != Some(*value))
@@ -96,9 +111,10 @@ impl MethodSpec {
                 other => format!("{key}={other}"),
             })
             .collect();
+        changed.sort_unstable();
         let mut label = name.to_owned();
         if !changed.is_empty() {
-            label = format!("{label}[{}]", changed.join(","));
+            label = format!("{label}[{}]", changed.join("+"));
         }
         if granularity != default {
             label = format!("{label}:{granularity}");
@@ -158,7 +174,11 @@ impl MethodSpec {
     #[must_use]
     pub fn resolved(&self) -> ResolvedMethod {
         let name = self.label.split(['[', ':']).next().unwrap_or_default().to_owned();
-        ResolvedMethod { name, granularity: self.granularity, params: self.resolved.clone() }
+        ResolvedMethod {
+            name,
+            granularity: self.granularity,
+            params: self.resolved.clone().into_iter().collect(),
+        }
     }
 
     /// The method at a budget: tokens per stored head, window included. FullKV ignores it.
@@ -184,6 +204,18 @@ impl fmt::Display for MethodSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.label)
     }
+}
+
+fn parse_granularity(method: &str, text: &str) -> Result<Granularity, MethodError> {
+    [Granularity::KvHead, Granularity::QueryHead]
+        .into_iter()
+        .find(|granularity| granularity.to_string() == text)
+        .ok_or_else(|| MethodError::BadValue {
+            method: method.to_owned(),
+            parameter: "granularity".to_owned(),
+            value: text.to_owned(),
+            problem: "it is `kv-head` or `query-head`".to_owned(),
+        })
 }
 
 fn parse(
@@ -326,7 +358,9 @@ mod tests {
         assert_eq!(spec.at(128).unwrap().id(), "snapkv/128");
         let overrides = [("window".to_owned(), "16".to_owned()), ("kernel".to_owned(), "7".to_owned())];
         let spec = MethodSpec::parse("snapkv@compresskv", &overrides, Some(Granularity::QueryHead)).unwrap();
-        assert_eq!(spec.at(64).unwrap().id(), "snapkv@compresskv[kernel=7,window=16]:query-head/64");
+        assert_eq!(spec.at(64).unwrap().id(), "snapkv@compresskv[kernel=7+window=16]:query-head/64");
+        let again = MethodSpec::parse(spec.label(), &[], None).unwrap();
+        assert_eq!((again.label(), again.resolved()), (spec.label(), spec.resolved()));
         assert_eq!(spec.resolved().name, "snapkv@compresskv");
         assert_eq!(spec.resolved().params["group_layout"], "strided");
         assert_eq!(MethodSpec::parse("full", &[], None).unwrap().at(0).unwrap().id(), "full");

@@ -225,7 +225,8 @@ fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer) -> Result<
 
 /// A spec's parameters as their own type.
 fn typed<P: serde::de::DeserializeOwned>(spec: &MethodSpec) -> Result<P, String> {
-    serde_json::from_value(Value::Object(spec.resolved().params)).map_err(|error| error.to_string())
+    serde_json::from_value(Value::Object(spec.resolved().params.into_iter().collect()))
+        .map_err(|error| error.to_string())
 }
 
 fn check_cake(case: &Case<'_>, spec: &MethodSpec, ctx: &Context<'_>) -> Result<(), String> {
