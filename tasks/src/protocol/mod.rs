@@ -4,6 +4,7 @@
 //! post-processing, metric variants, needle construction and averages of one published repository, its oddities
 //! included; `kvsweep-1` is our own default. What each does and why is in `docs/protocols.md`.
 
+mod listing;
 mod render;
 mod stop;
 
@@ -17,6 +18,7 @@ use crate::datasets::{self, DatasetInfo, Suite};
 use crate::error::TaskError;
 use crate::tokenizer::clean_up_spaces;
 
+pub use listing::markdown;
 pub use render::{Rendered, Truncation, python_format};
 pub use stop::StopRule;
 pub(crate) use stop::stop_ids;
@@ -157,6 +159,9 @@ pub struct PostRule {
 pub struct NeedleRules {
     /// A name of [`crate::needle`]'s variants.
     pub variant: String,
+    /// Method profiles by method name where the needle script sets methods otherwise than the others do.
+    #[serde(default)]
+    pub methods: BTreeMap<String, String>,
 }
 
 /// Facts about the original runs that prompts do not depend on.
@@ -276,6 +281,13 @@ impl Protocol {
     /// The metric id that scores a data set under this protocol.
     pub fn metric(&self, dataset: &DatasetInfo) -> &str {
         self.metrics.get(dataset.base).map_or(dataset.metric, String::as_str)
+    }
+
+    /// The profile with which this protocol's repository runs a method, where it has one of its own; `needle` asks
+    /// for the needle test's.
+    pub fn profile(&self, method: &str, needle: bool) -> Option<&str> {
+        let special = needle.then(|| self.needle.methods.get(method)).flatten();
+        special.or_else(|| self.methods.get(method)).map(String::as_str)
     }
 
     /// The averages its tables show.
