@@ -29,3 +29,12 @@ pub mod spec;
 mod testing;
 pub mod topk;
 pub mod verify;
+
+pub use error::MethodError;
+pub use held::Held;
+pub use inputs::Inputs;
+pub use method::{MethodState, StateScope};
+pub use observation::{Observation, Observations, Observed};
+pub use selection::{Granularity, LayerSelection, Selection};
+pub use shape::PromptShape;
+pub use spec::{MethodSpec, Variant};
