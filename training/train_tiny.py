@@ -77,13 +77,13 @@ STAGES = [
     (200, 128, 4096, EASY),
     (450, 192, 4096, [*EASY, *ALL]),
     (700, 192, 4096, ALL),
-    (1100, 384, 4096, ALL),
-    (1600, 768, 6144, ALL),
-    (1800, 1536, 8192, ALL),
-    (1950, 3072, 8192, ALL),
-    (2050, 4096, 8192, ALL),
+    (950, 384, 4096, ALL),
+    (1220, 768, 6144, ALL),
+    (1330, 1536, 8192, ALL),
+    (1420, 3072, 8192, ALL),
+    (1500, 4096, 8192, ALL),
 ]
-DECAY_STEPS = 500  # the learning rate falls to a twentieth over the last steps
+DECAY_STEPS = 450  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
 POSITIONS = 4096
 MUON_RATE, ADAM_RATE, WARMUP = 3e-3, 2e-3, 20

@@ -46,7 +46,8 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
     let pool = [6, 12, NAMES].choose(&mut rng).copied().unwrap_or(NAMES);
     let plan = Plan {
         tokens: tokens.saturating_sub(asked).saturating_sub(24),
-        questions: (asked / 20).max(1),
+        // As many needles; of other questions as many as fit below.
+        questions: if kind == "needle" { asked / 20 } else { asked / 8 },
         filler: rng.random_range(0.0..0.6),
     };
     let document = build(&mut Source::new(rng, pool), plan);

@@ -38,6 +38,7 @@ fn examples(
     cues.shuffle(&mut source.rng);
     let items = cues
         .iter()
+        .cycle()
         .take(plan.questions.max(1))
         .map(|(cue, class)| Item { input: text(source, cue), answer: (*class).to_owned() })
         .collect();
