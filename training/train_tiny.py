@@ -5,6 +5,7 @@
     train_tiny.py train     --out DIR --work DIR      train, or go on from the checkpoint in --work
     train_tiny.py export    --out DIR --work DIR      write the checkpoint in the hub's layout
     train_tiny.py eval      --out DIR                 exact answers by task and length, fresh seeds
+    train_tiny.py curve     --work DIR --table SVG    draw the log
 
 The text comes from `cargo run -p kvsweep-tasks --example mini_corpus`; --corpus names the built
 program. docs/tiny-model.md tells what was run and what came of it.
@@ -70,6 +71,7 @@ SUITE = (
     "mini_classes mini_passage_retrieval mini_count mini_variables mini_functions"
 ).split()
 ALL = ["mixed", "mixed", "needle", *SUITE]
+HARD = "mini_people mini_friends mini_passage_retrieval".split()
 
 # (last step, longest documents, tokens a step, kinds); each stage goes on where the one before
 # ended.
@@ -78,12 +80,12 @@ STAGES = [
     (450, 192, 4096, [*EASY, *ALL]),
     (700, 192, 4096, ALL),
     (950, 384, 4096, ALL),
-    (1220, 768, 6144, ALL),
-    (1330, 1536, 8192, ALL),
-    (1420, 3072, 8192, ALL),
-    (1500, 4096, 8192, ALL),
+    (1170, 768, 6144, [*ALL, *HARD]),
+    (1260, 1536, 8192, [*ALL, *HARD]),
+    (1330, 3072, 8192, [*ALL, *HARD]),
+    (1390, 4096, 8192, [*ALL, *HARD]),
 ]
-DECAY_STEPS = 450  # the learning rate falls to a twentieth over the last steps
+DECAY_STEPS = 400  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
 POSITIONS = 4096
 MUON_RATE, ADAM_RATE, WARMUP = 3e-3, 2e-3, 20
@@ -485,10 +487,57 @@ def evaluate(args):
                 table.writerow(line)
 
 
+def curve(args):
+    """Draws the log: loss on answers and share of right answer tokens over tokens trained."""
+    rows = []
+    with open(os.path.join(args.work, "log.csv"), encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            # A run that went on from a checkpoint logs the steps since then again.
+            while rows and int(rows[-1]["step"]) >= int(row["step"]):
+                rows.pop()
+            rows.append(row)
+    tokens = [int(row["tokens"]) / 1e6 for row in rows]
+    width, height, left, bottom = 720, 360, 56, 40
+    x = lambda value: left + value / tokens[-1] * (width - left - 56)
+    y = lambda value, top: height - bottom - min(value, top) / top * (height - bottom - 24)
+
+    def line(name, top, colour):
+        values, mean = [float(row[name]) for row in rows], None
+        points = []
+        for at, value in zip(tokens, values):
+            mean = value if mean is None else 0.8 * mean + 0.2 * value
+            points.append(f"{x(at):.1f},{y(mean, top):.1f}")
+        return f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(points)}"/>'
+
+    text = lambda at, to, say, anchor="middle", colour="#333": (
+        f'<text x="{at:.1f}" y="{to:.1f}" text-anchor="{anchor}" fill="{colour}">{say}</text>')
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+             'font-family="sans-serif" font-size="12">', f'<rect width="{width}" height="{height}" fill="#fff"/>']
+    for tick in range(5):
+        to = y(tick, 4)
+        parts += [f'<line x1="{left}" x2="{width - 56}" y1="{to:.1f}" y2="{to:.1f}" stroke="#ddd"/>',
+                  text(left - 6, to + 4, tick, "end", "#b3381b"), text(width - 50, to + 4, f"{25 * tick} %", "start", "#1b5fb3")]
+    for million in range(int(tokens[-1]) + 1):
+        parts.append(text(x(million), height - bottom + 16, f"{million}"))
+    seen = None
+    for row, at in zip(rows, tokens):
+        longest = next(stage[1] for stage in STAGES if int(row["step"]) <= stage[0])
+        if longest != seen:
+            parts += [f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="24" y2="{height - bottom}" stroke="#999" stroke-dasharray="3 3"/>',
+                      text(x(at) + 3, 20, longest, "start", "#666")]
+            seen = longest
+    parts += [line("answer_loss", 4, "#b3381b"), line("answer_accuracy", 1, "#1b5fb3"),
+              text(left, 10, "loss on answers (nats a token)", "start", "#b3381b"),
+              text(width - 56, 10, "right answer tokens", "end", "#1b5fb3"),
+              text(width / 2, height - 6, "million tokens; dashed: longest documents of the stage, in tokens"), "</svg>"]
+    with open(args.table or "curve.svg", "w", encoding="utf-8") as file:
+        file.write("\n".join(parts) + "\n")
+
+
 def main():
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["tokenizer", "train", "export", "eval"])
+    parser.add_argument("verb", choices=["tokenizer", "train", "export", "eval", "curve"])
     parser.add_argument("--out", default=os.path.join(root, "engine", "assets", "tiny"), help="model directory")
     parser.add_argument("--work", default="runs/tiny", help="checkpoint and log")
     parser.add_argument("--corpus", default=os.path.join(root, "target", "release", "examples", "mini_corpus"))
@@ -499,12 +548,12 @@ def main():
     parser.add_argument("--trials", type=int, default=200, help="eval: trials a figure")
     parser.add_argument("--eval-seed", type=int, default=1000, help="eval: seed of the rows, other than the suite's")
     parser.add_argument("--bf16", action="store_true", help="eval: compute in bfloat16")
-    parser.add_argument("--table", help="eval: write the figures as CSV, too")
+    parser.add_argument("--table", help="eval: write the figures as CSV, too; curve: the SVG to write")
     args = parser.parse_args()
     if args.verb == "tokenizer":
         learn_tokenizer(args.corpus, args.out)
     else:
-        {"train": train, "export": export, "eval": evaluate}[args.verb](args)
+        {"train": train, "export": export, "eval": evaluate, "curve": curve}[args.verb](args)
 
 
 if __name__ == "__main__":
