@@ -51,7 +51,7 @@ pub const SOURCES: [DataSource; 2] = [
 ];
 
 /// Where to fetch from and to. The default follows `HF_HOME`, `HF_ENDPOINT` and the hub's token file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FetchOptions {
     /// The hub cache's folder.
     pub cache: Option<PathBuf>,
@@ -61,6 +61,12 @@ pub struct FetchOptions {
     pub revision: Option<String>,
     /// How often a broken download is taken up again.
     pub retries: usize,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self { cache: None, endpoint: None, revision: None, retries: 5 }
+    }
 }
 
 /// A file in the cache.
@@ -129,27 +135,11 @@ pub fn folder(name: &str) -> Result<PathBuf, TaskError> {
     })
 }
 
-/// Fetches what `name` needs into the hub cache of this machine. The revision `main` stands for the source's own.
-/// `progress` is told the file, bytes done and bytes in all.
-///
-/// # Errors
-/// See [`fetch_with`].
-pub fn fetch(
-    name: &str,
-    revision: &str,
-    progress: &mut dyn FnMut(&str, u64, u64),
-) -> Result<Vec<Fetched>, TaskError> {
-    let file = source(name)?.file;
-    let revision = (revision != "main").then(|| revision.to_owned());
-    let options = FetchOptions { revision, retries: 5, ..FetchOptions::default() };
-    Ok(vec![fetch_with(name, &options, &mut |done, total| progress(file, done, total))?])
-}
-
 /// Fetches what `name` needs, unless a whole copy is in the cache. `progress` is told bytes done and bytes in all.
 ///
 /// # Errors
 /// An unknown name, a network failure (what has arrived is kept for the next try), a hash that differs twice.
-pub fn fetch_with(
+pub fn fetch(
     name: &str,
     options: &FetchOptions,
     progress: &mut dyn FnMut(u64, u64),

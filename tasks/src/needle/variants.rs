@@ -4,7 +4,7 @@
 use crate::error::TaskError;
 use crate::metrics::needle_overlap::WORDS as WORD_OVERLAP;
 use crate::metrics::{self, Metric, MetricError};
-use crate::protocol::{ModelFacts, StopSource};
+use crate::protocol::StopSource;
 
 /// The needle of every variant, both newlines included.
 pub const NEEDLE: &str =
@@ -237,36 +237,28 @@ pub fn by_name(name: &str) -> Result<&'static NeedleVariant, TaskError> {
 
 impl NeedleVariant {
     /// The context lengths this repository runs with a model; where it names none for the model (and in our own
-    /// variant), eight steps up to the model's positions less the answer, at most to 32,768.
-    ///
-    /// # Errors
-    /// A model with too few positions for any.
-    pub fn lengths(&self, facts: &ModelFacts) -> Result<Vec<usize>, TaskError> {
-        let model = facts.name.to_lowercase();
+    /// variant), eight steps up to the model's positions less the answer, at most to 32,768. Empty for a model with too
+    /// few positions for any.
+    pub fn lengths(&self, model: &str, positions: usize) -> Vec<usize> {
+        let model = model.to_lowercase();
         let has = |parts: &[&str]| parts.iter().any(|part| model.contains(part));
-        let steps = |start: usize, stop: usize, step: usize| Ok((start..=stop).step_by(step).collect());
+        let steps = |start: usize, stop: usize, step: usize| (start..=stop).step_by(step).collect();
         let llama3 = has(&["llama-3", "llama3"]);
         match self.name {
-            "gkamradt" => return Ok(GKAMRADT_LENGTHS.to_vec()),
-            "kvcache-factory" if llama3 => return steps(1000, 8000, 100),
-            "kvcache-factory" if has(&["mistral"]) => return steps(400, 32_000, 400),
-            "headkv" if llama3 => return steps(1000, 8000, 1000),
-            "headkv" if has(&["mistral"]) => return steps(1000, 33_000, 100),
-            "compresskv" | "compresskv-corrected" if has(&["llama-3.1"]) => {
-                return steps(8000, 128_000, 8000);
+            "gkamradt" => GKAMRADT_LENGTHS.to_vec(),
+            "kvcache-factory" if llama3 => steps(1000, 8000, 100),
+            "kvcache-factory" if has(&["mistral"]) => steps(400, 32_000, 400),
+            "headkv" if llama3 => steps(1000, 8000, 1000),
+            "headkv" if has(&["mistral"]) => steps(1000, 33_000, 100),
+            "compresskv" | "compresskv-corrected" if has(&["llama-3.1"]) => steps(8000, 128_000, 8000),
+            "compresskv" | "compresskv-corrected" if has(&["mistral"]) => steps(2000, 32_000, 2000),
+            _ => {
+                let step = positions.saturating_sub(self.max_new_tokens).min(32_768) / 8;
+                // Room for prompt and needle, and the tokens the repositories leave free.
+                let least = if self.is_ours() { 128 } else { 2 * BUFFER };
+                (1..=8).map(|n| n * step).filter(|length| *length >= least).collect()
             }
-            "compresskv" | "compresskv-corrected" if has(&["mistral"]) => return steps(2000, 32_000, 2000),
-            _ => {}
         }
-        let step = facts.max_positions.saturating_sub(self.max_new_tokens).min(32_768) / 8;
-        // Room for prompt and needle, and the tokens the repositories leave free.
-        let least = if self.is_ours() { 128 } else { 2 * BUFFER };
-        let lengths: Vec<usize> = (1..=8).map(|n| n * step).filter(|length| *length >= least).collect();
-        if lengths.is_empty() {
-            let positions = facts.max_positions;
-            return Err(TaskError::Needle(format!("{positions} positions are too few; use another model")));
-        }
-        Ok(lengths)
     }
 
     /// The number a result file of this variant carries for a response, if no language model judges it. An empty
@@ -307,14 +299,7 @@ mod tests {
 
     #[test]
     fn grids_have_the_published_sizes() {
-        let facts = |model: &str, max_positions| ModelFacts {
-            name: model.into(),
-            max_positions,
-            ..ModelFacts::default()
-        };
-        let count = |variant: &str, model: &str| {
-            by_name(variant).unwrap().lengths(&facts(model, 131_072)).unwrap().len()
-        };
+        let count = |variant: &str, model: &str| by_name(variant).unwrap().lengths(model, 131_072).len();
         assert_eq!(count("kvcache-factory", "meta-llama/Meta-Llama-3-8B-Instruct"), 71);
         assert_eq!(count("kvcache-factory", "mistralai/Mistral-7B-Instruct-v0.2"), 80);
         assert_eq!(count("headkv", "meta-llama/Meta-Llama-3-8B-Instruct"), 8);
@@ -323,8 +308,8 @@ mod tests {
         assert_eq!(count("compresskv", "mistralai/Mistral-7B-Instruct-v0.3"), 16);
         assert_eq!(count("gkamradt", "x"), 35);
         let ours = by_name("kvsweep-1").unwrap();
-        assert_eq!(ours.lengths(&facts("tiny", 2048)).unwrap().last(), Some(&1992));
-        assert!(ours.lengths(&facts("tiny", 100)).is_err());
+        assert_eq!(ours.lengths("tiny", 2048).last(), Some(&1992));
+        assert!(ours.lengths("tiny", 100).is_empty());
         assert_eq!(by_name("gkamradt").unwrap().depths.len(), 35);
     }
 }

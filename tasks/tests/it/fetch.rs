@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kvsweep_tasks::fetch::{FetchOptions, fetch_with as fetch, source};
+use kvsweep_tasks::fetch::{FetchOptions, fetch, source};
 use kvsweep_tasks::{find_dataset, read_rows};
 use sha2::{Digest, Sha256};
 
@@ -46,6 +46,7 @@ impl Hub {
         let options = FetchOptions {
             cache: Some(cache.path().to_path_buf()),
             endpoint: Some(endpoint),
+            retries: 0,
             ..FetchOptions::default()
         };
         Server { options, requests, cache }
