@@ -522,47 +522,53 @@ mod kernel {
         let mut weights = vec![0f32; block.position + block.rows];
         for row in 0..block.rows {
             let position = block.position + row;
-            let valid = position + 1;
+            let weights = &mut weights[..=position];
             let place = (index * block.rows + row) * PIECE;
-            for (piece, part) in weights[..valid].chunks_mut(PIECE).enumerate() {
-                let from = piece * piece_len + place;
-                part.copy_from_slice(&logits[from..from + part.len()]);
+            let piece = |piece: usize, len: usize| &logits[piece * piece_len + place..][..len];
+            let mut max = f32::NEG_INFINITY;
+            for (i, part) in weights.chunks(PIECE).enumerate() {
+                max = largest(max, piece(i, part.len()));
             }
-            let inverse = exponentials(&mut weights[..valid]);
+            let mut total = 0f64;
+            for (i, part) in weights.chunks_mut(PIECE).enumerate() {
+                total += exponentials(piece(i, part.len()), max, part);
+            }
+            let inverse = (1.0 / total) as f32;
             for reduction in reductions.iter_mut() {
-                reduction.add(position, &weights[..valid], inverse);
+                reduction.add(position, weights, inverse);
             }
         }
     }
 
-    /// Replaces logits by `exp(x - max)`; returns the inverse of their sum.
     #[inline(always)]
-    fn exponentials(row: &mut [f32]) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
+    fn largest(max: f32, row: &[f32]) -> f32 {
+        let mut lanes = [max; LANES];
         let (whole, rest) = row.as_chunks::<LANES>();
         for chunk in whole {
             for (lane, &x) in lanes.iter_mut().zip(chunk) {
                 *lane = if x > *lane { x } else { *lane };
             }
         }
-        let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
-        let mut total = 0f64;
-        for part in row.chunks_mut(LANES * 64) {
-            let mut lanes = [0f32; LANES];
-            let (whole, rest) = part.as_chunks_mut::<LANES>();
-            for chunk in whole {
-                for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *x = exp(*x - max);
-                    *lane += *x;
-                }
+        lanes.iter().chain(rest).fold(max, |m, &x| if x > m { x } else { m })
+    }
+
+    /// Writes `exp(x - max)`; returns the sum.
+    #[inline(always)]
+    fn exponentials(row: &[f32], max: f32, out: &mut [f32]) -> f64 {
+        let mut lanes = [0f32; LANES];
+        let (rows, rows_rest) = row.as_chunks::<LANES>();
+        let (outs, outs_rest) = out.as_chunks_mut::<LANES>();
+        for (row, out) in rows.iter().zip(outs) {
+            for ((lane, &x), o) in lanes.iter_mut().zip(row).zip(out) {
+                *o = exp(x - max);
+                *lane += *o;
             }
-            for (lane, x) in lanes.iter_mut().zip(rest) {
-                *x = exp(*x - max);
-                *lane += *x;
-            }
-            total += lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
         }
-        (1.0 / total) as f32
+        for ((lane, &x), o) in lanes.iter_mut().zip(rows_rest).zip(outs_rest) {
+            *o = exp(x - max);
+            *lane += *o;
+        }
+        lanes.iter().map(|&x| f64::from(x)).sum()
     }
 
     /// `e^x` for `x <= 0` within 2 ulp; zero below -87 (Cephes `expf`, branch-free so that it vectorises).
@@ -606,6 +612,86 @@ mod kernel {
         p = p * m + 3.333_333e-1;
         let y = p * m * z + e * -2.121_944_4e-4 - 0.5 * z;
         m + y + e * 0.693_359_4
+    }
+
+    /// Every compiled version against every other: only one of them runs on a given machine.
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::observation::Observation;
+        use crate::testing::random;
+
+        type Logits = fn(&Block, &HeadsView<'_>, &HeadsView<'_>, usize, &mut [f32]);
+        type Reduce = fn(&Block, usize, &[f32], &mut [Reduction]);
+
+        fn versions() -> Vec<(&'static str, Logits, Reduce)> {
+            let mut all: Vec<(&str, Logits, Reduce)> = vec![("plain", logits_body::<2, false>, reduce_body)];
+            #[cfg(target_arch = "x86_64")]
+            {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    all.push((
+                        "avx2",
+                        // SAFETY: the features were just detected.
+                        |b, q, k, p, o| unsafe { logits_avx2(b, q, k, p, o) },
+                        // SAFETY: the features were just detected.
+                        |b, i, l, r| unsafe { reduce_avx2(b, i, l, r) },
+                    ));
+                }
+                if is_x86_feature_detected!("avx512f") {
+                    all.push((
+                        "avx512",
+                        // SAFETY: the feature was just detected.
+                        |b, q, k, p, o| unsafe { logits_avx512(b, q, k, p, o) },
+                        // SAFETY: the feature was just detected.
+                        |b, i, l, r| unsafe { reduce_avx512(b, i, l, r) },
+                    ));
+                }
+            }
+            all
+        }
+
+        #[test]
+        fn versions_agree() {
+            let (tokens, dim, rows) = (301, 24, 9);
+            let q = random(2 * tokens * dim, 1, 2.0);
+            let k = random(tokens * dim, 2, 2.0);
+            let queries = HeadsView::head_major(&q, [2, tokens, dim]).unwrap();
+            let keys = HeadsView::head_major(&k, [1, tokens, dim]).unwrap();
+            let first = tokens - rows;
+            let block = Block { kv_head: 0, group: 2, first, position: first, rows };
+            let outcomes: Vec<_> = versions()
+                .into_iter()
+                .map(|(name, run_logits, run_reduce)| {
+                    let mut logits = vec![0.0; block.pieces() * 2 * rows * PIECE];
+                    for (piece, out) in logits.chunks_mut(2 * rows * PIECE).enumerate() {
+                        run_logits(&block, &queries, &keys, piece, out);
+                    }
+                    let wanted =
+                        [Observation::WindowSum { window: 7 }, Observation::WindowMoments { window: 5 }];
+                    let mut reductions =
+                        wanted.map(|observation| Reduction::new(observation, tokens)).to_vec();
+                    run_reduce(&block, 1, &logits, &mut reductions);
+                    (name, reductions)
+                })
+                .collect();
+            for (name, reductions) in &outcomes[1..] {
+                for (ours, plain) in reductions.iter().zip(&outcomes[0].1) {
+                    let (ours, plain) = (values(ours), values(plain));
+                    assert_eq!(ours.len(), plain.len());
+                    for (a, b) in ours.iter().zip(&plain) {
+                        assert!((a - b).abs() <= 3e-6 * b.abs() + 1e-12, "{name}: {a} {b}");
+                    }
+                }
+            }
+        }
+
+        fn values(reduction: &Reduction) -> Vec<f64> {
+            match reduction {
+                Reduction::Sum { sum, .. } => sum.iter().copied().map(f64::from).collect(),
+                Reduction::Moments { sum, squares, entropy, .. } => [&sum[..], squares, &[*entropy]].concat(),
+                Reduction::None => Vec::new(),
+            }
+        }
     }
 }
 
