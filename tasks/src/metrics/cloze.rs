@@ -4,16 +4,29 @@ use std::collections::BTreeMap;
 
 use super::{Metric, MetricError};
 use crate::python::literal::{self, Literal};
+use crate::python::number::round4;
 use crate::python::text::split;
 
-/// Masks filled right and masks asked for. A data set's score is the sum of the first over the sum of the second,
-/// rounded to four decimals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Masks filled right and masks asked for, of one question or ([`std::iter::Sum`]) of many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hits {
     /// Masks filled right.
     pub hits: usize,
     /// Masks of the reference.
     pub keys: usize,
+}
+
+impl Hits {
+    /// A data set's score: the share of all masks, rounded to four decimals; `None` without masks.
+    pub fn total(self) -> Option<f64> {
+        (self.keys > 0).then(|| round4(self.hits as f64 / self.keys as f64))
+    }
+}
+
+impl std::iter::Sum for Hits {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, next| Self { hits: sum.hits + next.hits, keys: sum.keys + next.keys })
+    }
 }
 
 /// `get_exact_match`: values equal to the reference, case included. A prediction that is no dict has no hit.
@@ -112,6 +125,8 @@ mod tests {
         assert_eq!(exact(prediction, &gold), Hits { hits: 1, keys: 2 });
         assert_eq!(partial(prediction, &gold), Ok(Hits { hits: 2, keys: 2 }));
         assert_eq!(exact("Answer: {}", &gold).hits, 0);
+        let both: Hits = [exact(prediction, &gold), exact("", &gold), exact("", &gold)].into_iter().sum();
+        assert_eq!((both.total(), Hits::default().total()), (Some(0.1667), None));
     }
 
     #[test]

@@ -79,53 +79,55 @@ pub fn rouge_l(prediction: &[String], reference: &[String], max_calls: usize) ->
             if x.len().min(y.len()) >= max_calls {
                 return None;
             }
-            let calls = collect_lcs(x, y, &mut union);
-            if calls > max_calls {
-                return None;
-            }
+            let calls = collect_lcs(x, y, max_calls, &mut union)?;
             deepest = deepest.max(calls);
         }
     }
     Some((score(union.iter().filter(|&&hit| hit).count(), n, m), deepest))
 }
 
-/// Marks the words of one longest common subsequence of `x` and `y`; gives the steps of the walk plus one.
+/// Marks the words of one longest common subsequence of `x` and `y`; gives the steps of the walk plus one, or `None` if
+/// these are more than `max_calls`.
 ///
 /// Which subsequence: from the ends, equal words are taken, else the walk steps back in `x` if that keeps strictly more
 /// than stepping back in `y`, and in `y` otherwise, ties included.
-fn collect_lcs(x: &[u32], y: &[u32], union: &mut [bool]) -> usize {
-    let width = y.len();
+fn collect_lcs(x: &[u32], y: &[u32], max_calls: usize, union: &mut [bool]) -> Option<usize> {
+    // A walk of `max_calls` steps stays in this corner of the table, so a very long text needs no very large table.
+    let (from_i, from_j) = (x.len().saturating_sub(max_calls), y.len().saturating_sub(max_calls));
+    let width = y.len() - from_j;
     // One bit a cell: whether T[i-1][j] > T[i][j-1]. The walk needs no more of the table.
-    let mut up = vec![0u64; (x.len() * width).div_ceil(64)];
-    let mut row = vec![0u32; width + 1];
+    let mut up = vec![0u64; ((x.len() - from_i) * width).div_ceil(64)];
+    let bit = |i: usize, j: usize| (i - from_i) * width + (j - from_j);
+    let mut row = vec![0u32; y.len() + 1];
     for (i, a) in x.iter().enumerate() {
         let mut diagonal = 0;
         let mut left = 0;
         for (j, b) in y.iter().enumerate() {
             let above = row[j + 1];
-            if above > left {
-                let bit = i * width + j;
-                up[bit / 64] |= 1 << (bit % 64);
+            if above > left && i >= from_i && j >= from_j {
+                up[bit(i, j) / 64] |= 1 << (bit(i, j) % 64);
             }
             left = if a == b { diagonal + 1 } else { above.max(left) };
             diagonal = above;
             row[j + 1] = left;
         }
     }
-    let (mut i, mut j, mut calls) = (x.len(), width, 1);
+    let (mut i, mut j, mut calls) = (x.len(), y.len(), 1);
     while i > 0 && j > 0 {
-        let bit = (i - 1) * width + j - 1;
-        if x[i - 1] == y[j - 1] {
-            union[x[i - 1] as usize] = true;
-            (i, j) = (i - 1, j - 1);
-        } else if up[bit / 64] >> (bit % 64) & 1 == 1 {
-            i -= 1;
-        } else {
-            j -= 1;
-        }
         calls += 1;
+        if calls > max_calls {
+            return None;
+        }
+        (i, j) = (i - 1, j - 1);
+        if x[i] == y[j] {
+            union[x[i] as usize] = true;
+        } else if up[bit(i, j) / 64] >> (bit(i, j) % 64) & 1 == 1 {
+            j += 1;
+        } else {
+            i += 1;
+        }
     }
-    calls
+    Some(calls)
 }
 
 #[cfg(test)]
@@ -159,5 +161,10 @@ mod tests {
         assert_eq!(calls(usize::MAX), Some(991));
         assert_eq!(calls(991), Some(991));
         assert_eq!(calls(990), None);
+        // One long side: the walk may end before it has crossed it.
+        let side = format!("{}z", "b ".repeat(5000));
+        let score =
+            |limit| rouge_l(&sentences(&side), &sentences("z"), limit).map(|(score, calls)| (score.r, calls));
+        assert_eq!((score(2), score(1)), (Some((1.0, 2)), None));
     }
 }
