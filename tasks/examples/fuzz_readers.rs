@@ -282,11 +282,15 @@ fn corpus(dir: &Path) -> std::io::Result<Vec<Vec<u8>>> {
     Ok(seeds)
 }
 
+fn built_in_seeds() -> Vec<Vec<u8>> {
+    SEEDS.iter().map(|seed| seed.as_bytes().to_vec()).collect()
+}
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let executions: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let seed: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let mut seeds: Vec<Vec<u8>> = SEEDS.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    let mut seeds = built_in_seeds();
     if let Some(dir) = args.next() {
         match corpus(Path::new(&dir)) {
             Ok(more) => seeds.extend(more),
@@ -304,15 +308,15 @@ fn main() -> ExitCode {
         println!("{error}");
         return ExitCode::FAILURE;
     }
-    let findings = fuzz(executions, seed, &seeds, &scratch, &args.next().unwrap_or_default());
+    let only = args.next().unwrap_or_default();
+    let targets: Vec<Target> = targets(&scratch).into_iter().filter(|t| t.name.contains(&only)).collect();
+    let findings = fuzz(&targets, executions, seed, &seeds);
     let _ = fs_err::remove_dir_all(&scratch);
     if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs the targets in turn until `executions` calls are made; gives the number of findings.
-fn fuzz(executions: u64, seed: u64, seeds: &[Vec<u8>], scratch: &Path, only: &str) -> u64 {
-    let targets: Vec<Target> =
-        targets(scratch).into_iter().filter(|target| target.name.contains(only)).collect();
+fn fuzz(targets: &[Target], executions: u64, seed: u64, seeds: &[Vec<u8>]) -> u64 {
     let shares: u64 = targets.iter().map(|target| target.share).sum();
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -348,4 +352,26 @@ fn fuzz(executions: u64, seed: u64, seeds: &[Vec<u8>], scratch: &Path, only: &st
     std::panic::set_hook(default_hook);
     println!("{total} executions, {findings} findings");
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_run_finds_nothing_and_a_broken_reader_is_found() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert_eq!(fuzz(&targets(scratch.path()), 5000, 0, &built_in_seeds()), 0);
+        let broken = target("broken", 1, |bytes, _| assert!(!bytes.contains(&0), "a null byte"));
+        assert!(fuzz(&[broken], 2000, 0, &built_in_seeds()) > 0);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_inputs() {
+        let inputs = |seed| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            (0..100).map(|_| mutate(&mut rng, &built_in_seeds())).collect::<Vec<_>>()
+        };
+        assert!(inputs(1) == inputs(1) && inputs(1) != inputs(2));
+    }
 }
