@@ -11,6 +11,7 @@ mod io;
 mod kept;
 mod manifest;
 mod merge;
+pub mod pairs;
 pub mod paper;
 pub mod published;
 mod record;

@@ -217,16 +217,28 @@ impl Group {
 
     /// The scores of one variant on one data set (and length bucket), in the order of the rows.
     pub(crate) fn scores(&self, variant: &VariantKey, dataset: &str, bucket: Option<&str>) -> Vec<f64> {
-        let mut rows: Vec<(u64, f64)> = self
+        self.keyed_scores(variant, dataset, bucket).into_iter().map(|(_, score)| score).collect()
+    }
+
+    /// As [`Group::scores`], each with its example.
+    pub(crate) fn keyed_scores(
+        &self,
+        variant: &VariantKey,
+        dataset: &str,
+        bucket: Option<&str>,
+    ) -> Vec<(&ExampleKey, f64)> {
+        let mut rows: Vec<(u64, &ExampleKey, f64)> = self
             .examples
             .iter()
             .filter(|(key, example)| {
                 key.dataset == dataset && (bucket.is_none() || example.info.bucket.as_deref() == bucket)
             })
-            .filter_map(|(_, example)| Some((example.info.row, example.variants.get(variant)?.record.score)))
+            .filter_map(|(key, example)| {
+                Some((example.info.row, key, example.variants.get(variant)?.record.score))
+            })
             .collect();
-        rows.sort_by_key(|(row, _)| *row);
-        rows.into_iter().map(|(_, score)| score).collect()
+        rows.sort_by_key(|(row, ..)| *row);
+        rows.into_iter().map(|(_, key, score)| (key, score)).collect()
     }
 }
 

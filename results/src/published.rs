@@ -138,7 +138,46 @@ pub struct PaperTable {
     pub rows: Vec<PaperRow>,
 }
 
+/// One of our methods with all that a table's rows ask of it, and the budgets it is printed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaperVariant {
+    /// Our method with its profile.
+    pub spec: String,
+    /// Parameters set over the profile's.
+    pub params: BTreeMap<String, String>,
+    /// The granularity, where it is not the profile's own.
+    pub granularity: Option<String>,
+    /// The budgets; empty for the full cache.
+    pub budgets: Vec<u32>,
+}
+
 impl PaperTable {
+    /// What has to be run for the table. HeadKV's rows have parameters of their own, so that one method can be there
+    /// several times, each with some of the budgets.
+    pub fn variants(&self) -> Vec<PaperVariant> {
+        let mut all: Vec<PaperVariant> = Vec::new();
+        for row in &self.rows {
+            let Some(method) = self.method(&row.method) else { continue };
+            let mut params = method.params.clone();
+            params.extend(row.params.clone());
+            let granularity = self.granularity.clone().filter(|_| row.budget.is_some());
+            let same = |v: &&mut PaperVariant| (&v.spec, &v.params) == (&method.spec, &params);
+            match all.iter_mut().find(same) {
+                Some(variant) => variant.budgets.extend(row.budget),
+                None => all.push(PaperVariant {
+                    spec: method.spec.clone(),
+                    params,
+                    granularity,
+                    budgets: row.budget.into_iter().collect(),
+                }),
+            }
+        }
+        for variant in &mut all {
+            variant.budgets.sort_unstable();
+        }
+        all
+    }
+
     /// The data sets that its measurable columns need.
     pub fn datasets(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
@@ -462,6 +501,21 @@ mod tests {
         assert!(why("adakv-agnostic-llama-3.1-8b").unwrap().contains("protocol"));
         assert!(why("snapkv-mixtral-8x7b").unwrap().contains("model"));
         assert!(why("loogle-baselines").is_some());
+    }
+
+    #[test]
+    fn what_has_to_be_run() {
+        let variants = find("headkv-llama-3-8b").unwrap().variants();
+        assert_eq!((variants[0].spec.as_str(), variants[0].budgets.as_slice()), ("full", [].as_slice()));
+        let r2: Vec<_> = variants.iter().filter(|v| v.spec == "headkv-r2@headkv").collect();
+        let betas: Vec<&str> = r2.iter().map(|v| v.params["beta"].as_str()).collect();
+        assert!(betas.contains(&"1.2"), "{betas:?}");
+        let mut budgets: Vec<u32> = r2.iter().flat_map(|v| v.budgets.clone()).collect();
+        budgets.sort_unstable();
+        assert_eq!(budgets, [64, 128, 256, 512, 1024]);
+        let v1 = find("adakv-v1-mistral-7b-v0.2").unwrap().variants();
+        assert_eq!(v1[0].granularity, None);
+        assert!(v1[1..].iter().all(|v| v.granularity.as_deref() == Some("query-head")));
     }
 
     #[test]

@@ -58,12 +58,12 @@ impl ScoreTable {
     }
 
     /// Titles of the columns that name a row, and of those behind the scores.
-    fn frame(&self) -> (Vec<&'static str>, [&'static str; 4]) {
+    fn frame(&self) -> (Vec<&'static str>, [&'static str; 6]) {
         let mut head = vec!["method", "budget"];
         if self.several_groups() {
             head.insert(0, "model");
         }
-        (head, ["entries", "KV held", "stored per", "n"])
+        (head, ["entries", "max", "allowed", "KV held", "stored per", "n"])
     }
 
     fn row_head(&self, row: &Row) -> Vec<String> {
@@ -74,8 +74,15 @@ impl ScoreTable {
         head
     }
 
-    fn row_tail(row: &Row) -> [String; 4] {
-        [format!("{:.1}", row.entries_mean), bytes(row.bytes), row.granularity.clone(), row.n.to_string()]
+    fn row_tail(row: &Row) -> [String; 6] {
+        [
+            format!("{:.1}", row.entries_mean),
+            row.entries_max.to_string(),
+            format!("{:.1}", row.entries_nominal),
+            bytes(row.bytes),
+            row.granularity.clone(),
+            row.n.to_string(),
+        ]
     }
 
     fn text(&self, width: Option<usize>) -> String {
@@ -168,7 +175,8 @@ impl ScoreTable {
             self.bootstrap.seed
         ));
         notes.push(
-            "entries: mean KV entries per head and layer really held; KV held: mean bytes of keys and values"
+            "entries, max: KV entries per head and layer really held, mean and largest; allowed: by the budget; \
+             KV held: mean bytes of keys and values"
                 .into(),
         );
         notes
@@ -567,12 +575,14 @@ pub(crate) mod tests {
         manifest.limit = Some(3);
         let mut run = write_run(dir.path(), &manifest, |_, _, _| 0.5);
         run.examples.pop();
+        run.examples.iter_mut().for_each(|record| record.info.truncated_tokens = 7);
         let merged = Merged::of(&[run], false).unwrap();
         let mut layout = layout();
         layout.columns.push(Column { dataset: "absent".into(), ..layout.columns[0].clone() });
         let notes = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap().notes.join("\n");
         assert!(notes.contains("rehearsal on the first 3 rows"), "{notes}");
         assert!(notes.contains("not finished: trec 2 of 3"), "{notes}");
+        assert!(notes.contains("truncated prompts: qasper 3 of 3, trec 2 of 2"), "{notes}");
         assert!(notes.contains("2 of the suite's 3 columns"), "{notes}");
         layout.columns.retain(|column| column.dataset == "absent");
         assert!(ScoreTable::new(&merged, &layout, &Bootstrap::default()).is_err());

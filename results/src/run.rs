@@ -763,6 +763,26 @@ pub(crate) mod tests {
         assert_eq!(std::fs::read_dir(dir.path().join(KEPT)).unwrap().count(), 1);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_and_nothing_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = manifest();
+        let mut run = RunDir::create_or_continue(dir.path(), &manifest).unwrap();
+        run.append(&record(&manifest, "qasper", 0, &SCORES), None).unwrap();
+        let real = std::mem::replace(
+            &mut run.records,
+            fs_err::OpenOptions::new().append(true).open("/dev/full").unwrap(),
+        );
+        let next = record(&manifest, "qasper", 1, &SCORES);
+        let error = run.append(&next, None).unwrap_err().to_string();
+        assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
+        assert_eq!(run.finished_keys().len(), 1);
+        run.records = real;
+        run.append(&next, None).unwrap();
+        assert_eq!(run.records().unwrap().examples.len(), 2);
+    }
+
     #[test]
     fn a_start_that_was_killed_before_the_manifest_is_continued() {
         let dir = tempfile::tempdir().unwrap();

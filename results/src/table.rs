@@ -316,6 +316,18 @@ fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) -> Vec<Stri
         if !missing.is_empty() {
             notes.push(format!("{named}not finished: {}", missing.join(", ")));
         }
+        let truncated: Vec<String> = group
+            .datasets
+            .iter()
+            .filter_map(|dataset| {
+                let rows = || group.examples.iter().filter(|(key, _)| key.dataset == dataset.name);
+                let cut = rows().filter(|(_, example)| example.info.truncated_tokens > 0).count();
+                (cut > 0).then(|| format!("{} {cut} of {}", dataset.name, rows().count()))
+            })
+            .collect();
+        if !truncated.is_empty() {
+            notes.push(format!("{named}truncated prompts: {}", truncated.join(", ")));
+        }
     }
     if present.len() < layout.columns.len() {
         notes.push(format!("average over {} of the suite's {} columns", present.len(), layout.columns.len()));

@@ -1,0 +1,264 @@
+//! Method against method inside one run: paired tests of the averages on the same examples, Holm-corrected over all
+//! pairs of the table.
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::compare::{Change, grid, p_value};
+use crate::error::ResultsError;
+use crate::merge::Group;
+use crate::record::{ExampleKey, VariantKey};
+use crate::stats::{Bootstrap, PairedTest, Stratum, holm};
+use crate::table::{Column, TableLayout};
+
+/// Two methods at one budget, or a compressed variant and the full cache.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MethodPair {
+    /// The budget of the first (and of the second, unless it is the full cache).
+    pub budget: Option<u32>,
+    /// The first method.
+    pub first: String,
+    /// The second.
+    pub second: String,
+    /// The paired test of `first - second`, scores 0 to 1; `p_holm` is corrected over all pairs.
+    pub test: PairedTest,
+    /// How the first stands to the second.
+    pub change: Change,
+}
+
+/// All pairs of one run or merge.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MethodPairs {
+    /// Model and protocol.
+    pub title: String,
+    /// How intervals are made.
+    pub bootstrap: Bootstrap,
+    /// Level of the whole family.
+    pub alpha: f64,
+    /// The pairs, by budget; full-cache pairs last.
+    pub pairs: Vec<MethodPair>,
+}
+
+/// The scores of one variant in one column, resampled.
+type Scored<'a> = (Vec<(&'a ExampleKey, f64)>, Stratum);
+
+impl MethodPairs {
+    /// Tests every two methods of the same budget, and every compressed variant against every variant without a budget,
+    /// on the average over the columns both have with the same examples.
+    ///
+    /// # Errors
+    /// No two variants share an example.
+    pub fn new(group: &Group, layout: &TableLayout, bootstrap: &Bootstrap, alpha: f64) -> Result<Self> {
+        let scored = |variant: &VariantKey| -> Vec<Scored> {
+            let column = |column: &Column| {
+                let scores = group.keyed_scores(variant, &column.dataset, column.bucket.as_deref());
+                let values: Vec<f64> = scores.iter().map(|(_, score)| *score).collect();
+                (scores, bootstrap.stratum(&column.stratum(), &values))
+            };
+            layout.columns.iter().map(column).collect()
+        };
+        let all: Vec<(&VariantKey, Vec<Scored>)> =
+            group.variants.iter().map(|key| (key, scored(key))).collect();
+        let mut pairs = Vec::new();
+        let mut budgets: Vec<Option<u32>> = all.iter().map(|(key, _)| key.budget).collect();
+        budgets.sort_unstable();
+        budgets.dedup();
+        let mut add = |(a, ours): &(&VariantKey, Vec<Scored>), (b, theirs): &(&VariantKey, Vec<Scored>)| {
+            if let Some(test) = test(ours, theirs, layout, bootstrap) {
+                let (first, second) = (label(a, group), label(b, group));
+                pairs.push(MethodPair { budget: a.budget, first, second, test, change: Change::Unchanged });
+            }
+        };
+        for budget in budgets.iter().filter(|budget| budget.is_some()) {
+            let same: Vec<_> = all.iter().filter(|(key, _)| key.budget == *budget).collect();
+            for (place, first) in same.iter().enumerate() {
+                for second in same.iter().skip(place + 1) {
+                    add(first, second);
+                }
+            }
+        }
+        for budget in budgets.iter().filter(|budget| budget.is_some()) {
+            for first in all.iter().filter(|(key, _)| key.budget == *budget) {
+                for second in all.iter().filter(|(key, _)| key.budget.is_none()) {
+                    add(first, second);
+                }
+            }
+        }
+        if pairs.is_empty() {
+            return Err(ResultsError::Empty("no two variants share an example: nothing to test".to_owned()));
+        }
+        let adjusted = holm(&pairs.iter().map(|pair| pair.test.p).collect::<Vec<_>>());
+        for (pair, p) in pairs.iter_mut().zip(adjusted) {
+            pair.test.p_holm = p;
+            pair.change = match (p < alpha, pair.test.estimate.mean < 0.0) {
+                (false, _) => Change::Unchanged,
+                (true, true) => Change::Worse,
+                (true, false) => Change::Better,
+            };
+        }
+        Ok(Self { title: group.label(), bootstrap: *bootstrap, alpha, pairs })
+    }
+
+    /// Writes one line a pair.
+    pub fn render(&self, markdown: bool) -> String {
+        let rows = self.pairs.iter().map(|pair| {
+            let points = |value: f64| format!("{:+.2}", 100.0 * value);
+            let interval = pair.test.estimate.interval;
+            vec![
+                pair.first.clone(),
+                pair.second.clone(),
+                pair.budget.map_or_else(|| "-".to_owned(), |budget| budget.to_string()),
+                points(pair.test.estimate.mean),
+                interval.map_or_else(
+                    || "-".to_owned(),
+                    |(low, high)| format!("[{}, {}]", points(low), points(high)),
+                ),
+                pair.test.estimate.n.to_string(),
+                format!("{}/{}/{}", pair.test.wins, pair.test.losses, pair.test.ties),
+                p_value(pair.test.p_holm),
+                p_value(pair.test.p_sign),
+                pair.change.to_string(),
+            ]
+        });
+        let head = [
+            "method",
+            "against",
+            "budget",
+            "difference",
+            "95 %",
+            "n",
+            "won/lost/same",
+            "p (Holm)",
+            "p (sign)",
+            "verdict",
+        ];
+        grid(&head, rows.collect(), markdown)
+    }
+
+    /// Writes everything as versioned JSON.
+    ///
+    /// # Errors
+    /// Never for pairs made by [`MethodPairs::new`].
+    pub fn to_json(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct Versioned<'a> {
+            format: &'static str,
+            version: u32,
+            comparison: &'a MethodPairs,
+        }
+        serde_json::to_string_pretty(&Versioned { format: "kvsweep-pairs", version: 1, comparison: self })
+            .map_err(|error| ResultsError::Empty(error.to_string()))
+    }
+}
+
+/// The method, with granularity and parameters where the group has it several ways.
+fn label(key: &VariantKey, group: &Group) -> String {
+    let ways =
+        group.variants.iter().filter(|other| (&other.method, other.budget) == (&key.method, key.budget));
+    if ways.count() > 1 {
+        format!("{} {}#{}", key.method, key.granularity, key.params)
+    } else {
+        key.method.clone()
+    }
+}
+
+/// The paired test over the columns in which both have the same examples; none where there is no such column.
+fn test(
+    ours: &[Scored],
+    theirs: &[Scored],
+    layout: &TableLayout,
+    bootstrap: &Bootstrap,
+) -> Option<PairedTest> {
+    let same = |((ours, _), (theirs, _)): &(&Scored, &Scored)| {
+        !ours.is_empty()
+            && ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|((a, _), (b, _))| a == b)
+    };
+    let shared: Vec<(&Column, &Scored, &Scored)> = layout
+        .columns
+        .iter()
+        .zip(ours.iter().zip(theirs))
+        .filter(|(_, pair)| same(pair))
+        .map(|(column, (ours, theirs))| (column, ours, theirs))
+        .collect();
+    if shared.is_empty() {
+        return None;
+    }
+    let weights = layout.weights(&shared.iter().map(|(column, ..)| *column).collect::<Vec<_>>());
+    let mut values: Vec<f64> = Vec::new();
+    let mut strata: Vec<(f64, Stratum)> = Vec::new();
+    for ((_, (ours, own), (theirs, other)), weight) in shared.into_iter().zip(weights) {
+        let differences: Vec<f64> = ours.iter().zip(theirs).map(|((_, a), (_, b))| a - b).collect();
+        strata.push((weight, own.minus(other, &differences)));
+        values.extend(differences);
+    }
+    Some(bootstrap.judge(&strata, values.iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::Merged;
+    use crate::render::tests::layout;
+    use crate::run::tests::{manifest, write_run};
+
+    fn pairs(score: impl Fn(&str, u64, usize) -> f64) -> MethodPairs {
+        let dir = tempfile::tempdir().unwrap();
+        let mut m = manifest();
+        let mut third = m.methods[1].clone();
+        third.spec = "h2o".into();
+        m.methods.push(third);
+        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 30);
+        // Variants: full, snapkv@64, snapkv@128, h2o@64, h2o@128.
+        let merged = Merged::of(&[write_run(dir.path(), &m, score)], false).unwrap();
+        MethodPairs::new(&merged.groups[0], &layout(), &Bootstrap::default(), 0.05).unwrap()
+    }
+
+    #[test]
+    fn a_real_difference_is_found_and_a_tie_is_none() {
+        // h2o loses at 64 only.
+        let all = pairs(|_, row, variant| {
+            let loss = if variant == 3 { 0.1 + (row % 5) as f64 / 20.0 } else { 0.0 };
+            0.9 - loss - (row % 7) as f64 / 20.0
+        });
+        let names: Vec<(Option<u32>, &str, &str, Change)> =
+            all.pairs.iter().map(|p| (p.budget, p.first.as_str(), p.second.as_str(), p.change)).collect();
+        assert_eq!(
+            names,
+            [
+                (Some(64), "snapkv", "h2o", Change::Better),
+                (Some(128), "snapkv", "h2o", Change::Unchanged),
+                (Some(64), "snapkv", "full", Change::Unchanged),
+                (Some(64), "h2o", "full", Change::Worse),
+                (Some(128), "snapkv", "full", Change::Unchanged),
+                (Some(128), "h2o", "full", Change::Unchanged),
+            ]
+        );
+        let first = &all.pairs[0].test;
+        // The mean of 0.1, 0.15, 0.2, 0.25, 0.3.
+        assert!((first.estimate.mean - 0.2).abs() < 1e-9, "{first:?}");
+        assert_eq!((first.wins, first.losses, first.ties, first.estimate.n), (60, 0, 0, 60));
+        assert!(first.p_holm >= first.p);
+        let text = all.render(false);
+        assert!(text.contains("+20.00") && text.contains("60/0/0"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&all.to_json().unwrap()).unwrap();
+        assert_eq!(json["comparison"]["pairs"][3]["change"], "worse");
+    }
+
+    #[test]
+    fn one_example_more_on_one_side_leaves_the_column_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let m = manifest();
+        let mut merged = Merged::of(&[write_run(dir.path(), &m, |_, _, v| v as f64 / 4.0)], false).unwrap();
+        let group = &mut merged.groups[0];
+        let snapkv = m.variants()[1].clone();
+        for (key, example) in &mut group.examples {
+            if key.dataset == "trec" && key.example.ends_with('0') {
+                example.variants.remove(&snapkv);
+            }
+        }
+        let all = MethodPairs::new(group, &layout(), &Bootstrap::default(), 0.05).unwrap();
+        let against_full = |budget| all.pairs.iter().find(|pair| pair.budget == Some(budget)).unwrap().test;
+        assert_eq!((against_full(64).estimate.n, against_full(128).estimate.n), (3, 6));
+    }
+}
