@@ -207,6 +207,9 @@ fn close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn golden() -> Option<PathBuf> {
@@ -293,6 +296,106 @@ mod tests {
         let report = methods_with(&dir, &Faulty).unwrap();
         assert!(report.failures.iter().any(|failure| failure.case == "snapkv-compresskv-01"), "{report:?}");
         assert!(report.failed > 40, "{}", report.failed);
+    }
+
+    /// Replaces one value somewhere in a JSON document by something absurd.
+    fn spoil(value: &mut Value, rng: &mut ChaCha8Rng) {
+        let absurd = [
+            json!(null),
+            json!(-1),
+            json!(0),
+            json!(1),
+            json!(2),
+            json!(7),
+            json!(u64::MAX),
+            json!(i64::MIN),
+            json!(1u64 << 40),
+            json!(1e300),
+            json!(-0.5),
+            json!("x"),
+            json!([]),
+            json!({}),
+            json!(true),
+            json!([[1]]),
+            json!("kv"),
+            json!("../x"),
+        ];
+        match value {
+            Value::Array(items) if !items.is_empty() && rng.random_bool(0.9) => {
+                let index = rng.random_range(0..items.len());
+                spoil(&mut items[index], rng);
+            }
+            Value::Object(fields) if !fields.is_empty() && rng.random_bool(0.95) => {
+                let index = rng.random_range(0..fields.len());
+                let key = fields.keys().nth(index).cloned().unwrap_or_default();
+                if rng.random_bool(0.1) {
+                    fields.remove(&key);
+                } else if let Some(field) = fields.get_mut(&key) {
+                    spoil(field, rng);
+                }
+            }
+            other => *other = absurd[rng.random_range(0..absurd.len())].clone(),
+        }
+    }
+
+    #[test]
+    fn spoiled_vectors_never_panic() {
+        let Some(dir) = golden() else { return };
+        let rng = &mut ChaCha8Rng::seed_from_u64(1);
+        let read = |file: &str| -> Value {
+            serde_json::from_str(&std::fs::read_to_string(dir.join(file)).unwrap()).unwrap()
+        };
+        let cases = read("manifest.json")["cases"].as_array().unwrap().clone();
+        let temporary = tempfile::tempdir().unwrap();
+        for round in 0..3000 {
+            let mut case = cases[round % cases.len()].clone();
+            let file = case["file"].as_str().unwrap().to_owned();
+            let mut from = dir.as_path();
+            if round % 5 == 0 {
+                // Spoil the tensors instead: header or data.
+                let mut bytes = std::fs::read(dir.join(&file)).unwrap();
+                for _ in 0..3 {
+                    let at = rng.random_range(0..bytes.len().min(4000));
+                    bytes[at] = rng.random();
+                }
+                bytes.truncate(if rng.random_bool(0.2) {
+                    rng.random_range(0..bytes.len())
+                } else {
+                    bytes.len()
+                });
+                case["file"] = json!("case.safetensors");
+                std::fs::write(temporary.path().join("case.safetensors"), bytes).unwrap();
+                from = temporary.path();
+            } else {
+                spoil(&mut case, rng);
+                spoil(&mut case, rng);
+            }
+            let _ = tensors::check(from, &case, &PlainObserver);
+        }
+        for file in [
+            "budgets/pyramidkv.json",
+            "budgets/compresskv.json",
+            "budgets/cake.json",
+            "head_identification.json",
+        ] {
+            let mut whole = read(file);
+            for list in whole.as_object_mut().unwrap().values_mut().filter_map(Value::as_array_mut) {
+                list.truncate(40);
+            }
+            for _ in 0..100 {
+                let mut spoiled = whole.clone();
+                for _ in 0..8 {
+                    spoil(&mut spoiled, rng);
+                }
+                let name = Path::new(file).file_name().unwrap().to_str().unwrap();
+                std::fs::write(temporary.path().join(name), spoiled.to_string()).unwrap();
+                let mut report = VerifyReport::default();
+                match name {
+                    "head_identification.json" => identification::check(temporary.path(), name, &mut report),
+                    _ => tables::check(temporary.path(), name, &mut report),
+                }
+            }
+        }
     }
 
     #[test]
