@@ -8,7 +8,7 @@ use kvsweep_methods::{
 };
 
 use crate::{
-    cpu::attention::{Entries, key_panels_len, load_key, store_key},
+    cpu::attention::{Entries, gather_keys, key_panels_len, store_key},
     error::{EngineError, Result},
     prefill::Prefill,
 };
@@ -79,12 +79,10 @@ impl HeadStore {
 
     /// Copies the given positions of another head.
     fn gather(source: &Self, positions: &[u32], head_dim: usize) -> Self {
-        let mut store = Self::new(positions.len(), head_dim);
-        let mut key = vec![0.0; head_dim];
-        for &position in positions {
-            let position = position as usize;
-            load_key(&source.keys, position, &mut key);
-            store.push(&key, &source.values[position * head_dim..][..head_dim]);
+        let mut store = Self { len: positions.len(), ..Self::new(positions.len(), head_dim) };
+        gather_keys(&source.keys, positions, &mut store.keys, head_dim);
+        for (value, &position) in store.values.chunks_exact_mut(head_dim).zip(positions) {
+            value.copy_from_slice(&source.values[position as usize * head_dim..][..head_dim]);
         }
         store
     }

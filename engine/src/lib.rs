@@ -7,6 +7,7 @@ pub mod chat;
 mod cpu;
 pub mod decode;
 pub mod error;
+pub mod memory;
 pub mod model;
 pub mod prefill;
 mod reference;

@@ -33,11 +33,20 @@ pub(crate) fn store_key(panels: &mut [f32], position: usize, key: &[f32]) {
     }
 }
 
-/// Reads one key from its panel.
-pub(crate) fn load_key(panels: &[f32], position: usize, key: &mut [f32]) {
-    let panel = &panels[position / PANEL * PANEL * key.len()..];
-    for (d, x) in key.iter_mut().enumerate() {
-        *x = panel[d * PANEL + position % PANEL];
+/// Copies the keys of the given positions into panels of their own.
+pub(crate) fn gather_keys(source: &[f32], positions: &[u32], panels: &mut [f32], head_dim: usize) {
+    for (positions, panel) in positions.chunks(PANEL).zip(panels.chunks_exact_mut(PANEL * head_dim)) {
+        let mut starts = [0; PANEL];
+        for (start, &position) in starts.iter_mut().zip(positions) {
+            let position = position as usize;
+            *start = position / PANEL * PANEL * head_dim + position % PANEL;
+        }
+        for (d, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let source = &source[d * PANEL..];
+            for (x, &start) in row.iter_mut().zip(&starts[..positions.len()]) {
+                *x = source[start];
+            }
+        }
     }
 }
 

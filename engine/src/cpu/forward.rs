@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Tokens of a prefill block: whole key panels.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// The weights of a model, packed.
 #[derive(Debug)]

@@ -106,6 +106,8 @@ impl Simd {
             out,
             out_stride: stride,
             accumulate,
+            ahead: b.data.as_ptr(),
+            ahead_bytes: 0,
         };
         // SAFETY: lengths were checked above, `out` is the caller's promise, and `Simd::available` offers a set
         // only where its instructions exist.
@@ -121,6 +123,10 @@ impl Simd {
     }
 }
 
+/// Rows of a row-major right-hand side that are fetched ahead.
+#[cfg(target_arch = "x86_64")]
+const ROWS_AHEAD: usize = 32;
+
 /// Pointers to the first row, the first panel and the first element of a piece of the product.
 #[derive(Clone, Copy)]
 struct Tile {
@@ -133,6 +139,9 @@ struct Tile {
     out: *mut f32,
     out_stride: usize,
     accumulate: bool,
+    /// What will be read next, to be fetched meanwhile: one address a panel, and its bytes per step of the depth.
+    ahead: *const f32,
+    ahead_bytes: usize,
 }
 
 impl Tile {
@@ -155,12 +164,30 @@ impl Tile {
 }
 
 #[cfg(target_arch = "x86_64")]
+impl Tile {
+    /// Sets what to fetch: each of `groups` row groups fetches its share of the panels after the next `panels`, or,
+    /// of a row-major matrix, the rows further down.
+    #[inline(always)]
+    fn fetching(self, panels: usize, group: usize, groups: usize) -> Self {
+        let row_bytes = self.row_stride * size_of::<f32>();
+        let (ahead, ahead_bytes) = if self.panel_stride > self.row_stride {
+            let share = row_bytes / groups;
+            let skip = group * self.depth * share / size_of::<f32>();
+            (self.b.wrapping_add(panels * self.panel_stride + skip), share)
+        } else {
+            (self.b.wrapping_add(ROWS_AHEAD * self.row_stride), row_bytes)
+        };
+        Self { ahead, ahead_bytes, ..self }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 mod avx512 {
     //! 512-bit tiles of up to 8 rows, masked at the last panel.
 
     use std::arch::x86_64::{
-        __mmask16, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use super::{PANEL, Tile};
@@ -180,7 +207,7 @@ mod avx512 {
                 _ => 1,
             };
             while panel + wide <= whole {
-                let at = tile.at(0, panel);
+                let at = tile.at(0, panel).fetching(wide, 0, 1);
                 match rows {
                     1 => block::<1, 4>(at),
                     2 => block::<2, 4>(at),
@@ -206,14 +233,15 @@ mod avx512 {
     /// As [`panels`].
     #[target_feature(enable = "avx512f")]
     unsafe fn rows_of_panel(tile: Tile, rows: usize, columns: usize) {
+        let groups = rows.div_ceil(8);
         let mut row = 0;
         // SAFETY: row groups stay below `rows`.
         unsafe {
             while rows - row >= 8 {
-                one::<8>(tile.at(row, 0), columns);
+                one::<8>(tile.at(row, 0).fetching(1, row / 8, groups), columns);
                 row += 8;
             }
-            let last = tile.at(row, 0);
+            let last = tile.at(row, 0).fetching(1, row / 8, groups);
             match rows - row {
                 1 => one::<1>(last, columns),
                 2 => one::<2>(last, columns),
@@ -250,7 +278,15 @@ mod avx512 {
             }
             let mut b = tile.b;
             let mut x = tile.x;
+            let mut ahead = tile.ahead.cast::<i8>();
             for _ in 0..tile.depth {
+                // A fetch beyond the end does nothing.
+                for p in 0..P {
+                    let line = ahead.wrapping_add(p * tile.panel_stride * size_of::<f32>());
+                    _mm_prefetch::<_MM_HINT_T0>(line);
+                    _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(64));
+                }
+                ahead = ahead.wrapping_add(tile.ahead_bytes);
                 let mut columns = [[_mm512_setzero_ps(); 2]; P];
                 for (p, columns) in columns.iter_mut().enumerate() {
                     let b = b.add(p * tile.panel_stride);

@@ -1,0 +1,161 @@
+//! What a prefill and a decode step cost on paper: operations, bytes moved, bytes held. Formulas for any
+//! configuration; docs/performance.md states them.
+
+use crate::model::config::ModelConfig;
+
+/// Operations and memory traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Floating-point operations, a multiply-add counted as two.
+    pub flops: f64,
+    /// Bytes that must come from or go to memory: weights, keys and values; activations are left out.
+    pub bytes: f64,
+}
+
+impl std::ops::Add for Work {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl std::ops::Mul<f64> for Work {
+    type Output = Self;
+    fn mul(self, times: f64) -> Self {
+        Self { flops: self.flops * times, bytes: self.bytes * times }
+    }
+}
+
+impl std::iter::Sum for Work {
+    fn sum<I: Iterator<Item = Self>>(works: I) -> Self {
+        works.fold(Self::default(), |a, b| a + b)
+    }
+}
+
+/// What a run will cost a model, `element` bytes a number (4 on the CPU, 2 for f16 and bf16).
+#[derive(Clone, Copy, Debug)]
+pub struct Planner<'a> {
+    config: &'a ModelConfig,
+    element: usize,
+}
+
+impl<'a> Planner<'a> {
+    /// Plans for a model whose weights, keys and values take `element` bytes a number.
+    #[must_use]
+    pub fn new(config: &'a ModelConfig, element: usize) -> Self {
+        Self { config, element }
+    }
+
+    /// Weights of the projections in all layers: what every token is multiplied with, the output layer aside.
+    #[must_use]
+    pub fn projection_weights(&self) -> u64 {
+        let c = self.config;
+        let attention = (2 * c.query_heads + 2 * c.kv_heads) * c.head_dim * c.hidden_size;
+        (c.layers * (attention + 3 * c.hidden_size * c.intermediate_size)) as u64
+    }
+
+    fn vocabulary_weights(&self) -> u64 {
+        (self.config.vocab_size * self.config.hidden_size) as u64
+    }
+
+    /// Bytes of the loaded weights: projections, embedding and output layer (on the CPU a tied embedding is held
+    /// in both its forms, row-major and packed), norms left out.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        (self.projection_weights() + 2 * self.vocabulary_weights()) * self.element as u64
+    }
+
+    /// Bytes of the key and value of one entry in one head.
+    #[must_use]
+    pub fn entry_bytes(&self) -> u64 {
+        (2 * self.config.head_dim * self.element) as u64
+    }
+
+    /// Bytes of the keys and values of `tokens` tokens in all layers and KV heads: a prompt in flight, or the tail
+    /// that a variant's answer grows.
+    #[must_use]
+    pub fn kv_bytes(&self, tokens: usize) -> u64 {
+        (self.config.layers * self.config.kv_heads * tokens) as u64 * self.entry_bytes()
+    }
+
+    /// Bytes of one variant: `entries` kept per head on average over `heads` stored heads of every layer (0 if it
+    /// keeps everything and reads the shared prompt), and room for `new` tokens.
+    #[must_use]
+    pub fn variant_bytes(&self, entries: usize, heads: usize, new: usize) -> u64 {
+        (self.config.layers * heads * entries) as u64 * self.entry_bytes() + self.kv_bytes(new)
+    }
+
+    /// Bytes of activations while a prompt is read: residual stream, queries and plain keys of one layer, the
+    /// position tables, and the scratch of `threads` blocks. Always f32.
+    #[must_use]
+    pub fn activation_bytes(&self, prompt: usize, threads: usize) -> u64 {
+        let c = self.config;
+        let (query, kv) = (c.query_heads * c.head_dim, c.kv_heads * c.head_dim);
+        let row = c.hidden_size + query + kv + c.head_dim;
+        let wide = (query + 2 * kv).max(2 * c.intermediate_size);
+        let scratch = crate::cpu::forward::BLOCK * (c.hidden_size + wide + 2 * query);
+        ((prompt * row + threads * scratch) * size_of::<f32>()) as u64
+    }
+
+    /// Reading a prompt with causal attention: `2 * weights * tokens` for the projections,
+    /// `4 * layers * query heads * head_dim` for each pair of a position and one before or at it, the output layer
+    /// once. The weights are read once, keys and values written once and read once.
+    #[must_use]
+    pub fn prefill(&self, prompt: usize) -> Work {
+        let pairs = prompt as f64 * (prompt as f64 + 1.0) / 2.0;
+        Work {
+            flops: 2.0 * self.projection_weights() as f64 * prompt as f64
+                + self.pair_flops() * pairs
+                + 2.0 * self.vocabulary_weights() as f64,
+            bytes: self.step_weight_bytes() + 2.0 * self.kv_bytes(prompt) as f64,
+        }
+    }
+
+    /// One decode step of a batch. Each sequence is (entries that a query head attends to on average, heads a layer
+    /// that store entries: KV heads or query heads). The weights are read once.
+    #[must_use]
+    pub fn decode_step(&self, sequences: &[(usize, usize)]) -> Work {
+        let every_token = 2.0 * (self.projection_weights() + self.vocabulary_weights()) as f64;
+        sequences.iter().fold(
+            Work { flops: 0.0, bytes: self.step_weight_bytes() },
+            |sum, &(entries, stored)| {
+                let cache = (self.config.layers * stored * entries) as f64 * self.entry_bytes() as f64;
+                sum + Work { flops: every_token + self.pair_flops() * entries as f64, bytes: cache }
+            },
+        )
+    }
+
+    /// Operations of one query position against one key position, in all layers and query heads.
+    fn pair_flops(&self) -> f64 {
+        (4 * self.config.layers * self.config.query_heads * self.config.head_dim) as f64
+    }
+
+    /// Bytes of the weights that one pass reads: everything but the embedding.
+    fn step_weight_bytes(&self) -> f64 {
+        ((self.projection_weights() + self.vocabulary_weights()) * self.element as u64) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::random::llama_config;
+
+    #[test]
+    fn formulas_match_llama_3_8b() {
+        // 8.03 billion parameters: 6.98 in the projections, twice 0.525 in embedding and output layer.
+        let config = llama_config([128_256, 4096, 14_336, 32, 32, 8]);
+        let planner = Planner::new(&config, 2);
+        assert_eq!(planner.projection_weights(), 6_979_321_856);
+        assert_eq!(planner.weight_bytes(), 2 * 8_029_995_008);
+        // 128 KiB a token in f16.
+        assert_eq!(planner.kv_bytes(1), 131_072);
+        let prefill = planner.prefill(8192);
+        let expected = 2.0 * 6_979_321_856.0 * 8192.0 + 4.0 * 32.0 * 4096.0 * (8192.0 * 8193.0 / 2.0);
+        assert!((prefill.flops / expected - 1.0).abs() < 1e-4);
+        // The batch reads the weights once.
+        let (one, two) = (planner.decode_step(&[(128, 8)]), planner.decode_step(&[(128, 8), (128, 8)]));
+        assert_eq!(two.flops, 2.0 * one.flops);
+        assert_eq!(two.bytes - one.bytes, planner.kv_bytes(128) as f64);
+    }
+}
