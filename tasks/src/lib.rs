@@ -23,5 +23,5 @@ pub use error::TaskError;
 pub use example::Example;
 pub use protocol::{ModelFacts, Protocol, Rendered, StopRule, Truncation};
 pub use reader::{DatasetRows, find_dataset, read_rows};
-pub use score::score_prediction;
+pub use score::{other_scores, score_prediction};
 pub use tokenizer::{ChatTemplate, Tokenizer};

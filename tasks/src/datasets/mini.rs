@@ -1,12 +1,14 @@
 //! The embedded mini suite in the shapes of the registry: its data sets as LongBench's, its rows as examples.
 
+use std::sync::LazyLock;
+
 use sha2::{Digest, Sha256};
 
 use super::metric_ids::{CLASSIFICATION, CODE_SIM, COUNT, QA_F1, RETRIEVAL, ROUGE};
 use super::{Category, DatasetInfo, Language, Suite};
 use crate::error::TaskError;
 use crate::example::{Example, hex, key};
-use crate::mini::{MiniDataset, MiniRow, ROWS};
+use crate::mini::{self, MiniDataset, MiniRow, ROWS};
 
 /// What the registry would say of a mini data set. All of them are wrapped in the chat template, which the embedded
 /// model was trained with.
@@ -53,6 +55,14 @@ pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
     })
 }
 
+static ALL: LazyLock<Vec<DatasetInfo>> =
+    LazyLock::new(|| mini::datasets().iter().filter_map(|set| info(set).ok()).collect());
+
+/// The mini data sets, in their own order. They are no part of [`super::all`].
+pub fn all() -> &'static [DatasetInfo] {
+    &ALL
+}
+
 /// SHA-256 of the rows as JSON lines.
 ///
 /// # Errors
@@ -86,13 +96,14 @@ pub fn example(index: usize, row: MiniRow) -> Example {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{mini, protocol, score_prediction};
+    use crate::{protocol, score_prediction};
 
     #[test]
     fn every_mini_set_is_complete_and_its_reference_scores() {
         let protocol = protocol::by_name(protocol::DEFAULT).unwrap();
         for set in mini::datasets() {
             let info = info(set).unwrap();
+            assert!(all().contains(&info));
             let rows: Vec<_> = (0..2).map(|n| mini::row(set, mini::SUITE_SEED, n, 256)).collect();
             assert_eq!(sha256(&rows).unwrap(), sha256(&rows).unwrap());
             for (index, row) in rows.into_iter().enumerate() {

@@ -154,15 +154,15 @@ pub fn suite(name: &str) -> Result<Vec<&'static DatasetInfo>, TaskError> {
     Ok(all().iter().filter(|d| d.suite == suite).collect())
 }
 
-/// A data set by its registry name.
+/// A data set by its registry name, the mini suite's included.
 ///
 /// # Errors
 /// An unknown name, with the nearest ones.
 pub fn by_name(name: &str) -> Result<&'static DatasetInfo, TaskError> {
-    all()
-        .iter()
+    let known = || all().iter().chain(mini::all());
+    known()
         .find(|d| d.name == name)
-        .ok_or_else(|| TaskError::unknown("data set", name, all().iter().map(|d| d.name)))
+        .ok_or_else(|| TaskError::unknown("data set", name, known().map(|d| d.name)))
 }
 
 /// The data sets of a suite picked by name, each once, in the order given. For LongBench-E the plain LongBench name

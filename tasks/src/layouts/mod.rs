@@ -22,7 +22,7 @@ use crate::averages::{Average, Scores};
 use crate::datasets::{DatasetInfo, Suite};
 use crate::error::TaskError;
 
-pub use needle::{NeedleCell, NeedleScores};
+pub use needle::{NeedleCell, NeedleRecord, NeedleScores};
 pub use write::{ExportMeta, Prediction};
 
 /// The score of one data set as the official script writes it.

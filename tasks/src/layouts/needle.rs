@@ -1,12 +1,14 @@
 //! Needle results: one JSON object a file (`*_results.json`), as gkamradt's tester and its descendants write, or files
 //! of many such records (`.jsonl`, or a JSON list with `token_limit` for the length).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::official::parse_with_nan;
 use super::read::{entries, file_name};
+use super::{ExportMeta, write};
 use crate::error::TaskError;
 use crate::metrics::MetricError;
 use crate::needle::NeedleVariant;
@@ -66,6 +68,96 @@ impl NeedleScores {
         };
         ((cell.length as f64 / step).round_ties_even() * step) as u64
     }
+}
+
+/// One needle result of ours with what other harnesses' files need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeedleRecord {
+    /// Nominal context length.
+    pub length: u64,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Depth in percent.
+    pub depth: f64,
+    /// The needle.
+    pub needle: String,
+    /// The answer.
+    pub response: String,
+    /// Seconds the answer took.
+    pub seconds: f64,
+}
+
+/// The needle testers' record, fields in their order.
+#[derive(Serialize)]
+struct Written<'a> {
+    model: &'a str,
+    context_length: u64,
+    depth_percent: f64,
+    version: u32,
+    needle: &'a str,
+    model_response: &'a str,
+    score: Option<f64>,
+    test_duration_seconds: f64,
+    test_timestamp_utc: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_name: Option<&'a str>,
+}
+
+/// Writes results as a layout's tester does, one file each, and returns the files. `timestamp` is put into every
+/// record (`%Y-%m-%d %H:%M:%S%z`). Where a language model judges (gkamradt) the score is null.
+///
+/// # Errors
+/// An unknown layout, a file that exists, a metric that fails.
+pub fn export(
+    root: &Path,
+    layout: &str,
+    meta: &ExportMeta,
+    timestamp: &str,
+    records: &[NeedleRecord],
+) -> Result<Vec<PathBuf>, TaskError> {
+    let variant = LAYOUTS
+        .iter()
+        .find(|l| l.0 == layout)
+        .ok_or_else(|| TaskError::unknown("needle layout", layout, LAYOUTS.iter().map(|l| l.0)))?
+        .1;
+    let variant = variants::by_name(variant)?;
+    let model = write::component(&meta.model).replace('.', "_");
+    let version = format!("{}{}", write::component(&meta.model), write::method_suffix(meta));
+    let folder = match variant.name {
+        "compresskv" => root.join(version),
+        "kvcache-factory" => root.join("results_needle").join("results").join(version),
+        _ => root.join("results"),
+    };
+    let mut written = Vec::new();
+    for record in records {
+        // CompressKV stores the prompt's real length and whole percents; the others nominal lengths and percent x 100.
+        let (length, depth) = match variant.name {
+            "compresskv" => (record.prompt_tokens, record.depth as u64),
+            _ => (record.length, (record.depth * 100.0) as u64),
+        };
+        let stem = format!("{model}_len_{length}_depth_{depth}");
+        let score = variant.json_score(&record.response, &record.needle).map_err(|e| TaskError::Score {
+            key: stem.clone(),
+            metric: variant.name.to_owned(),
+            problem: e.to_string(),
+        })?;
+        let line = write::python_json(&Written {
+            model: &meta.model,
+            context_length: length,
+            depth_percent: record.depth,
+            version: 1,
+            needle: &record.needle,
+            model_response: &record.response,
+            score,
+            test_duration_seconds: record.seconds,
+            test_timestamp_utc: timestamp,
+            file_name: (variant.name == "gkamradt").then_some(&stem),
+        });
+        let path = folder.join(format!("{stem}_results.json"));
+        write::write_lines(&path, std::iter::once(line.map(|line| write::ascii(&line))))?;
+        written.push(path);
+    }
+    Ok(written)
 }
 
 pub(super) fn score(dir: &Path, variant: &'static str) -> Result<NeedleScores, TaskError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{DatasetScore, Layout, OfficialScore, PredictionFile, TreeScores, plain};
-use crate::datasets::{self, DatasetInfo, Suite};
+use crate::datasets::{self, DatasetInfo, Suite, mini};
 use crate::error::TaskError;
 use crate::metrics::{self, Metric, scorer};
 use crate::reader::{Row, for_each_line};
@@ -29,7 +29,7 @@ pub(super) fn flat_files(dir: &Path, suite: Suite) -> Result<Vec<PredictionFile>
     let mut files = Vec::new();
     for path in entries(dir)? {
         let Some(stem) = file_name(&path).strip_suffix(".jsonl") else { continue };
-        let dataset = datasets::all().iter().find(|d| d.suite == suite && d.base == stem);
+        let dataset = datasets::all().iter().chain(mini::all()).find(|d| d.suite == suite && d.base == stem);
         if let Some(dataset) = dataset.filter(|_| path.is_file()) {
             files.push(PredictionFile { dataset, method: None, path });
         }
@@ -42,7 +42,7 @@ pub(super) fn nested_files(dir: &Path) -> Result<Vec<PredictionFile>, TaskError>
     let mut files = Vec::new();
     for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let named = |d: &&DatasetInfo| d.suite != Suite::LongBenchE && d.name == file_name(&folder);
-        let Some(dataset) = datasets::all().iter().find(named) else { continue };
+        let Some(dataset) = datasets::all().iter().chain(mini::all()).find(named) else { continue };
         for path in entries(&folder)? {
             match file_name(&path).strip_suffix(".json") {
                 Some(method) if method != "metrics" && method != "run_meta" => {

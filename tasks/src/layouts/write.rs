@@ -158,7 +158,7 @@ pub(super) fn nested(
     Ok(written)
 }
 
-fn write_lines(
+pub(super) fn write_lines(
     path: &Path,
     lines: impl Iterator<Item = serde_json::Result<String>>,
 ) -> Result<(), TaskError> {
@@ -201,7 +201,7 @@ impl serde_json::ser::Formatter for Blanks {
 }
 
 /// `json.dumps(record, ensure_ascii=False)`.
-fn python_json(record: &impl Serialize) -> serde_json::Result<String> {
+pub(super) fn python_json(record: &impl Serialize) -> serde_json::Result<String> {
     let mut out = Vec::new();
     record.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Blanks))?;
     // serde_json writes UTF-8 only.
@@ -209,7 +209,7 @@ fn python_json(record: &impl Serialize) -> serde_json::Result<String> {
 }
 
 /// What `ensure_ascii=True` adds: every other character as `\uXXXX`.
-fn ascii(line: &str) -> String {
+pub(super) fn ascii(line: &str) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(line.len());
     for c in line.chars() {

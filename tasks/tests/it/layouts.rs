@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use kvsweep_tasks::datasets::metric_ids::CODE_SIM;
 use kvsweep_tasks::layouts::official::{parse_with_nan, result_file};
-use kvsweep_tasks::layouts::{ExportMeta, OfficialScore, Prediction, Scored, TreeScores, export, score};
+use kvsweep_tasks::layouts::{
+    ExportMeta, NeedleRecord, OfficialScore, Prediction, Scored, TreeScores, export, needle, score,
+};
+use kvsweep_tasks::needle::variants::{EXPECTED, NEEDLE};
 
 use crate::shared::shared;
 
@@ -129,7 +132,7 @@ fn method_trees_get_their_official_tables() {
 fn needle_results_get_their_official_scores() {
     let Some(shared) = shared() else { return };
     let layouts = shared.join("golden/metrics/layouts");
-    let needle = |dir: &Path, layout: &str| match score(dir, layout, None).unwrap_or_else(|e| panic!("{e}")) {
+    let scored = |dir: &Path, layout: &str| match score(dir, layout, None).unwrap_or_else(|e| panic!("{e}")) {
         Scored::Needle(scores) => scores,
         Scored::Datasets(_) => panic!("{layout} is a needle layout"),
     };
@@ -141,13 +144,13 @@ fn needle_results_get_their_official_scores() {
             "needle-compresskv",
         ),
     ] {
-        let scores = needle(&layouts.join(folder), layout);
+        let scores = scored(&layouts.join(folder), layout);
         assert_eq!(scores.cells[0].score, scores.cells[0].recorded, "{layout}");
         assert_eq!(scores.mean_plotted, Some(if layout == "needle-compresskv" { 100.0 } else { 1.0 }));
     }
-    let judged = needle(&layouts.join("gkamradt/results"), "needle-gkamradt");
+    let judged = scored(&layouts.join("gkamradt/results"), "needle-gkamradt");
     assert_eq!((judged.cells[0].score, judged.mean_plotted), (None, Some(10.0)));
-    let compresskv = needle(
+    let compresskv = scored(
         &layouts.join(
             "compresskv/outputs/needle_result/needle_result_llama3_128k/Llama-3.1-8B-Instruct_compresskv_512",
         ),
@@ -162,15 +165,46 @@ fn needle_results_get_their_official_scores() {
     for (layout, field, factor) in
         [("needle-compresskv", "rouge1_recall", 100.0), ("needle-kvcache-factory", "rouge1_fmeasure", 10.0)]
     {
-        let scores = needle(&claude, layout);
+        let scores = scored(&claude, layout);
         assert_eq!(scores.cells.len(), 688);
         for (cell, row) in scores.cells.iter().zip(&rows) {
             assert_eq!(cell.score, row[field].as_f64().map(|score| score * factor), "{}", cell.name);
         }
         assert!((scores.mean_recorded.unwrap() - 6.363_372_093_023_256).abs() < 1e-9);
     }
-    let gpt4 = needle(&shared.join("data/predictions/niah_gpt-4-128k"), "needle-gkamradt");
+    let gpt4 = scored(&shared.join("data/predictions/niah_gpt-4-128k"), "needle-gkamradt");
     assert_eq!((gpt4.cells.len(), format!("{:.2}", gpt4.mean_plotted.unwrap()).as_str()), (225, "9.44"));
+}
+
+#[test]
+fn needle_exports_score_as_they_did() {
+    let meta = ExportMeta { model: "org/Model-1.5".into(), method: "snapkv".into(), budget: Some(64) };
+    let record = |depth: f64, response: &str| NeedleRecord {
+        length: 1000,
+        prompt_tokens: 846,
+        depth,
+        needle: NEEDLE.into(),
+        response: response.into(),
+        seconds: 0.5,
+    };
+    let records = [record(11.0, EXPECTED), record(50.0, "")];
+    for (layout, name, first) in [
+        ("needle-gkamradt", "Model-1_5_len_1000_depth_1100_results.json", None),
+        ("needle-kvcache-factory", "Model-1_5_len_1000_depth_1100_results.json", Some(7.272_727_272_727_273)),
+        ("needle-headkv", "Model-1_5_len_1000_depth_1100_results.json", Some(7.272_727_272_727_273)),
+        ("needle-compresskv", "Model-1_5_len_846_depth_11_results.json", Some(57.142_857_142_857_14)),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let written =
+            needle::export(dir.path(), layout, &meta, "2026-01-01 00:00:00+0000", &records).unwrap();
+        assert_eq!(written[0].file_name().unwrap().to_str(), Some(name));
+        let Scored::Needle(scores) = score(written[0].parent().unwrap(), layout, None).unwrap() else {
+            panic!("{layout} is a needle layout");
+        };
+        assert_eq!(scores.cells.len(), 2);
+        assert_eq!((scores.cells[0].score, scores.cells[0].recorded), (first, first), "{layout}");
+        assert_eq!(scores.cells[1].score, first.map(|_| 0.0), "{layout}");
+    }
 }
 
 fn predictions() -> Vec<Prediction> {
@@ -189,6 +223,7 @@ fn predictions() -> Vec<Prediction> {
         row("qasper", "wrong", "right", &[], 5000),
         row("hotpotqa", "\u{85}Paris\n", "Paris", &[], 9000),
         row("multifieldqa_zh", "北京大学", "北京", &[], 3),
+        row("mini_people", "Ana", "Ana", &[], 3),
     ]
 }
 
@@ -199,7 +234,7 @@ fn exports_score_as_they_did() {
         let meta = ExportMeta { model: "org/model-1".into(), method: "snapkv".into(), budget: Some(64) };
         let mut rows = predictions();
         if layout == "longbench-e" {
-            rows.retain(|row| row.dataset != "multifieldqa_zh");
+            rows.retain(|row| ["qasper", "hotpotqa"].contains(&row.dataset.as_str()));
             rows.iter_mut().for_each(|row| row.dataset += "_e");
         }
         let written = export(dir.path(), layout, &meta, &rows).unwrap();
@@ -214,7 +249,13 @@ fn exports_score_as_they_did() {
             _ => OfficialScore::Plain(25.0),
         };
         assert_eq!(qasper.score, expected, "{layout}");
-        assert_eq!(scored.scores.len(), if layout == "longbench-e" { 2 } else { 3 });
+        assert_eq!(
+            scored.scores.len(),
+            match layout {
+                "longbench-e" => 2,
+                _ => 4,
+            }
+        );
         assert_eq!(scored.scores["hotpotqa"].per_row, [1.0]);
         assert!(export(dir.path(), layout, &meta, &rows).is_err(), "files are never written twice");
         if matches!(layout, "kvcache-factory" | "headkv") {
