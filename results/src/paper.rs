@@ -93,6 +93,8 @@ pub struct PaperComparison {
     pub title: String,
     /// What a reader must know.
     pub notes: Vec<String>,
+    /// Why it is only a rehearsal: another model, protocol or split, not all rows. Empty for a real comparison.
+    pub rehearsal: Vec<String>,
     /// Whether compressed rows may be judged.
     pub gate: Gate,
     /// How intervals were made.
@@ -165,7 +167,8 @@ impl PaperComparison {
         Self {
             id: paper.id.clone(),
             title,
-            notes: notes(paper, gate),
+            notes: notes(paper, gate, &rehearsal),
+            rehearsal,
             gate,
             bootstrap: *bootstrap,
             cells: rows.into_iter().flat_map(|(_, cells)| cells).collect(),
@@ -186,6 +189,8 @@ impl PaperComparison {
     pub fn render(&self, markdown: bool) -> String {
         let head = ["method", "budget", "column", "paper", "ours", "95 %", "n", "difference", "verdict"];
         let score = |value: f64| format!("{value:.2}");
+        let bracket =
+            |verdict: String| if self.rehearsal.is_empty() { verdict } else { format!("({verdict})") };
         let mut lines: Vec<[String; 9]> = Vec::new();
         for cell in &self.cells {
             let (Some(theirs), Some(ours)) = (&cell.theirs, &cell.ours) else { continue };
@@ -199,11 +204,12 @@ impl PaperComparison {
                 interval.unwrap_or_else(|| "-".to_owned()),
                 ours.n.to_string(),
                 cell.difference.map(|d| format!("{d:+.2}")).unwrap_or_default(),
-                cell.verdict.map(|verdict| verdict.to_string()).unwrap_or_default(),
+                cell.verdict.map(|verdict| bracket(verdict.to_string())).unwrap_or_default(),
             ]);
         }
         let (verdicts, unmeasured) = self.counts();
-        let counts: Vec<String> = verdicts.iter().map(|(verdict, n)| format!("{verdict} {n}")).collect();
+        let counts: Vec<String> =
+            verdicts.iter().map(|(verdict, n)| format!("{} {n}", bracket(verdict.to_string()))).collect();
         let summary = format!("{}; printed but not measured here {unmeasured}", counts.join(", "));
         let mut out = String::new();
         let notes = self.notes.iter().chain([&summary]);
@@ -287,8 +293,11 @@ fn rehearsal(paper: &PaperTable, group: &Group) -> Vec<String> {
     why
 }
 
-fn notes(paper: &PaperTable, gate: Gate) -> Vec<String> {
+fn notes(paper: &PaperTable, gate: Gate, rehearsal: &[String]) -> Vec<String> {
     let mut notes: Vec<String> = paper.note.iter().cloned().collect();
+    if !rehearsal.is_empty() {
+        notes.push("rehearsal: verdicts stand in brackets and claim nothing about the paper".to_owned());
+    }
     notes.push(
         match gate {
             Gate::Open => "full-cache gate: open",
@@ -343,7 +352,7 @@ fn measure(group: &Group, variant: &VariantKey, column: &PaperColumn, bootstrap:
         .collect();
     let strata = strata.filter(|strata| !strata.is_empty())?;
     let parts: Vec<(f64, &Stratum)> = strata.iter().map(|(weight, stratum)| (*weight, stratum)).collect();
-    let mut cell = percent(&bootstrap.combine(&parts));
+    let mut cell = percent(&bootstrap.combine_scores(&parts));
     // The papers average what their scripts print: data sets rounded to two decimals.
     cell.score = round2(parts.iter().map(|(weight, stratum)| weight * round2(100.0 * stratum.mean())).sum());
     Some(cell)
@@ -431,6 +440,7 @@ mod tests {
         let all = comparison(0.2, "mini");
         assert_eq!(all.gate, Gate::Closed);
         assert!(all.title.contains("rehearsal, not a reproduction (mini split)"), "{}", all.title);
+        assert!(all.render(false).contains("(reproduced)") && !all.render(false).contains("  reproduced\n"));
         assert_eq!(cell(&all, "FullKV", None, "qasper").verdict, Some(Verdict::Off));
         assert_eq!(cell(&all, "FullKV", None, "hotpotqa").verdict, Some(Verdict::Reproduced));
         assert_eq!(cell(&all, "SnapKV", Some(64), "hotpotqa").verdict, Some(Verdict::Off));

@@ -153,21 +153,31 @@ impl ScoreTable {
     /// The notes, and what the numbers are.
     fn all_notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
-        let counts: Vec<String> = self
+        let of = |index: usize| -> Vec<usize> {
+            let mut n: Vec<usize> =
+                self.rows.iter().filter_map(|row| row.cells[index].as_ref()).map(|cell| cell.n).collect();
+            n.sort_unstable();
+            n.dedup();
+            n
+        };
+        let counts: Vec<(&str, Vec<usize>)> = self
             .columns
             .iter()
             .enumerate()
             .filter(|(_, scope)| scope.kind == ColumnKind::Dataset)
-            .map(|(index, scope)| {
-                let mut n: Vec<usize> =
-                    self.rows.iter().filter_map(|row| row.cells[index].as_ref()).map(|cell| cell.n).collect();
-                n.sort_unstable();
-                n.dedup();
-                let n = n.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
-                format!("{} {n}", scope.title)
-            })
+            .map(|(index, scope)| (scope.title.as_str(), of(index)))
             .collect();
-        notes.push(format!("examples: {}", counts.join(", ")));
+        let text = |n: &[usize]| n.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
+        notes.push(match counts.as_slice() {
+            [(_, first), rest @ ..] if !rest.is_empty() && rest.iter().all(|(_, n)| n == first) => {
+                format!("examples: {} in each data set", text(first))
+            }
+            counts => {
+                let each: Vec<String> =
+                    counts.iter().map(|(title, n)| format!("{title} {}", text(n))).collect();
+                format!("examples: {}", each.join(", "))
+            }
+        });
         notes.push(format!(
             "averages with {:.0} % intervals: bootstrap over examples, stratified by data set, {} resamples, seed {}",
             100.0 * self.bootstrap.level,
@@ -511,6 +521,7 @@ pub(crate) mod tests {
         assert!(lines[2].starts_with("method  budget  qasper   trec"), "{wide}");
         assert!(lines[3].starts_with("full         -   83.33  41.67"), "{wide}");
         assert!(lines[4].contains("64.0 KiB"), "{wide}");
+        assert!(wide.contains("examples: 3 in each data set"), "{wide}");
         let narrow = table.render(Format::Text, Some(60));
         assert!(narrow.lines().skip(1).take(17).all(|line| line.chars().count() <= 60), "{narrow}");
         assert_eq!(narrow.matches("method").count(), narrow.matches("\n\nmethod").count());

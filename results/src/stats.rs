@@ -129,6 +129,26 @@ impl Bootstrap {
         estimate
     }
 
+    /// As [`Bootstrap::combine`], for scores between 0 and 1.
+    ///
+    /// A stratum whose scores are all 0 or all 1 has no spread to resample, but "20 of 20 right" is not certainty: its
+    /// exact binomial (Clopper-Pearson) bound is added to the interval, in squares as independent deviations are (MOVER,
+    /// Zou and Donner 2008). The ends stay between 0 and 1.
+    pub fn combine_scores(&self, parts: &[(f64, &Stratum)]) -> Estimate {
+        let mut estimate = self.combine(parts);
+        let tail = 0.5 - self.level / 2.0;
+        let missing = |bound: f64| -> f64 {
+            let at_bound = parts.iter().filter(|(_, s)| s.variance == 0.0 && s.n > 1 && s.mean == bound);
+            at_bound.map(|(weight, s)| (weight * (1.0 - tail.powf(1.0 / s.n as f64))).powi(2)).sum()
+        };
+        estimate.interval = estimate.interval.map(|(low, high)| {
+            let below = ((estimate.mean - low).powi(2) + missing(1.0)).sqrt();
+            let above = ((high - estimate.mean).powi(2) + missing(0.0)).sqrt();
+            ((estimate.mean - below).clamp(0.0, 1.0), (estimate.mean + above).clamp(0.0, 1.0))
+        });
+        estimate
+    }
+
     fn resampled(&self, parts: &[(f64, &Stratum)]) -> Vec<f64> {
         let mut totals = vec![0.0; self.resamples];
         for (weight, stratum) in parts {
@@ -334,6 +354,47 @@ mod tests {
                 let margin = 3.0 * (level * (1.0 - level) / trials as f64).sqrt() + 0.01;
                 assert!(close(rate, level, margin), "{sizes:?} at {level}: covered {rate}");
             }
+        }
+    }
+
+    #[test]
+    fn all_right_is_not_certainty() {
+        let bootstrap = Bootstrap::default();
+        let all = bootstrap.stratum("a", &[1.0; 20]);
+        let (low, high) = bootstrap.combine_scores(&[(1.0, &all)]).interval.unwrap();
+        // Clopper-Pearson for 20 of 20.
+        assert!(close(low, 0.831_6, 1e-4) && high == 1.0, "{low}");
+        let none = bootstrap.stratum("b", &[0.0; 20]);
+        let (low, high) = bootstrap.combine_scores(&[(0.5, &all), (0.5, &none)]).interval.unwrap();
+        assert!(close(low, 0.5 - 0.084_2, 1e-4) && close(high, 0.5 + 0.084_2, 1e-4), "{low} {high}");
+        let equal = bootstrap.stratum("c", &[0.5; 20]);
+        assert_eq!(bootstrap.combine_scores(&[(1.0, &equal)]).interval, Some((0.5, 0.5)));
+    }
+
+    #[test]
+    fn intervals_cover_near_the_ends_of_the_scale() {
+        let mut rng = ChaCha8Rng::seed_from_u64(13);
+        // Needles that are nearly always found, alone and beside a data set that is nearly always wrong.
+        for truths in [vec![0.97], vec![0.99, 0.02], vec![0.9, 0.5]] {
+            let (trials, mut covered) = (600, 0);
+            for trial in 0..trials {
+                let bootstrap = Bootstrap { seed: trial, resamples: 400, ..Bootstrap::default() };
+                let strata: Vec<Stratum> = truths
+                    .iter()
+                    .map(|p| {
+                        let values: Vec<f64> =
+                            (0..20).map(|_| f64::from(u8::from(rng.random_bool(*p)))).collect();
+                        bootstrap.stratum(&p.to_string(), &values)
+                    })
+                    .collect();
+                let weight = 1.0 / truths.len() as f64;
+                let parts: Vec<(f64, &Stratum)> = strata.iter().map(|s| (weight, s)).collect();
+                let (low, high) = bootstrap.combine_scores(&parts).interval.unwrap();
+                let truth = truths.iter().sum::<f64>() * weight;
+                covered += u32::from(low <= truth && truth <= high);
+            }
+            let rate = f64::from(covered) / trials as f64;
+            assert!(rate > 0.92, "{truths:?}: covered {rate}");
         }
     }
 

@@ -204,7 +204,7 @@ impl ScoreTable {
                     let parts: Option<Vec<(f64, &Stratum)>> =
                         members.iter().map(|m| Some((weight(*m), strata[*m].as_ref()?))).collect();
                     let parts = parts?;
-                    let mut cell = percent(&bootstrap.combine(&parts));
+                    let mut cell = percent(&bootstrap.combine_scores(&parts));
                     if layout.averaging == Averaging::DatasetsRounded {
                         cell.score = parts.iter().map(|(w, s)| w * round2(100.0 * s.mean())).sum();
                     }
@@ -239,12 +239,10 @@ impl ScoreTable {
 }
 
 pub(crate) fn percent(estimate: &Estimate) -> Cell {
-    // A mean of scores cannot leave their range, whatever the bootstrap's tail says.
-    let end = |value: f64| (100.0 * value).clamp(0.0, 100.0);
     Cell {
         score: 100.0 * estimate.mean,
-        low: estimate.interval.map(|(low, _)| end(low)),
-        high: estimate.interval.map(|(_, high)| end(high)),
+        low: estimate.interval.map(|(low, _)| 100.0 * low),
+        high: estimate.interval.map(|(_, high)| 100.0 * high),
         n: estimate.n,
     }
 }
