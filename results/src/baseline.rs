@@ -196,6 +196,69 @@ impl BaselineStore {
         }
     }
 
+    /// Opens what `compare` was given: each of the two a run directory, or a commit or branch of the repository.
+    ///
+    /// A commit is looked up with the configuration of the other side's run. Where it has no such run but exactly one
+    /// that can be compared (same suite, model, protocol and data; other methods or parameters), that one is taken: the
+    /// comparison tells what differs. Two commits need one configuration in common, or `configuration`.
+    ///
+    /// # Errors
+    /// A name that is neither, a missing baseline (with the command that makes it), a damaged file.
+    pub fn open_pair(
+        &self,
+        repository: &Path,
+        names: [&str; 2],
+        configuration: Option<&str>,
+    ) -> Result<[(String, Run); 2]> {
+        let as_run = |name: &str| -> Result<Option<Run>> {
+            let path = Path::new(name);
+            if path.join(MANIFEST).exists() { Run::load(path).map(Some) } else { Ok(None) }
+        };
+        let labelled = |name: &str, commit: &str| format!("{name} ({commit:.12})");
+        let [base, head] = names;
+        match (as_run(base)?, as_run(head)?) {
+            (Some(a), Some(b)) => Ok([(base.to_owned(), a), (head.to_owned(), b)]),
+            (Some(a), None) => {
+                let commit = resolve_commit(repository, head)?;
+                let b = self.like(&commit, &a)?;
+                Ok([(base.to_owned(), a), (labelled(head, &commit), b)])
+            }
+            (None, Some(b)) => {
+                let commit = resolve_commit(repository, base)?;
+                let a = self.like(&commit, &b)?;
+                Ok([(labelled(base, &commit), a), (head.to_owned(), b)])
+            }
+            (None, None) => {
+                let (a, b) = (resolve_commit(repository, base)?, resolve_commit(repository, head)?);
+                let shared = match configuration {
+                    Some(configuration) => Some(configuration.to_owned()),
+                    None => self.shared_configuration(&a, &b)?,
+                };
+                let open = |commit: &str| self.get(commit, shared.as_deref());
+                Ok([(labelled(base, &a), open(&a)?), (labelled(head, &b), open(&b)?)])
+            }
+        }
+    }
+
+    /// The stored run of a commit that fits `run`.
+    fn like(&self, commit: &str, run: &Run) -> Result<Run> {
+        let exact = self.get(commit, Some(&run.manifest.configuration()));
+        if !matches!(exact, Err(ResultsError::NoBaseline { .. })) {
+            return exact;
+        }
+        let mut fitting = Vec::new();
+        for key in self.list()?.into_iter().filter(|key| key.commit == commit) {
+            let manifest = read_manifest(&self.place(&key))?;
+            if manifest.suite == run.manifest.suite && manifest.incomparable(&run.manifest).is_empty() {
+                fitting.push(key);
+            }
+        }
+        match fitting.as_slice() {
+            [key] => self.read(key),
+            _ => exact,
+        }
+    }
+
     /// The configuration that both commits have, if there is exactly one.
     ///
     /// # Errors
@@ -578,6 +641,27 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&history.to_json().unwrap()).unwrap();
         assert_eq!(json["history"]["points"][1]["table"]["rows"][0]["cells"][0]["score"], 75.0);
         assert_eq!(store.shared_configuration(&commits[0], &commits[1]).unwrap(), Some(configuration));
+        let open = |names| store.open_pair(&repository, names, None);
+        let [(label, base), (_, head)] = open(["main~1", "main"]).unwrap();
+        assert_eq!(label, format!("main~1 ({:.12})", commits[0]));
+        assert_eq!((base.examples[0].variants[0].score, head.examples[0].variants[0].score), (0.25, 0.75));
+        let run = dir.path().join("1").display().to_string();
+        let [(_, base), (label, head)] = open(["main~1", &run]).unwrap();
+        assert_eq!((base.path.starts_with(&store.path), head.path.starts_with(&store.path)), (true, false));
+        assert_eq!(label, run);
+        // Another parameter: the only run that can be compared is taken. Other weights: none is.
+        let mut other = manifest();
+        other.methods[1].params.insert("window".into(), "9".into());
+        let run = dir.path().join("window").display().to_string();
+        write_run(Path::new(&run), &other, |_, _, _| 0.5);
+        assert!(open([&run, "main"]).is_ok());
+        other.model.weights_sha256 = "retrained".into();
+        let run = dir.path().join("weights").display().to_string();
+        write_run(Path::new(&run), &other, |_, _, _| 0.5);
+        let error = open(["main", &run]).unwrap_err().to_string();
+        assert!(error.contains("just regress --record"), "{error}");
+        assert!(open(["main", "no-such-thing"]).unwrap_err().to_string().contains("neither a run directory"));
+
         assert!(store.history(&repository, "0000000000000000", &layout(), &Bootstrap::default()).is_err());
     }
 }
