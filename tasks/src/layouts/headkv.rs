@@ -4,8 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::kvcache_factory::KvCacheFactory;
-use super::{ExportMeta, Layout, Prediction, PredictionFile, named, read, write};
-use crate::averages::{Average, Scores};
+use super::{ExportMeta, Layout, Prediction, PredictionFile, read, write};
 use crate::datasets::metric_ids::{QA_F1, QA_F1_ZH};
 use crate::error::TaskError;
 
@@ -25,10 +24,6 @@ impl Layout for HeadKv {
         let mut files = read::nested_files(dir)?;
         files.retain(|f| [QA_F1, QA_F1_ZH].contains(&f.dataset.metric) && f.dataset.name != "triviaqa");
         Ok(files)
-    }
-
-    fn average(&self, scores: &Scores) -> Option<(&'static str, f64)> {
-        named(Average::HeadKvQa, scores)
     }
 
     fn export(

@@ -18,7 +18,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::averages::{Average, Scores};
+use crate::averages::Scores;
 use crate::datasets::{DatasetInfo, Suite};
 use crate::error::TaskError;
 
@@ -183,9 +183,4 @@ fn plain(scores: &BTreeMap<String, DatasetScore>) -> Scores {
             OfficialScore::Buckets(_) => None,
         })
         .collect()
-}
-
-/// An average with its name, if all its data sets are there.
-fn named(average: Average, scores: &Scores) -> Option<(&'static str, f64)> {
-    Some((average.name(), average.of(scores)?))
 }

@@ -49,8 +49,8 @@ pub enum NeedlePrompt {
     Text(&'static str),
     /// One user turn in the model's own chat template (raw text without one), exactly one BOS.
     Chat(&'static str),
-    /// gkamradt's three messages: system, context, question. Chat templates that refuse two user turns in a row get
-    /// both in one turn, joined by a blank line.
+    /// gkamradt's three messages: system, context, question. Many chat templates refuse two user turns in a row or a
+    /// system turn, so one user turn holds all three, joined by blank lines.
     Messages {
         /// The system message.
         system: &'static str,
@@ -141,6 +141,7 @@ pub const VARIANTS: [NeedleVariant; 6] = [
         stop: &EVERY_END,
         scoring: NeedleScoring { json: None, plotted: None, plotted_max: 10.0 },
         oddities: &[
+            "three messages (system, context, question); here one user turn holds them, which every chat template takes",
             "graded 1 to 10 by a language model, which this program does not ask: the word overlap is shown instead",
             "the order of the essays was the file system's; here it is sorted",
         ],

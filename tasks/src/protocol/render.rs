@@ -86,7 +86,17 @@ impl Protocol {
         }
         let cut = match self.truncation {
             TruncationRule::MiddleIds => self.cut_ids(prompt, rule, limit, tokenizer, chat)?,
-            TruncationRule::MiddleText => self.cut_text(prompt, rule, limit, model, tokenizer, chat)?,
+            TruncationRule::MiddleText => {
+                // Without a limit of the protocol's own, wrapper and seam must fit beside the prompt, too.
+                let full = limit == model.max_positions.saturating_sub(stop.max_new);
+                let around = if full { self.around(rule, tokenizer, chat)? } else { 0 };
+                let limit = limit.checked_sub(around).filter(|limit| *limit >= 2).ok_or_else(|| {
+                    format!(
+                        "the chat template takes {around} tokens of {limit}; use a model with more positions"
+                    )
+                })?;
+                self.cut_text(prompt, rule, limit, model, tokenizer, chat)?
+            }
         };
         if cut.ids.len() + stop.max_new > model.max_positions {
             return Err(format!(
@@ -141,6 +151,20 @@ impl Protocol {
         let (front, back) = ids.split_at(head);
         let text = tokenizer.decode(front, false)? + &tokenizer.decode(back, false)?;
         Ok(Cut { ids, text, untruncated_tokens, removed: Some(removed) })
+    }
+
+    /// Tokens that wrapping and encoding again may add to a truncated prompt.
+    fn around(
+        &self,
+        rule: Option<&ChatRule>,
+        tokenizer: &dyn Tokenizer,
+        chat: Option<&dyn ChatTemplate>,
+    ) -> Result<usize, String> {
+        const SEAM: usize = 8;
+        match rule.filter(|rule| rule.wrap == WrapTime::AfterTruncation) {
+            Some(rule) => Ok(SEAM + tokenizer.encode(&wrap(rule, "", chat)?, rule.add_special_tokens)?.len()),
+            None => Ok(SEAM),
+        }
     }
 
     /// The official way (THUDM/LongBench, `pred.py`): both halves are decoded on their own, joined without separator,
@@ -329,6 +353,11 @@ mod tests {
         assert_eq!(rendered.ids.len(), 149 + 150 + 2 + 2);
         let removed = rendered.truncated.unwrap().removed_tokens;
         assert_eq!(removed, rendered.untruncated_tokens - 300);
+        // Without a limit the wrapped prompt still fits the model's positions.
+        let unlimited = ModelFacts { max_prompt: None, max_positions: 812, ..model.clone() };
+        let rendered =
+            protocol.render(&example(&context), dataset, &unlimited, &Letters, Some(&Brackets)).unwrap();
+        assert!((280..=300).contains(&rendered.ids.len()), "{}", rendered.ids.len());
         // Few-shot sets stay raw: one BOS.
         let samsum = datasets::by_name("samsum").unwrap();
         let rendered = protocol.render(&example("x"), samsum, &model, &Letters, Some(&Brackets)).unwrap();
