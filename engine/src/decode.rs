@@ -8,8 +8,9 @@ use std::{ops::ControlFlow, sync::Arc};
 use kvsweep_methods::selection::Selection;
 use rayon::prelude::*;
 
+pub use crate::backend::HeadSet;
 use crate::{
-    backend::{Backend, Compute, HeadSet, OnLayerRows, StepRow, StepTap},
+    backend::{Backend, Compute, OnLayerRows, StepRow, StepTap},
     cache::{Held, check_selection},
     calibrate::OnRows,
     error::{EngineError, Result},

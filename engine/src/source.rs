@@ -313,6 +313,22 @@ fn parse_id(id: &str) -> Result<Repo> {
     }
 }
 
+/// The hub models in the local cache, by id, with the folder of each.
+#[must_use]
+pub fn cached_models() -> Vec<(String, PathBuf)> {
+    let Ok(hub) = Hub::from_env() else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(&hub.cache) else { return Vec::new() };
+    let mut models: Vec<(String, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.strip_prefix("models--")?.replacen("--", "/", 1), entry.path()))
+        })
+        .collect();
+    models.sort();
+    models
+}
+
 /// A hub model from the local cache; see [`resolve`].
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer as Inner;
 
 use crate::{
@@ -18,6 +19,7 @@ pub struct Tokenizer {
     bos_id: Option<u32>,
     eos_id: Option<u32>,
     path: std::path::PathBuf,
+    sha256: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,7 +46,9 @@ impl Tokenizer {
             path: path.clone(),
             reason: error.to_string(),
         };
-        let mut inner = Inner::from_bytes(tokenizer.read()?).map_err(fail)?;
+        let bytes = tokenizer.read()?;
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut inner = Inner::from_bytes(bytes).map_err(fail)?;
         inner.with_truncation(None).map_err(fail)?;
         inner.with_padding(None);
         let config = match config {
@@ -55,6 +59,7 @@ impl Tokenizer {
             token.as_ref().and_then(token_text).and_then(|text| inner.token_to_id(text))
         };
         Ok(Self {
+            sha256,
             bos_id: id(&config.bos_token).or(config_bos),
             eos_id: id(&config.eos_token),
             // transformers 5, and what transformers 4 warned it would become.
@@ -82,6 +87,18 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         let text = self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(&error))?;
         Ok(if self.clean_up_spaces { clean_up_spaces(&text) } else { text })
+    }
+
+    /// Whether decoding drops the spaces that transformers' clean-up drops.
+    #[must_use]
+    pub fn cleans_up_spaces(&self) -> bool {
+        self.clean_up_spaces
+    }
+
+    /// Hex sha256 of `tokenizer.json`.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// Begin-of-sequence id.

@@ -1,3 +1,79 @@
-//! The command line `kvsweep`.
+//! The command line `kvsweep`: parse, dispatch, exit code.
 
-fn main() {}
+mod calibration;
+mod cli;
+mod commands;
+mod config_file;
+mod cost;
+mod detection;
+mod exit;
+mod interrupt;
+mod kept;
+mod machine;
+mod model;
+mod nearest;
+mod output;
+mod pictures;
+mod progress;
+mod provenance;
+mod questions;
+mod runner;
+mod tables;
+mod variants;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::{Cli, Command};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return output::failure(&error).into(),
+    };
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => output::failure(&error).into(),
+    }
+}
+
+/// Parses the command line, and once more with what a `--config` file adds to it.
+fn parse(mut arguments: Vec<OsString>) -> anyhow::Result<Cli> {
+    let command = Cli::command();
+    let matches = command.clone().get_matches_from(arguments.clone());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Command::Run(run) = &cli.command else { return Ok(cli) };
+    let (Some(path), Some(given), Some(run_command)) =
+        (&run.config, matches.subcommand_matches("run"), command.find_subcommand("run"))
+    else {
+        return Ok(cli);
+    };
+    arguments.extend(config_file::arguments(path, run_command, given)?);
+    let matches = command.get_matches_from(arguments);
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Table(args) => commands::table::run(&args),
+        Command::Heatmap(args) => commands::heatmap::run(&args),
+        Command::Paper(args) => commands::paper::run(&args),
+        Command::Compare(args) => commands::compare::run(&args),
+        Command::History(args) => commands::history::run(&args),
+        Command::Report(args) => commands::report::run(&args),
+        Command::Score(args) => commands::score::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Calibrate(args) => commands::calibrate::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
+        Command::List(args) => commands::list::run(&args),
+        Command::Fetch(args) => commands::fetch::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+    }
+}

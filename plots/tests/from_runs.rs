@@ -51,6 +51,7 @@ fn manifest() -> Manifest {
         limit: None,
         shard: None,
         seed: 42,
+        settings: Default::default(),
     }
 }
 
@@ -112,6 +113,7 @@ fn write_run(path: &Path) -> Run {
                     length: None,
                     bucket: None,
                     answers: vec!["yes".into()],
+                    all_classes: Vec::new(),
                     prompt_sha256: "q".into(),
                     prompt_tail: "… Answer:".into(),
                     prompt_tokens: PROMPT,

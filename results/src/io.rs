@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 ///
 /// The temporary file has a fixed name: one left by a killed process is overwritten, never accumulated. The
 /// caller holds the directory's lock.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".part");
     let part = path.with_file_name(name);
@@ -21,7 +21,10 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = fs_err::remove_file(&part);
         return Err(error);
     }
-    path.parent().map_or(Ok(()), sync_dir)
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => sync_dir(folder),
+        _ => sync_dir(Path::new(".")),
+    }
 }
 
 /// Makes a created or renamed entry of `dir` durable.

@@ -22,6 +22,7 @@ mod table;
 mod text;
 
 pub use error::{Conflict, Difference, ResultsError};
+pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
 pub use manifest::{DatasetInfo, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard};
 pub use merge::{Group, Merged, MergedExample, MergedVariant};

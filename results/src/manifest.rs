@@ -117,6 +117,8 @@ pub struct Manifest {
     pub shard: Option<Shard>,
     /// Seed of everything random.
     pub seed: u64,
+    /// What else the numbers depend on, by name: the needle's grid, masked heads, hashes of calibrations.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -300,6 +302,9 @@ mod tests {
         ("limit", |m| m.limit = Some(1)),
         ("shard.index", |m| m.shard = Some(Shard { index: 1, count: 2 })),
         ("seed", |m| m.seed += 1),
+        ("settings.depths", |m| {
+            m.settings.insert("depths".into(), "50".into());
+        }),
     ];
 
     #[test]

@@ -89,6 +89,8 @@ pub struct ExampleInfo {
     pub bucket: Option<String>,
     /// The reference answers.
     pub answers: Vec<String>,
+    /// Class names of a classification set, else empty.
+    pub all_classes: Vec<String>,
     /// SHA-256 over the prompt's token ids (little-endian u32), hexadecimal.
     pub prompt_sha256: String,
     /// The end of the prompt as text (bounded by the writer), for the example browser.

@@ -465,6 +465,7 @@ pub(crate) mod tests {
             limit: None,
             shard: None,
             seed: 42,
+            settings: Default::default(),
         }
     }
 
@@ -500,6 +501,7 @@ pub(crate) mod tests {
                 length: Some(4321),
                 bucket: Some("4-8k".into()),
                 answers: vec!["yes".into()],
+                all_classes: Vec::new(),
                 prompt_sha256: "q".into(),
                 prompt_tail: "Answer:".into(),
                 prompt_tokens: 500,

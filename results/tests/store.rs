@@ -45,6 +45,7 @@ fn manifest() -> Manifest {
         limit: None,
         shard: None,
         seed: 42,
+        settings: Default::default(),
     }
 }
 
@@ -66,6 +67,7 @@ fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPo
             length: Some(4321),
             bucket: Some("4-8k".into()),
             answers: vec!["yes".into(), "段落".into()],
+            all_classes: Vec::new(),
             prompt_sha256: "p".into(),
             prompt_tail: "Question: why?\nAnswer:".into(),
             prompt_tokens: 500,

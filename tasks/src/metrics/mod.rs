@@ -21,6 +21,7 @@ pub mod classification;
 pub mod cloze;
 pub mod code_sim;
 pub mod count;
+pub mod exact;
 pub mod google_rouge;
 pub mod jieba;
 pub mod longbench;
@@ -148,6 +149,7 @@ static ALL: &[&dyn Metric] = &[
     &google_rouge::ROUGE_L_F,
     &needle_overlap::WORDS,
     &needle_overlap::FRANXYAO,
+    &exact::Exact,
     &ruler::ALL,
     &ruler::KVPRESS_ALL,
     &ruler::KVPRESS_PART,

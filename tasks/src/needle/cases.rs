@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::variants::{BUFFER, EXPECTED, NEEDLE, NeedlePrompt, NeedleVariant, Periods};
 use super::{Essays, insert};
 use crate::error::TaskError;
+use crate::metrics::exact::Exact;
 use crate::metrics::needle_overlap::WORDS;
 use crate::metrics::{Metric, MetricError};
 use crate::mini;
@@ -53,7 +54,7 @@ pub fn cases(
 }
 
 /// Builds one case of the mini suite: a password among the suite's own sentences, asked of in the model's own chat
-/// template, in a prompt of at most `length` tokens before the template.
+/// template. Prompt, template and answer have at most `length` tokens together.
 ///
 /// # Errors
 /// What the tokenizer says; a prompt beyond the model's positions.
@@ -67,8 +68,9 @@ pub fn mini_case(
 ) -> Result<NeedleCase, TaskError> {
     let variant = &super::variants::VARIANTS[0];
     let builder = Builder { variant, model, tokenizer, chat };
-    let count = |text: &str| tokenizer.encode(text, false).map_or(0, |ids| ids.len());
-    let made = mini::needle(length, depth as usize, trial, &count);
+    let count = |text: &str| builder.chat_prompt(text).map_or(usize::MAX, |(_, ids)| ids.len());
+    let room = length.saturating_sub(MINI_ANSWER_TOKENS);
+    let made = mini::needle(room, depth as usize, trial, &count);
     let build = || {
         let mut stop = stop_ids(variant.stop, model, tokenizer)?;
         stop.max_new = MINI_ANSWER_TOKENS;
@@ -103,7 +105,7 @@ struct Builder<'a> {
 /// How an answer becomes the number of the heatmap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NeedleGrading {
-    /// Share of the answer's words, for the mini suite, whose answer is two random words.
+    /// All or nothing, for the mini suite, whose answer is two random words.
     Exact,
     /// As the variant's figures (word overlap also where the repository asks a language model).
     Variant(&'static NeedleVariant),
@@ -112,7 +114,14 @@ pub enum NeedleGrading {
 impl NeedleGrading {
     /// The metric's id.
     pub fn metric(&self) -> &'static str {
-        WORDS.id()
+        self.implementation().id()
+    }
+
+    fn implementation(&self) -> &'static dyn Metric {
+        match self {
+            Self::Exact => &Exact,
+            Self::Variant(_) => &WORDS,
+        }
     }
 
     /// The score of an answer, 0 to 1.
@@ -125,7 +134,7 @@ impl NeedleGrading {
             metric: self.metric().to_owned(),
             problem: e.to_string(),
         };
-        WORDS.score_answer(prediction, &case.expected, &[]).map_err(failed)
+        self.implementation().score_answer(prediction, &case.expected, &[]).map_err(failed)
     }
 
     /// Further scores, 0 to 1, by metric id: the one the repository's result files carry.

@@ -1,0 +1,202 @@
+//! Calibrated inputs of a model: embedded for `tiny`, from `calibrations/` where one stands, from `--calibration`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use kvsweep_engine::decode::HeadSet;
+use kvsweep_engine::model::Model;
+use kvsweep_methods::inputs::{Calibration, InputKind, InputModel, Inputs};
+use kvsweep_methods::spec::MethodSpec;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use crate::exit::usage;
+use crate::variants::Variants;
+use crate::{kept, output};
+
+/// Where `kvsweep calibrate` writes, and `run` looks: one folder a set of weights.
+const FOLDER: &str = "calibrations";
+
+/// The embedded model's own calibrations, made by `kvsweep calibrate` (docs/calibration.md).
+const EMBEDDED: &[(InputKind, &str)] = &[];
+
+/// The inputs at hand for one model, and what they were read from.
+pub struct Calibrations {
+    /// The inputs.
+    pub inputs: Inputs,
+    hashes: BTreeMap<InputKind, String>,
+    semantic: Option<Vec<Vec<f64>>>,
+}
+
+/// The default file of one kind for these weights.
+pub fn default_path(model: &Model, kind: InputKind) -> PathBuf {
+    Path::new(FOLDER).join(&model.weights_sha256[..16.min(model.weights_sha256.len())]).join(file_name(kind))
+}
+
+/// `retrieval-scores.json` and the like.
+fn file_name(kind: InputKind) -> String {
+    let name = match kind {
+        InputKind::RetrievalScores => "retrieval-scores",
+        InputKind::ReasoningScores => "reasoning-scores",
+        InputKind::HeadRanking => "head-ranking",
+        InputKind::LayerScores => "layer-scores",
+    };
+    format!("{name}.json")
+}
+
+impl Calibrations {
+    /// Collects what there is: embedded, then the default folder, then `files`; later ones win.
+    ///
+    /// # Errors
+    /// A file that cannot be read, that belongs to other weights, or has another shape.
+    pub fn load(model: &Model, files: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut this = Self { inputs: Inputs::default(), hashes: BTreeMap::new(), semantic: None };
+        for &(kind, text) in EMBEDDED {
+            let own = Calibration::parse(text).ok().flatten();
+            if own.is_some_and(|own| own.weights_sha256 == model.weights_sha256) {
+                this.add(kind, text, Path::new(crate::model::TINY), model)?;
+            }
+        }
+        for kind in InputKind::ALL {
+            let path = default_path(model, kind);
+            if path.is_file() {
+                this.add(kind, &fs_err::read_to_string(&path)?, &path, model)?;
+            }
+        }
+        for path in files {
+            let text = fs_err::read_to_string(path)?;
+            let own = Calibration::parse(&text)
+                .map_err(|problem| anyhow::anyhow!("`{}`: {problem}", path.display()))?;
+            let kind = match own {
+                Some(own) => own.kind,
+                None => published_kind(path)?,
+            };
+            this.add(kind, &text, path, model)?;
+        }
+        Ok(this)
+    }
+
+    fn add(&mut self, kind: InputKind, text: &str, origin: &Path, model: &Model) -> anyhow::Result<()> {
+        let facts = InputModel {
+            name: &model.name,
+            weights_sha256: &model.weights_sha256,
+            layers: model.config.layers,
+            query_heads: model.config.query_heads,
+        };
+        self.inputs.add(kind, text, origin, &facts)?;
+        if kind == InputKind::HeadRanking
+            && let Ok(Some(own)) = Calibration::parse(text)
+        {
+            self.semantic =
+                kvsweep_methods::inputs::HeadScores::read(&own.values).ok().map(|scores| scores.means());
+        }
+        self.hashes.insert(kind, kept::hex(&Sha256::digest(text)));
+        Ok(())
+    }
+
+    /// Refuses methods whose inputs are missing if they were asked for by name; leaves them out, saying so, if not.
+    ///
+    /// # Errors
+    /// A named method without its inputs, with the command that makes them.
+    pub fn fit(&self, variants: &mut Variants, named: bool) -> anyhow::Result<()> {
+        let lacking: Vec<(String, InputKind)> = variants
+            .specs
+            .iter()
+            .flat_map(|spec| spec.needs().into_iter().map(move |kind| (spec.label().to_owned(), kind)))
+            .filter(|(_, kind)| !self.inputs.has(*kind))
+            .collect();
+        for (label, kind) in &lacking {
+            anyhow::ensure!(
+                !named,
+                "method `{label}` needs {kind} of this model; make them with `{}`, or give a file with --calibration",
+                kind.command()
+            );
+            output::note(&format!(
+                "left out `{label}`: it needs {kind} of this model (`{}`)",
+                kind.command()
+            ));
+        }
+        let out = |label: &str| lacking.iter().any(|(lacking, _)| lacking == label);
+        variants.specs.retain(|spec| !out(spec.label()));
+        variants.all.retain(|variant| !out(variant.spec().label()));
+        Ok(())
+    }
+
+    /// Hashes of the files that these methods read, for the manifest.
+    pub fn hashes(&self, specs: &[MethodSpec]) -> BTreeMap<String, String> {
+        let needed = |kind: InputKind| specs.iter().any(|spec| spec.needs().contains(&kind));
+        self.hashes
+            .iter()
+            .filter(|(kind, _)| needed(**kind))
+            .map(|(kind, hash)| (format!("calibration of {kind}"), hash.clone()))
+            .collect()
+    }
+
+    /// The heads that `KIND:N` names: the N best of a ranking over all layers, or N at random (`random:N:SEED`), not
+    /// among the N best semantic ones.
+    ///
+    /// # Errors
+    /// An unknown kind, a number that is none, a ranking that this model lacks.
+    pub fn mask(&self, text: &str, model: &Model) -> anyhow::Result<HeadSet> {
+        let bad = || {
+            usage(format!(
+                "`--mask-heads {text}`: expected semantic:N, retrieval:N, reasoning:N or random:N:SEED"
+            ))
+        };
+        let mut parts = text.split(':');
+        let (kind, count) = (parts.next().unwrap_or_default(), parts.next().ok_or_else(bad)?);
+        let count: usize = count.parse().map_err(|_| bad())?;
+        let seed: u64 = parts.next().unwrap_or("0").parse().map_err(|_| bad())?;
+        let missing =
+            |kind: InputKind| format!("this model has no {kind}; make them with `{}`", kind.command());
+        let semantic = || self.semantic.as_ref().with_context(|| missing(InputKind::HeadRanking));
+        match kind {
+            "semantic" => Ok(best(semantic()?, count)),
+            "retrieval" => Ok(best(
+                self.inputs.retrieval.as_ref().with_context(|| missing(InputKind::RetrievalScores))?,
+                count,
+            )),
+            "reasoning" => Ok(best(
+                self.inputs.reasoning.as_ref().with_context(|| missing(InputKind::ReasoningScores))?,
+                count,
+            )),
+            "random" => {
+                let spared = best(semantic()?, count);
+                let mut heads: Vec<(usize, usize)> = (0..model.config.layers)
+                    .flat_map(|layer| (0..model.config.query_heads).map(move |head| (layer, head)))
+                    .filter(|head| !spared.contains(head))
+                    .collect();
+                heads.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+                Ok(heads.into_iter().take(count).collect())
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// The `count` best heads over all layers; equal scores keep layer and head order.
+fn best(scores: &[Vec<f64>], count: usize) -> HeadSet {
+    let mut heads: Vec<(usize, usize, f64)> = scores
+        .iter()
+        .enumerate()
+        .flat_map(|(layer, heads)| heads.iter().enumerate().map(move |(head, &score)| (layer, head, score)))
+        .collect();
+    heads.sort_by(|a, b| b.2.total_cmp(&a.2));
+    heads.into_iter().take(count).map(|(layer, head, _)| (layer, head)).collect()
+}
+
+/// What a file in a paper's own format holds, by the end of its name.
+fn published_kind(path: &Path) -> anyhow::Result<InputKind> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // The longest ending first: `_retrieval_reasoning_heads.json` ends like no other, but `.json` would.
+    InputKind::ALL.into_iter().find(|kind| name.ends_with(kind.published_suffix())).with_context(|| {
+        let endings = InputKind::ALL.map(InputKind::published_suffix).join(", ");
+        format!(
+            "`{}`: neither a calibration of kvsweep nor a published file by its name ({endings})",
+            path.display()
+        )
+    })
+}

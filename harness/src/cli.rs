@@ -1,0 +1,513 @@
+//! The command line: every command, every option, in one place.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+/// Benchmarks KV-cache compression: one prefill serves every method and every budget.
+#[derive(Debug, Parser)]
+#[command(name = "kvsweep", version = crate::provenance::VERSION, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sweep methods x budgets over a suite; writes a run directory and prints the table
+    Run(Box<RunArgs>),
+    /// Answer one prompt with one or several variants
+    Generate(Box<GenerateArgs>),
+    /// Score table of one or several runs
+    Table(TableArgs),
+    /// Needle heatmaps of one or several runs
+    Heatmap(HeatmapArgs),
+    /// Published tables: list them, or run one and print ours beside theirs
+    Paper(Box<PaperArgs>),
+    /// Paired differences of two runs, or of two commits in a baseline store
+    Compare(CompareArgs),
+    /// A baseline store's averages over commits
+    History(HistoryArgs),
+    /// One self-contained HTML page
+    Report(ReportArgs),
+    /// Score predictions that another harness wrote
+    Score(ScoreArgs),
+    /// Write a run's predictions in another harness's layout
+    Export(ExportArgs),
+    /// Compute head scores or layer errors for a model
+    Calibrate(Box<CalibrateArgs>),
+    /// Check this build against golden vectors
+    Verify(VerifyArgs),
+    /// The exact prompt of an example, its truncation, and which tokens each variant kept
+    Explain(ExplainArgs),
+    /// Methods, tasks, protocols, models: one line each
+    List(ListArgs),
+    /// Download a model or a data set once; everything afterwards works offline
+    Fetch(FetchArgs),
+    /// What this machine can run, what is missing, and the command that mends it
+    Doctor(DoctorArgs),
+}
+
+/// Which model, on which device.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ModelArgs {
+    /// `tiny` (embedded), a directory in the hub's layout, or a hub id [default: tiny]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// `cpu` or `cuda[:N]` [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Compute type: f32, f16 or bf16 (f32 on the CPU) [default: f32]
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
+}
+
+/// Which methods, at which budgets.
+#[derive(Args, Clone, Debug, Default)]
+pub struct VariantArgs {
+    /// Methods, with a profile where wanted: `full,snapkv,snapkv@compresskv` [default: the headline methods]
+    #[arg(long, value_delimiter = ',', value_name = "METHODS")]
+    pub methods: Option<Vec<String>>,
+    /// One KV budget: entries per KV head, averaged over heads and layers, window included
+    #[arg(long, conflicts_with = "budgets", value_name = "N")]
+    pub budget: Option<usize>,
+    /// Several budgets [default: 64,128,256,512,1024,2048]
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub budgets: Option<Vec<usize>>,
+    /// One selection per KV head, or per query head as the papers' code stores it
+    #[arg(long, value_enum, value_name = "GRANULARITY")]
+    pub granularity: Option<GranularityArg>,
+    /// A method's parameter: `snapkv.window=16`; may be given several times
+    #[arg(long = "param", value_name = "METHOD.KEY=VALUE")]
+    pub params: Option<Vec<String>>,
+    /// A calibration file (head scores, head ranking or layer scores); may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<Vec<PathBuf>>,
+}
+
+/// Which heads own a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GranularityArg {
+    /// One selection per KV head
+    KvHead,
+    /// One selection per query head; K and V are stored once per query head
+    QueryHead,
+}
+
+/// The suites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Suite {
+    /// 21 data sets; the embedded split has its own twelve
+    Longbench,
+    /// 13 data sets with length buckets
+    LongbenchE,
+    /// Long- and short-dependency QA, cloze, summarization
+    Loogle,
+    /// Needle in a haystack: length x depth
+    Needle,
+}
+
+impl Suite {
+    /// The name as typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Longbench => "longbench",
+            Self::LongbenchE => "longbench-e",
+            Self::Loogle => "loogle",
+            Self::Needle => "needle",
+        }
+    }
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Split {
+    /// The embedded suite, generated from a seed
+    Mini,
+    /// The official rows, from `--data` or fetched
+    Full,
+}
+
+/// Options of `run`; a `--config` file has the same names, and the command line wins.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// longbench, longbench-e, loogle or needle
+    #[arg(value_enum, value_name = "SUITE")]
+    pub suite: Option<Suite>,
+    /// Model options.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Variant options.
+    #[command(flatten)]
+    pub variants: VariantArgs,
+    /// mini (embedded) or full (official rows) [default: mini with the model tiny, else full]
+    #[arg(long, value_enum, value_name = "SPLIT")]
+    pub split: Option<Split>,
+    /// A directory with rows (.jsonl, .jsonl.gz, .jsonl.zst, data.zip) or essays
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Data sets of the suite [default: all that are there]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub datasets: Option<Vec<String>>,
+    /// The first N rows of each data set; for needle, N trials a cell
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Needle: prompt lengths in tokens
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub lengths: Option<Vec<usize>>,
+    /// Needle: depths in percent
+    #[arg(long, value_delimiter = ',', value_name = "P,…")]
+    pub depths: Option<Vec<f64>>,
+    /// Needle: mask the top heads of a ranking in decode, `semantic:8`, `retrieval:8` or `random:8[:SEED]`
+    #[arg(long, value_name = "KIND:N")]
+    pub mask_heads: Option<String>,
+    /// The evaluation protocol [default: kvsweep-1]
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Option<String>,
+    /// The run directory [default: under runs/, named after the configuration]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Part I of N of the examples (1-based); merge by giving all runs to `table`
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// Memory for prompts in flight, in GiB [default: half of the machine's free memory]
+    #[arg(long, value_name = "GIB")]
+    pub memory: Option<f64>,
+    /// Print cells, prompts, tokens and memory needed, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also store this run as the baseline of the current commit
+    #[arg(long)]
+    pub record_baseline: bool,
+    /// A TOML file with these same names
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `generate`.
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// Model options.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Variant options.
+    #[command(flatten)]
+    pub variants: VariantArgs,
+    /// The prompt's text
+    #[arg(long, value_name = "TEXT", group = "source")]
+    pub prompt: Option<String>,
+    /// A file with the prompt's text
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub prompt_file: Option<PathBuf>,
+    /// A JSON list of token ids, used as they are
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub ids: Option<PathBuf>,
+    /// Wrap the prompt in the model's chat template
+    #[arg(long, conflicts_with = "ids")]
+    pub chat: bool,
+    /// New tokens at most
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_new: usize,
+    /// Do not stop at an end-of-sequence token
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Keep logits: `prompt` f32 [S, vocab] and `<variant>` f32 [steps, vocab]
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub logits: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Output forms of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Aligned text
+    #[default]
+    Text,
+    /// Markdown
+    Md,
+    /// Comma-separated values
+    Csv,
+    /// booktabs
+    Latex,
+    /// Documented, versioned JSON
+    Json,
+}
+
+/// Options of `table`.
+#[derive(Args, Debug)]
+pub struct TableArgs {
+    /// Run directories; shards and runs of one configuration merge
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Output form
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: TableFormat,
+    /// Average as this protocol's paper does [default: the runs' protocol]
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Option<String>,
+    /// Allow runs of different models or protocols in one table
+    #[arg(long)]
+    pub mixed: bool,
+}
+
+/// Options of `heatmap`.
+#[derive(Args, Debug)]
+pub struct HeatmapArgs {
+    /// Needle runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The picture, .png or .svg [default: heatmap.png in the first run]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Options of `paper`.
+#[derive(Args, Debug)]
+pub struct PaperArgs {
+    /// `list`, or the id of a published table
+    #[arg(value_name = "list|ID")]
+    pub id: String,
+    /// What to run differently from the paper; labels the output as a rehearsal
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// mini (a rehearsal on the embedded suite) or full
+    #[arg(long, value_enum, value_name = "SPLIT")]
+    pub split: Option<Split>,
+    /// A directory with rows
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The first N rows of each data set (a rehearsal)
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Budgets of the table to run [default: all of them]
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub budgets: Option<Vec<usize>>,
+    /// The run directory
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `compare`.
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// A run directory, a commit or a branch
+    pub base: String,
+    /// A run directory, a commit or a branch
+    pub head: String,
+    /// Exit 3 on a significant loss
+    #[arg(long)]
+    pub gate: bool,
+    /// The baseline store [default: baselines/ of the repository one stands in]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `history`.
+#[derive(Args, Debug)]
+pub struct HistoryArgs {
+    /// The baseline store [default: baselines/ of the repository one stands in]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Also draw the curve, .png or .svg
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `report`.
+#[derive(Args, Debug)]
+pub struct ReportArgs {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The page
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
+}
+
+/// Options of `score`.
+#[derive(Args, Debug)]
+pub struct ScoreArgs {
+    /// A folder with one layout's prediction files
+    pub dir: PathBuf,
+    /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, needle-…
+    #[arg(long, value_name = "NAME")]
+    pub layout: String,
+    /// Override the code metric: code-sim/difflib or code-sim/levenshtein
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `export`.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// A run directory
+    pub run: PathBuf,
+    /// The layout to write
+    #[arg(long, value_name = "NAME")]
+    pub layout: String,
+    /// The folder to write into
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// What to calibrate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CalibrateWhat {
+    /// Head scores (`--kind`)
+    Heads,
+    /// Layer eviction errors (CompressKV)
+    Layers,
+}
+
+/// How heads are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HeadKind {
+    /// Traditional retrieval heads (HeadKV-R)
+    Retrieval,
+    /// Retrieval-reasoning heads (HeadKV-R2)
+    Reasoning,
+    /// Semantic retrieval heads (CompressKV)
+    Semantic,
+}
+
+/// Options of `calibrate`.
+#[derive(Args, Debug)]
+pub struct CalibrateArgs {
+    /// heads or layers
+    #[arg(value_enum)]
+    pub what: CalibrateWhat,
+    /// How heads are scored
+    #[arg(long, value_enum, required_if_eq("what", "heads"), value_name = "KIND")]
+    pub kind: Option<HeadKind>,
+    /// Model options.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The head-detection texts (needles.jsonl and part*/) [default: the mini haystack]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Prompt lengths: count and range, `20:1000..4000` [default: by kind and model]
+    #[arg(long, value_name = "N:FROM..TO")]
+    pub lengths: Option<String>,
+    /// Depths, evenly from 0 to 100
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub depths: usize,
+    /// The first N samples (layers only)
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// The seed of the mini haystack
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// The calibration file; the papers' own format is written beside it
+    #[arg(short, long, value_name = "FILE.json")]
+    pub output: Option<PathBuf>,
+    /// Also draw the layers x heads map, .png or .svg
+    #[arg(long, value_name = "FILE")]
+    pub map: Option<PathBuf>,
+}
+
+/// What to verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VerifyWhat {
+    /// Selections, budgets and head identification
+    Methods,
+    /// Metrics
+    Metrics,
+}
+
+/// Options of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// methods or metrics
+    #[arg(value_enum)]
+    pub what: VerifyWhat,
+    /// Golden vectors
+    #[arg(long, value_name = "DIR")]
+    pub golden: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// A run directory
+    pub run: PathBuf,
+    /// An example's key, or the start of one
+    pub example: String,
+    /// The rows the run was made from, where it read local ones
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListWhat {
+    /// Methods and their profiles
+    Methods,
+    /// Suites and data sets
+    Tasks,
+    /// Protocols and their oddities
+    Protocols,
+    /// Models in place
+    Models,
+}
+
+/// Options of `list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// methods, tasks, protocols or models
+    #[arg(value_enum)]
+    pub what: ListWhat,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FetchWhat {
+    /// A model's weights, configuration and tokenizer
+    Model,
+    /// A suite's rows
+    Data,
+}
+
+/// Options of `fetch`.
+#[derive(Args, Debug)]
+pub struct FetchArgs {
+    /// model or data
+    #[arg(value_enum)]
+    pub what: FetchWhat,
+    /// A hub id (model), or a suite's or data set's name (data); @REVISION may follow
+    pub name: String,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

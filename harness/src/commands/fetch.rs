@@ -1,0 +1,74 @@
+//! `kvsweep fetch model|data NAME`: downloads once, checks hashes; everything afterwards works offline.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvsweep_engine::source::{self, Hub};
+
+use kvsweep_tasks::fetch::FetchOptions;
+
+use crate::cli::{FetchArgs, FetchWhat};
+use crate::exit::Exit;
+use crate::output;
+
+/// How often a broken download is taken up again.
+const RETRIES: usize = 5;
+
+/// Runs the command.
+pub fn run(args: &FetchArgs) -> anyhow::Result<Exit> {
+    let bar = Bar::new();
+    match args.what {
+        FetchWhat::Model => {
+            let files = source::fetch(&args.name, &Hub::from_env()?, &mut |file, done, total| {
+                bar.show(file, done, total)
+            })?;
+            bar.clear();
+            for file in files {
+                output::line(&format!("{}  {:>13}  {}", file.sha256, file.bytes, file.path.display()))?;
+            }
+        }
+        FetchWhat::Data => {
+            let (name, revision) = match args.name.split_once('@') {
+                Some((name, revision)) => (name, Some(revision.to_owned())),
+                None => (args.name.as_str(), None),
+            };
+            let options = FetchOptions { revision, retries: RETRIES, ..FetchOptions::default() };
+            let file =
+                kvsweep_tasks::fetch::fetch(name, &options, &mut |done, total| bar.show(name, done, total))?;
+            bar.clear();
+            output::line(&format!("{}  {:>13}  {}", file.sha256, file.bytes, file.path.display()))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A download's bar, on a terminal only.
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn new() -> Self {
+        Self(std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            if let Ok(style) =
+                ProgressStyle::with_template("{bar:24} {bytes}/{total_bytes}  {eta} left  {msg}")
+            {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    fn show(&self, file: &str, done: u64, total: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(file.to_owned());
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `kvsweep generate`: one prompt through one or several variants.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kvsweep_engine::decode::{DecodeRule, Sequence};
+use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_methods::method::MethodState;
+use kvsweep_methods::spec::Variant;
+use kvsweep_tasks::{ChatTemplate, Tokenizer};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
+
+use crate::calibration::Calibrations;
+use crate::cli::GenerateArgs;
+use crate::exit::{Exit, usage};
+use crate::model::TextSide;
+use crate::output;
+
+/// What one variant answered.
+#[derive(Serialize)]
+struct Answer {
+    variant: String,
+    text: Option<String>,
+    ids: Vec<u32>,
+    stopped_by: Option<u32>,
+    /// Entries of each layer and stored head.
+    kept_entries: Vec<Vec<usize>>,
+    bytes: u64,
+    select_seconds: f64,
+}
+
+/// The whole output.
+#[derive(Serialize)]
+struct Output {
+    model: String,
+    weights_sha256: String,
+    prompt_tokens: usize,
+    prefill_seconds: f64,
+    decode_seconds: f64,
+    answers: Vec<Answer>,
+}
+
+/// Runs the command.
+pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
+    let mut variant_args = args.variants.clone();
+    variant_args.methods.get_or_insert_with(|| vec!["full".to_owned()]);
+    let mut variants = variant_args.resolve(&|_| None)?;
+    let source = Source::of(args)?;
+    let model = args.model.load()?;
+    let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
+    calibrations.fit(&mut variants, true)?;
+    let ids = match &source {
+        Source::Ids(ids) => ids.clone(),
+        Source::Text(text) => {
+            let side = TextSide::new(&model)?;
+            if args.chat {
+                side.encode(&side.render_user(text).map_err(usage)?, false).map_err(anyhow::Error::msg)?
+            } else {
+                side.encode(text, true).map_err(anyhow::Error::msg)?
+            }
+        }
+    };
+    model.check_prompt(&ids, args.max_new)?;
+
+    let wanted: BTreeSet<_> = variants.all.iter().flat_map(Variant::observations).collect();
+    let started = Instant::now();
+    let options = PrefillOptions { keep_all_logits: args.logits.is_some() };
+    let prefill = Arc::new(model.prefill(&ids, &wanted, options)?);
+    let prefill_seconds = started.elapsed().as_secs_f64();
+
+    let mut sequences = Vec::new();
+    let mut select_seconds = Vec::new();
+    for variant in &variants.all {
+        let started = Instant::now();
+        let mut state = MethodState::default();
+        let selection =
+            variant.select(prefill.shape(), prefill.observations(), &calibrations.inputs, &mut state)?;
+        select_seconds.push(started.elapsed().as_secs_f64());
+        sequences.push(Sequence {
+            prefill: Arc::clone(&prefill),
+            selection: Arc::new(selection),
+            rule: DecodeRule {
+                max_new: args.max_new,
+                stop_ids: model.generation.eos_ids.iter().copied().collect(),
+                ban_stops_on_first: false,
+                ignore_stops: args.ignore_eos,
+            },
+            keep_logits: args.logits.is_some(),
+            masked_heads: None,
+        });
+    }
+    let started = Instant::now();
+    let decoded = model.decode(&sequences, &mut |_| ControlFlow::Continue(()))?;
+    let decode_seconds = started.elapsed().as_secs_f64();
+
+    if let Some(path) = &args.logits {
+        let vocab = model.config.vocab_size;
+        let mut tensors = vec![("prompt".to_owned(), prefill.all_logits().unwrap_or_default())];
+        for (variant, decoded) in variants.all.iter().zip(&decoded) {
+            tensors.push((variant.id(), decoded.logits.as_deref().unwrap_or_default()));
+        }
+        write_logits(path, &tensors, vocab)?;
+    }
+    let side = TextSide::new(&model).ok();
+    let answers = variants
+        .all
+        .iter()
+        .zip(decoded)
+        .zip(select_seconds)
+        .map(|((variant, decoded), select_seconds)| Answer {
+            variant: variant.id(),
+            text: side.as_ref().and_then(|side| side.decode(&decoded.ids, true).ok()),
+            ids: decoded.ids,
+            stopped_by: decoded.stopped_by,
+            kept_entries: decoded.held.layers,
+            bytes: decoded.held.bytes,
+            select_seconds,
+        })
+        .collect();
+    let output = Output {
+        model: model.name.clone(),
+        weights_sha256: model.weights_sha256.clone(),
+        prompt_tokens: ids.len(),
+        prefill_seconds,
+        decode_seconds,
+        answers,
+    };
+    if args.json {
+        output::json(&output)?
+    } else {
+        print(&output)?
+    }
+    Ok(Exit::Done)
+}
+
+/// What to read.
+enum Source {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+impl Source {
+    fn of(args: &GenerateArgs) -> anyhow::Result<Self> {
+        if let Some(text) = &args.prompt {
+            return Ok(Self::Text(text.clone()));
+        }
+        if let Some(path) = &args.prompt_file {
+            return Ok(Self::Text(fs_err::read_to_string(path)?));
+        }
+        let Some(path) = &args.ids else {
+            return Err(usage("no prompt given; use --prompt TEXT, --prompt-file FILE or --ids FILE.json"));
+        };
+        let text = fs_err::read_to_string(path)?;
+        let ids = serde_json::from_str(&text).map_err(|error| {
+            anyhow::anyhow!("`{}`: expected a JSON list of token ids: {error}", path.display())
+        })?;
+        Ok(Self::Ids(ids))
+    }
+}
+
+fn write_logits(path: &Path, tensors: &[(String, &[f32])], vocab: usize) -> anyhow::Result<()> {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
+    let mut views = HashMap::new();
+    for ((name, values), bytes) in tensors.iter().zip(&bytes) {
+        let shape = vec![values.len() / vocab.max(1), vocab];
+        views.insert(name.clone(), TensorView::new(Dtype::F32, shape, bytes)?);
+    }
+    let data = safetensors::serialize(views, None)?;
+    kvsweep_results::write_atomic(path, &data)?;
+    Ok(())
+}
+
+fn print(output: &Output) -> anyhow::Result<()> {
+    for answer in &output.answers {
+        let entries: usize = answer.kept_entries.iter().flatten().sum();
+        let heads: usize = answer.kept_entries.iter().map(Vec::len).sum();
+        output::line(&format!(
+            "{}  ({:.1} entries per head, {} bytes{})",
+            answer.variant,
+            entries as f64 / heads.max(1) as f64,
+            answer.bytes,
+            if answer.stopped_by.is_some() { "" } else { ", length limit reached" }
+        ))?;
+        output::line(&match &answer.text {
+            Some(text) => kvsweep_results::visible(text),
+            None => format!("{:?}", answer.ids),
+        })?;
+    }
+    output::note(&format!(
+        "{} prompt tokens, prefill {:.3} s, decode of all variants {:.3} s",
+        output.prompt_tokens, output.prefill_seconds, output.decode_seconds
+    ));
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! `kvsweep heatmap RUN…`: all variants' needle heatmaps on one sheet, methods x budgets.
+
+use anyhow::Context;
+use kvsweep_plots::{heatmap, sweep, write};
+use kvsweep_results::{Merged, Run};
+
+use crate::cli::HeatmapArgs;
+use crate::exit::Exit;
+use crate::output;
+
+/// Runs the command.
+pub fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
+    let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let merged = Merged::of(&runs, false)?;
+    let grid = merged
+        .groups
+        .first()
+        .and_then(sweep::needle_grid)
+        .context("no needle records in these runs; `kvsweep run needle` makes them")?;
+    let path = match (&args.output, args.runs.first()) {
+        (Some(path), _) => path.clone(),
+        (None, run) => run.map(|run| run.join("heatmap.png")).unwrap_or_default(),
+    };
+    write(&path, &heatmap::grid(&grid)?)?;
+    output::note(&format!("drew `{}`", path.display()));
+    for problem in &merged.problems {
+        output::note(&problem.to_string());
+    }
+    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+}

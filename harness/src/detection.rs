@@ -1,0 +1,256 @@
+//! Needle tests for head identification: prompts, spans and success filters of the papers' scripts, and of the
+//! embedded haystack.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::Context;
+use kvsweep_methods::identify::{self, HeadKind};
+use kvsweep_tasks::needle::{self, insert};
+use kvsweep_tasks::protocol::ModelFacts;
+use kvsweep_tasks::{Tokenizer, metrics, mini};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::kept;
+use crate::model::TextSide;
+
+/// Context tokens left free, as the scripts do.
+const BUFFER: usize = 200;
+
+/// Trials of the embedded haystack from here on are for calibration: evaluation counts up from 0, and its number of
+/// trials (`--limit`) stays far below.
+pub const CALIBRATION_TRIALS: u64 = 1 << 40;
+
+/// One needle test.
+pub struct Test {
+    /// Names it, for resuming.
+    pub key: String,
+    /// The whole prompt.
+    pub ids: Vec<u32>,
+    /// Where the answer stands.
+    pub span: Option<Range<usize>>,
+    /// The text that the response is held against.
+    pub answer: String,
+}
+
+/// Where tests come from.
+pub enum Source {
+    /// The embedded haystack.
+    Mini {
+        /// Draws other trials.
+        seed: u64,
+    },
+    /// `needles.jsonl` and one haystack a needle.
+    Folder {
+        /// The needles.
+        needles: Vec<Needle>,
+        /// The haystack of each.
+        haystacks: Vec<String>,
+        /// SHA-256 over all files read, hexadecimal.
+        sha256: String,
+    },
+}
+
+/// One line of `needles.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Needle {
+    needle: String,
+    question: String,
+    real_needle: String,
+    answer: Option<String>,
+}
+
+impl Source {
+    /// Reads `dir/needles.jsonl` and the haystacks `dir/part*/*.txt`, one folder a needle, in order.
+    ///
+    /// # Errors
+    /// Missing or malformed files.
+    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join("needles.jsonl");
+        let text = fs_err::read_to_string(&path)?;
+        let mut hash = Sha256::new();
+        hash.update(&text);
+        let mut needles = Vec::new();
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let needle: Needle = serde_json::from_str(line).with_context(|| {
+                format!("`{}` line {}: expected needle, question and real_needle", path.display(), index + 1)
+            })?;
+            needles.push(needle);
+        }
+        let mut parts: Vec<_> = fs_err::read_dir(dir)?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.is_dir())
+            .collect();
+        parts.sort();
+        anyhow::ensure!(
+            !needles.is_empty() && parts.len() == needles.len(),
+            "`{}`: {} needles and {} folders with haystacks; there must be one folder a needle",
+            dir.display(),
+            needles.len(),
+            parts.len()
+        );
+        let mut haystacks = Vec::new();
+        for part in parts {
+            let mut files: Vec<_> = fs_err::read_dir(&part)?
+                .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+                .filter(|path| path.extension().is_some_and(|ending| ending == "txt"))
+                .collect();
+            files.sort();
+            let mut haystack = String::new();
+            for file in files {
+                // The published copies are cut at a byte count, which may split a character.
+                let bytes = fs_err::read(&file)?;
+                hash.update(&bytes);
+                haystack.push_str(&String::from_utf8_lossy(&bytes));
+            }
+            anyhow::ensure!(!haystack.is_empty(), "`{}` holds no .txt file with text", part.display());
+            haystacks.push(haystack);
+        }
+        Ok(Self::Folder { needles, haystacks, sha256: kept::hex(&hash.finalize()) })
+    }
+
+    /// Hash of the data, for the provenance of a calibration.
+    pub fn sha256(&self) -> String {
+        match self {
+            Self::Mini { seed } => {
+                kept::hex(&Sha256::digest(format!("mini {} {seed} {CALIBRATION_TRIALS}", mini::MINI_VERSION)))
+            }
+            Self::Folder { sha256, .. } => sha256.clone(),
+        }
+    }
+
+    /// The tests of a grid: needles, then lengths, then depths.
+    ///
+    /// # Errors
+    /// What the tokenizer says, a length that leaves no room.
+    pub fn tests(
+        &self,
+        kind: HeadKind,
+        lengths: &[usize],
+        depths: &[u32],
+        facts: &ModelFacts,
+        text: &TextSide<'_>,
+    ) -> anyhow::Result<Vec<Test>> {
+        let mut tests = Vec::new();
+        match self {
+            Self::Mini { seed } => {
+                for &length in lengths {
+                    for &depth in depths {
+                        let trial = CALIBRATION_TRIALS + seed;
+                        let case = needle::mini_case(length, depth, trial, facts, text, text.chat())?;
+                        let answer =
+                            text.encode(&format!(" {}", case.expected), false).map_err(anyhow::Error::msg)?;
+                        let within = case.needle.clone().and_then(|needle| {
+                            let start = case
+                                .ids
+                                .get(needle.clone())?
+                                .windows(answer.len())
+                                .rposition(|w| w == answer)?;
+                            Some(needle.start + start..needle.start + start + answer.len())
+                        });
+                        tests.push(Test {
+                            key: format!("mini-{length}-{depth}"),
+                            span: within.or(case.needle),
+                            ids: case.ids,
+                            answer: case.expected,
+                        });
+                    }
+                }
+            }
+            Self::Folder { needles, haystacks, .. } => {
+                let longest = lengths.iter().copied().max().unwrap_or_default();
+                let periods = text.encode(".", true).map_err(anyhow::Error::msg)?;
+                for (index, (needle, haystack)) in needles.iter().zip(haystacks).enumerate() {
+                    let hay = repeated(haystack, longest, text)?;
+                    for &length in lengths {
+                        for &depth in depths {
+                            tests.push(folder_test(
+                                kind,
+                                index,
+                                needle,
+                                &hay,
+                                (length, depth),
+                                &periods,
+                                text,
+                            )?);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(tests)
+    }
+}
+
+/// The haystack's ids, with BOS, repeated until there are `longest`.
+fn repeated(haystack: &str, longest: usize, text: &TextSide<'_>) -> anyhow::Result<Vec<u32>> {
+    let once = text.encode(haystack, true).map_err(anyhow::Error::msg)?;
+    if once.len() >= longest {
+        return Ok(once);
+    }
+    let copies = longest.div_ceil(once.len().max(1)) + 1;
+    text.encode(&haystack.repeat(copies), true).map_err(anyhow::Error::msg)
+}
+
+/// Builds a prompt as the published scripts do (section "head identification" of docs/calibration.md): needle and
+/// context are encoded with BOS, decoded with special tokens kept, and encoded again.
+fn folder_test(
+    kind: HeadKind,
+    index: usize,
+    needle: &Needle,
+    hay: &[u32],
+    (length, depth): (usize, u32),
+    periods: &[u32],
+    text: &TextSide<'_>,
+) -> anyhow::Result<Test> {
+    let encode = |part: &str, special| text.encode(part, special).map_err(anyhow::Error::msg);
+    let needle_ids = encode(&needle.needle, true)?;
+    let context = hay.get(..length).unwrap_or(hay);
+    let with_needle = insert::insert_needle(context, &needle_ids, periods, f64::from(depth), length, BUFFER);
+    let context = text.decode(&with_needle, false).map_err(anyhow::Error::msg)?;
+    let prompt = format!("{context}Based on the content of the book, Question: {}\nAnswer:", needle.question);
+    let ids = encode(&prompt, true)?;
+    let wanted = encode(&needle.real_needle, false)?;
+    let span = match kind {
+        HeadKind::Reasoning => Some(identify::find_needle_reasoning(&ids, &wanted, text.bos_id())),
+        HeadKind::Retrieval | HeadKind::Semantic => identify::find_needle(&ids, &wanted),
+    };
+    let answer = needle.answer.clone().filter(|_| kind == HeadKind::Reasoning);
+    Ok(Test {
+        key: format!("{index}-{length}-{depth}"),
+        ids,
+        span,
+        answer: answer.unwrap_or_else(|| needle.real_needle.clone()),
+    })
+}
+
+/// Whether a response passes: ROUGE-1 recall (stemmed) above one half, for reasoning heads token F1 above one half.
+///
+/// # Errors
+/// Never for these two metrics; theirs otherwise.
+pub fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bool> {
+    let id = match kind {
+        HeadKind::Reasoning => "qa-f1/longbench",
+        HeadKind::Retrieval | HeadKind::Semantic => "rouge1-recall/google-porter",
+    };
+    Ok(metrics::by_id(id)?.score_answer(response, answer, &[])? > 0.5)
+}
+
+/// `n` values from `from` to `to`, evenly, rounded half to even as numpy does.
+pub fn linspace(from: usize, to: usize, n: usize) -> Vec<usize> {
+    let step = if n > 1 { (to as f64 - from as f64) / (n - 1) as f64 } else { 0.0 };
+    (0..n).map(|i| (from as f64 + step * i as f64).round_ties_even() as usize).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::linspace;
+
+    #[test]
+    fn depths_are_those_of_the_papers() {
+        assert_eq!(linspace(0, 100, 10), [0, 11, 22, 33, 44, 56, 67, 78, 89, 100]);
+        assert_eq!(linspace(0, 10_000, 5), [0, 2500, 5000, 7500, 10_000]);
+        assert_eq!(linspace(7, 9, 1), [7]);
+    }
+}

@@ -1,0 +1,25 @@
+//! Ctrl-C: the first asks the runner to stop after the examples in hand, the second ends the process at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Listens for Ctrl-C and SIGTERM from here on.
+///
+/// # Errors
+/// When the system refuses the handler.
+pub fn listen() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            // Every finished example is on disk already: nothing is lost by ending here.
+            std::process::abort();
+        }
+        crate::output::note("interrupted: finishing the examples in hand (again to stop at once)");
+    })?;
+    Ok(())
+}
+
+/// Whether a stop was asked for.
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
+}

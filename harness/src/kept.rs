@@ -1,0 +1,73 @@
+//! What was kept, as records and pictures want it.
+
+use std::sync::Arc;
+
+use kvsweep_methods::selection::{LayerSelection, Selection};
+use kvsweep_methods::shape::PromptShape;
+use kvsweep_results::{KeptPositions, LayerKept, Needle, VariantKept, VariantKey};
+use sha2::{Digest, Sha256};
+
+/// Characters of the prompt's end that a record carries.
+const TAIL: usize = 600;
+
+/// The kept positions of every layer.
+pub fn layers_kept(selection: &Selection) -> Vec<LayerKept> {
+    let layer = |layer: &LayerSelection| match layer {
+        LayerSelection::All => LayerKept::All,
+        LayerSelection::Heads(heads) => LayerKept::Heads(heads.clone()),
+    };
+    selection.layers.iter().map(layer).collect()
+}
+
+/// The kept positions of every variant of one example.
+pub fn positions(keys: &[VariantKey], selections: &[Arc<Selection>]) -> KeptPositions {
+    let variants = keys
+        .iter()
+        .zip(selections)
+        .map(|(key, selection)| VariantKept { variant: key.to_string(), layers: layers_kept(selection) })
+        .collect();
+    KeptPositions { variants }
+}
+
+/// Entries that a selection gathers, over all layers and heads; layers kept whole are shared and count nothing.
+pub fn entries(selection: &Selection) -> u64 {
+    let layer = |layer: &LayerSelection| match layer {
+        LayerSelection::All => 0,
+        LayerSelection::Heads(heads) => heads.iter().map(|head| head.len() as u64).sum(),
+    };
+    selection.layers.iter().map(layer).sum()
+}
+
+/// Share of the needle's own tokens that each layer and head kept, 0 to 1; none where the needle was not located.
+pub fn retention(layers: &[LayerKept], shape: &PromptShape, needle: Needle) -> Option<Vec<Vec<f32>>> {
+    let needle = needle.start?..needle.end?;
+    let share = |head: &Vec<u32>| {
+        let kept = head.iter().filter(|position| needle.contains(position)).count();
+        kept as f32 / needle.len() as f32
+    };
+    let layer = |layer: &LayerKept| match layer {
+        LayerKept::All => vec![1.0; shape.kv_heads],
+        LayerKept::Heads(heads) => heads.iter().map(share).collect(),
+    };
+    (!needle.is_empty()).then(|| layers.iter().map(layer).collect())
+}
+
+/// SHA-256 over token ids (little-endian u32), hexadecimal.
+pub fn ids_sha256(ids: &[u32]) -> String {
+    let mut hash = Sha256::new();
+    for id in ids {
+        hash.update(id.to_le_bytes());
+    }
+    hex(&hash.finalize())
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The end of a prompt's text.
+pub fn tail(text: &str) -> String {
+    let from = text.char_indices().rev().nth(TAIL - 1).map_or(0, |(at, _)| at);
+    text.get(from..).unwrap_or(text).to_owned()
+}

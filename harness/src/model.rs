@@ -1,0 +1,152 @@
+//! A loaded model with the tokenizer and chat template that prompts are built with.
+
+use candle_core::{DType, Device};
+use kvsweep_engine::chat::Message;
+use kvsweep_engine::model::Model;
+use kvsweep_engine::source;
+use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
+use kvsweep_tasks::{ChatTemplate, ModelFacts, Tokenizer};
+
+use crate::cli::ModelArgs;
+use crate::exit::usage;
+use crate::nearest;
+
+/// The default model: embedded in the program.
+pub const TINY: &str = "tiny";
+
+impl ModelArgs {
+    /// The model's name as given, or the default.
+    pub fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or(TINY)
+    }
+
+    /// Loads the model on its device, in its compute type.
+    pub fn load(&self) -> anyhow::Result<Model> {
+        let device = self.device()?;
+        let dtype = self.dtype(&device)?;
+        Ok(Model::load(&source::resolve(self.name())?, &device, dtype)?)
+    }
+
+    /// The device that the options name.
+    ///
+    /// # Errors
+    /// An unknown name, a device that this build or machine lacks.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        let name = self.device.as_deref().unwrap_or("cpu");
+        let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+        match (kind, index.parse::<usize>()) {
+            ("cpu", Ok(0)) => Ok(Device::Cpu),
+            ("cuda", Ok(index)) => cuda(index),
+            _ => Err(usage(format!("unknown device `{name}`; known: cpu, cuda, cuda:N"))),
+        }
+    }
+
+    fn dtype(&self, device: &Device) -> anyhow::Result<DType> {
+        let name = self.dtype.as_deref().unwrap_or("f32");
+        let dtype = match name {
+            "f32" => DType::F32,
+            "f16" => DType::F16,
+            "bf16" => DType::BF16,
+            other => {
+                let hint = nearest::hint(other, ["f32", "f16", "bf16"]);
+                return Err(usage(format!("unknown dtype `{other}`{hint}")));
+            }
+        };
+        if matches!(device, Device::Cpu) && dtype != DType::F32 {
+            return Err(usage(format!(
+                "the CPU computes in f32, not {name}: leave --dtype out (weights of any type are widened on loading)"
+            )));
+        }
+        Ok(dtype)
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> anyhow::Result<Device> {
+    use anyhow::Context;
+    Device::new_cuda(index).with_context(|| {
+        format!("cannot use CUDA device {index}; `nvidia-smi` shows the devices and the driver")
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_index: usize) -> anyhow::Result<Device> {
+    anyhow::bail!(
+        "this build has no CUDA support; build with `--features cuda` (docs/cuda.md) or use --device cpu"
+    )
+}
+
+/// The facts about a model that prompts depend on.
+///
+/// # Errors
+/// A model without a tokenizer.
+pub fn facts(model: &Model) -> anyhow::Result<ModelFacts> {
+    Ok(ModelFacts {
+        name: model.name.clone(),
+        max_positions: model.config.max_positions,
+        max_prompt: None,
+        eos_ids: model.generation.eos_ids.iter().copied().collect(),
+        clean_up_spaces: model.tokenizer()?.cleans_up_spaces(),
+    })
+}
+
+/// The device's kind, for manifests: `cpu` or `cuda`.
+pub fn device_kind(model: &Model) -> &'static str {
+    if matches!(model.device, Device::Cpu) { "cpu" } else { "cuda" }
+}
+
+/// The compute type's name, for manifests.
+pub fn dtype_name(model: &Model) -> &'static str {
+    model.dtype.as_str()
+}
+
+/// How `tasks` sees a model: its tokenizer and its chat template.
+#[derive(Clone, Copy)]
+pub struct TextSide<'a> {
+    model: &'a Model,
+    tokenizer: &'a ModelTokenizer,
+}
+
+impl<'a> TextSide<'a> {
+    /// The text side of `model`.
+    ///
+    /// # Errors
+    /// A model without a tokenizer.
+    pub fn new(model: &'a Model) -> anyhow::Result<Self> {
+        Ok(Self { model, tokenizer: model.tokenizer()? })
+    }
+
+    /// The chat template, where the model has one.
+    pub fn chat(&self) -> Option<&dyn ChatTemplate> {
+        self.model.chat_template.is_some().then_some(self as &dyn ChatTemplate)
+    }
+}
+
+impl Tokenizer for TextSide<'_> {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String> {
+        self.tokenizer.encode(text, add_special_tokens).map_err(|error| error.to_string())
+    }
+
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String> {
+        self.tokenizer.decode(ids, skip_special_tokens).map_err(|error| error.to_string())
+    }
+
+    fn bos_id(&self) -> Option<u32> {
+        self.tokenizer.bos_id()
+    }
+
+    fn eos_id(&self) -> Option<u32> {
+        self.tokenizer.eos_id()
+    }
+
+    fn id_of(&self, token: &str) -> Option<u32> {
+        self.tokenizer.id_of(token)
+    }
+}
+
+impl ChatTemplate for TextSide<'_> {
+    fn render_user(&self, user: &str) -> Result<String, String> {
+        let template = self.model.chat_template.as_ref().ok_or("the model has no chat template")?;
+        template.render(&[Message { role: "user", content: user }], true).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,73 @@
+//! What a finished run is drawn as, in its own directory.
+
+use std::path::{Path, PathBuf};
+
+use kvsweep_plots::curve::{self, XAxis};
+use kvsweep_plots::sweep::Columns;
+use kvsweep_plots::{Picture, heatmap, retention, sweep, write};
+use kvsweep_results::{Merged, ScoreTable};
+
+/// Draws a needle run: one heatmap a variant in `heatmaps/`, what each kept of the needle in `retention/`, and all
+/// heatmaps on one sheet; PNG and SVG. Gives what a person wants to open first.
+///
+/// # Errors
+/// A picture that cannot be drawn or written.
+pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut drawn = Vec::new();
+    for group in &merged.groups {
+        for variant in &group.variants {
+            let name = file_name(&sweep::variant_title(group, variant));
+            if let Some(map) = sweep::needle_map(group, variant) {
+                both(&out.join("heatmaps").join(&name), &heatmap::draw(&map)?)?;
+            }
+            // The full cache keeps everything everywhere: nothing to see.
+            if variant.budget.is_some()
+                && let Some(map) = sweep::retention(group, variant)
+            {
+                both(&out.join("retention").join(&name), &retention::draw(&map)?)?;
+            }
+        }
+        if let Some(grid) = sweep::needle_grid(group) {
+            drawn.push(both(&out.join("heatmap"), &heatmap::grid(&grid)?)?);
+        }
+    }
+    Ok(drawn)
+}
+
+/// Draws a table: scores of the categories against the budget, and the average against the bytes held.
+///
+/// # Errors
+/// A picture that cannot be drawn or written.
+pub fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut drawn = Vec::new();
+    for (name, columns, x) in [
+        ("score-by-budget", Columns::Categories, XAxis::Budget),
+        ("score-by-bytes", Columns::Average, XAxis::Bytes),
+    ] {
+        if let Some(curves) = sweep::score_curves(table, columns, x) {
+            drawn.push(both(&out.join(name), &curve::draw(&curves)?)?);
+        }
+    }
+    Ok(drawn)
+}
+
+/// Writes a picture as PNG and SVG; gives the PNG's path.
+fn both(stem: &Path, picture: &Picture) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = stem.parent() {
+        fs_err::create_dir_all(folder)?;
+    }
+    let with = |ending: &str| {
+        let mut path = stem.as_os_str().to_owned();
+        path.push(ending);
+        PathBuf::from(path)
+    };
+    write(&with(".svg"), picture)?;
+    write(&with(".png"), picture)?;
+    Ok(with(".png"))
+}
+
+/// A variant's title as a file name: `snapkv, budget 64` becomes `snapkv-64`.
+fn file_name(title: &str) -> String {
+    let short = title.replace(", budget ", "-");
+    short.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '-' }).collect()
+}

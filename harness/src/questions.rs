@@ -1,0 +1,486 @@
+//! What a sweep asks: the examples of a suite, each ready to be rendered into token ids.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use kvsweep_results::{ExampleKey, Needle};
+use kvsweep_tasks::datasets::{self, DatasetInfo};
+use kvsweep_tasks::needle::{self, Essays, NeedleGrading};
+use kvsweep_tasks::protocol::{ModelFacts, Protocol, StopRule};
+use kvsweep_tasks::{Example, TaskError, fetch, find_dataset, mini, read_rows};
+use sha2::{Digest, Sha256};
+
+use crate::cli::{RunArgs, Split, Suite};
+use crate::exit::usage;
+use crate::model::TextSide;
+
+/// One data set of a sweep, with its rows.
+pub struct Dataset {
+    /// The name of the table's column.
+    pub name: String,
+    /// SHA-256 of the file, or of the generated rows, hexadecimal.
+    pub sha256: String,
+    /// The questions of this sweep, after limit and shard.
+    pub questions: Vec<Question>,
+    /// The first question of the whole data set, shard or not: profiles that freeze capacities start from it.
+    pub first: Question,
+}
+
+/// One example of a sweep.
+#[derive(Clone)]
+pub struct Question {
+    /// Names it in records.
+    pub key: ExampleKey,
+    /// Row in its data set, from 0.
+    pub row: u64,
+    asked: Asked,
+}
+
+#[derive(Clone)]
+enum Asked {
+    Row { example: Example, info: DatasetInfo },
+    Needle { case: needle::NeedleCase, grading: NeedleGrading },
+}
+
+/// A question as the model gets it.
+pub struct Prompt {
+    /// Token ids, BOS included.
+    pub ids: Vec<u32>,
+    /// The text they stand for.
+    pub text: String,
+    /// Tokens cut out of the middle.
+    pub removed_tokens: usize,
+    /// Whether a reference answer stood in what was cut, and nowhere else.
+    pub answer_lost: bool,
+    /// When to stop.
+    pub stop: StopRule,
+    /// The needle's place, for needle questions.
+    pub needle: Option<Needle>,
+}
+
+/// A score with its metric.
+pub struct Grade {
+    /// The metric's id.
+    pub metric: String,
+    /// 0 to 1.
+    pub score: f64,
+    /// Further scores, 0 to 1, by metric id.
+    pub others: BTreeMap<String, f64>,
+}
+
+impl Question {
+    /// A row of a data set.
+    pub fn row(example: Example, info: &DatasetInfo, row: usize) -> Self {
+        let key = ExampleKey { dataset: info.name.to_owned(), example: example.key.clone() };
+        Self { key, row: row as u64, asked: Asked::Row { example, info: *info } }
+    }
+
+    fn needle(case: needle::NeedleCase, grading: NeedleGrading, row: usize) -> Self {
+        let key = ExampleKey { dataset: format!("needle_{}", case.length), example: case.key.clone() };
+        Self { key, row: row as u64, asked: Asked::Needle { case, grading } }
+    }
+
+    /// SHA-256 over a needle's prompt; rows are identified by their file.
+    fn fingerprint(&self) -> String {
+        match &self.asked {
+            Asked::Needle { case, .. } => crate::kept::ids_sha256(&case.ids),
+            Asked::Row { .. } => String::new(),
+        }
+    }
+
+    /// Renders the prompt and encodes it.
+    pub fn prompt(
+        &self,
+        protocol: &Protocol,
+        facts: &ModelFacts,
+        text: &TextSide<'_>,
+    ) -> anyhow::Result<Prompt> {
+        match &self.asked {
+            Asked::Row { example, info } => {
+                let rendered = protocol.render(example, info, facts, text, text.chat())?;
+                let truncated = rendered.truncated.as_ref();
+                Ok(Prompt {
+                    removed_tokens: truncated.map_or(0, |t| t.removed_tokens),
+                    answer_lost: truncated
+                        .is_some_and(|t| t.answer_was_in_removed && !t.answer_still_in_prompt),
+                    ids: rendered.ids,
+                    text: rendered.text,
+                    stop: rendered.stop,
+                    needle: None,
+                })
+            }
+            Asked::Needle { case, .. } => Ok(Prompt {
+                ids: case.ids.clone(),
+                text: case.text.clone(),
+                removed_tokens: 0,
+                answer_lost: false,
+                stop: case.stop.clone(),
+                needle: Some(Needle {
+                    length: case.length as u32,
+                    depth: f64::from(case.depth),
+                    start: case.needle.as_ref().map(|span| span.start as u32),
+                    end: case.needle.as_ref().map(|span| span.end as u32),
+                }),
+            }),
+        }
+    }
+
+    /// Scores an answer.
+    pub fn grade(&self, protocol: &Protocol, prediction: &str) -> anyhow::Result<Grade> {
+        match &self.asked {
+            Asked::Row { example, info } => Ok(Grade {
+                metric: protocol.metric(info).to_owned(),
+                score: kvsweep_tasks::score_prediction(info, protocol, prediction, example)?,
+                others: BTreeMap::new(),
+            }),
+            Asked::Needle { case, grading } => Ok(Grade {
+                metric: grading.metric().to_owned(),
+                score: grading.score(prediction, case)?,
+                others: grading.others(prediction, case)?,
+            }),
+        }
+    }
+
+    /// The reference answers.
+    pub fn answers(&self) -> Vec<String> {
+        match &self.asked {
+            Asked::Row { example, .. } => example.answers.clone(),
+            Asked::Needle { case, .. } => vec![case.answer.clone()],
+        }
+    }
+
+    /// Class names of a classification set, else empty.
+    pub fn all_classes(&self) -> &[String] {
+        match &self.asked {
+            Asked::Row { example, .. } => &example.all_classes,
+            Asked::Needle { .. } => &[],
+        }
+    }
+
+    /// The language of the row.
+    pub fn language(&self) -> &str {
+        match &self.asked {
+            Asked::Row { example, .. } => &example.language,
+            Asked::Needle { .. } => "en",
+        }
+    }
+
+    /// The row's own length, where the data set states one.
+    pub fn length(&self) -> Option<u64> {
+        match &self.asked {
+            Asked::Row { example, .. } => Some(example.length),
+            Asked::Needle { .. } => None,
+        }
+    }
+
+    /// LongBench-E's bucket.
+    pub fn bucket(&self) -> Option<&'static str> {
+        match &self.asked {
+            Asked::Row { example, info } if info.suite == datasets::Suite::LongBenchE => {
+                Some(match example.length {
+                    0..4000 => "0-4k",
+                    4000..8000 => "4-8k",
+                    _ => "8k+",
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the command line selects of a suite, names checked before a model is loaded.
+pub struct Selected {
+    /// The suite.
+    pub suite: Suite,
+    /// Where rows come from.
+    pub split: Split,
+    /// This process's part, from 1, of how many.
+    pub shard: Option<(u32, u32)>,
+    data: Option<PathBuf>,
+    names: Option<Vec<String>>,
+    limit: Option<usize>,
+    lengths: Option<Vec<usize>>,
+    depths: Option<Vec<u32>>,
+}
+
+/// Lengths of the embedded needle test.
+const MINI_LENGTHS: [usize; 4] = [512, 1024, 2048, 4096];
+
+impl Selected {
+    /// Checks everything that needs no model.
+    ///
+    /// # Errors
+    /// Options that contradict each other, unknown data sets, a shard that does not exist, missing rows.
+    pub fn of(suite: Suite, args: &RunArgs) -> anyhow::Result<Self> {
+        let embedded = args.model.name() == crate::model::TINY;
+        let split =
+            args.split.unwrap_or(if args.data.is_none() && embedded { Split::Mini } else { Split::Full });
+        if split == Split::Mini && args.data.is_some() {
+            return Err(usage("--split mini is generated and reads no --data; leave one of them out"));
+        }
+        if split == Split::Mini && !matches!(suite, Suite::Longbench | Suite::Needle) {
+            return Err(usage(format!(
+                "suite `{}` has no mini split; give its rows with --data DIR, or fetch them with `kvsweep fetch data {}`",
+                suite.name(),
+                suite.name()
+            )));
+        }
+        if suite != Suite::Needle && (args.lengths.is_some() || args.depths.is_some()) {
+            return Err(usage("--lengths and --depths belong to the suite `needle`"));
+        }
+        if suite == Suite::Needle && args.datasets.is_some() {
+            return Err(usage("the suite `needle` has no data sets; use --lengths and --depths"));
+        }
+        if args.limit == Some(0) {
+            return Err(usage("--limit 0 selects nothing; give at least 1"));
+        }
+        let shard = args.shard.as_deref().map(parse_shard).transpose()?;
+        let depths = args.depths.as_deref().map(parse_depths).transpose()?;
+        let selected = Self {
+            suite,
+            split,
+            shard,
+            data: args.data.clone(),
+            names: args.datasets.clone(),
+            limit: args.limit,
+            lengths: args.lengths.clone(),
+            depths,
+        };
+        if suite != Suite::Needle {
+            match split {
+                Split::Mini => drop(selected.mini_sets()?),
+                Split::Full => {
+                    if let Some(names) = &selected.names {
+                        datasets::pick(suite.name(), names).map_err(usage)?;
+                    }
+                }
+            }
+        }
+        Ok(selected)
+    }
+
+    /// The split's name in manifests.
+    pub fn split_name(&self) -> &'static str {
+        match self.split {
+            Split::Mini => "mini",
+            Split::Full => "full",
+        }
+    }
+
+    /// What of the selection the manifest's own fields do not say.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        let mut settings = BTreeMap::new();
+        let list = |numbers: Vec<String>| numbers.join(",");
+        if let Some(lengths) = &self.lengths {
+            settings
+                .insert("needle-lengths".to_owned(), list(lengths.iter().map(usize::to_string).collect()));
+        }
+        if let Some(depths) = &self.depths {
+            settings.insert("needle-depths".to_owned(), list(depths.iter().map(u32::to_string).collect()));
+        }
+        if self.split == Split::Mini {
+            settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
+        }
+        settings
+    }
+
+    fn mini_sets(&self) -> anyhow::Result<Vec<&'static mini::MiniDataset>> {
+        let all = mini::datasets();
+        let Some(names) = &self.names else { return Ok(all.iter().collect()) };
+        names
+            .iter()
+            .map(|name| {
+                all.iter().find(|set| set.name == name).ok_or_else(|| {
+                    let hint = crate::nearest::hint(name, all.iter().map(|set| set.name));
+                    usage(format!("unknown data set `{name}` of the mini suite{hint}"))
+                })
+            })
+            .collect()
+    }
+
+    /// The folder with rows: `--data`, or where `kvsweep fetch data` put them.
+    fn folder(&self) -> anyhow::Result<PathBuf> {
+        if let Some(dir) = &self.data {
+            anyhow::ensure!(
+                dir.exists(),
+                "`{}` does not exist; --data names a directory with rows",
+                dir.display()
+            );
+            return Ok(dir.clone());
+        }
+        Ok(fetch::folder(self.suite.name())?)
+    }
+}
+
+fn parse_shard(text: &str) -> anyhow::Result<(u32, u32)> {
+    text.split_once('/')
+        .and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)))
+        .filter(|&(index, count)| index >= 1 && index <= count)
+        .ok_or_else(|| usage(format!("`--shard {text}`: expected I/N with 1 <= I <= N, e.g. 1/4")))
+}
+
+fn parse_depths(depths: &[f64]) -> anyhow::Result<Vec<u32>> {
+    depths
+        .iter()
+        .map(|&depth| {
+            if (0.0..=100.0).contains(&depth) && depth.fract() == 0.0 {
+                Ok(depth as u32)
+            } else {
+                Err(usage(format!("`--depths {depth}`: expected whole percents from 0 to 100")))
+            }
+        })
+        .collect()
+}
+
+/// Reads or generates the rows.
+///
+/// # Errors
+/// Missing or malformed rows, a needle grid that the model cannot hold.
+pub fn datasets(
+    selected: &Selected,
+    protocol: &'static Protocol,
+    facts: &ModelFacts,
+    text: &TextSide<'_>,
+) -> anyhow::Result<Vec<Dataset>> {
+    match (selected.suite, selected.split) {
+        (Suite::Needle, Split::Mini) => mini_needle(selected, facts, text),
+        (Suite::Needle, Split::Full) => essay_needle(selected, protocol, facts, text),
+        (_, Split::Mini) => mini_rows(selected),
+        (suite, Split::Full) => file_rows(selected, suite, protocol),
+    }
+}
+
+fn mini_rows(selected: &Selected) -> anyhow::Result<Vec<Dataset>> {
+    let mut out = Vec::new();
+    for set in selected.mini_sets()? {
+        let info = datasets::mini::info(set)?;
+        let rows = mini::rows(set, mini::SUITE_SEED);
+        let sha256 = datasets::mini::sha256(&rows)?;
+        let questions = rows
+            .into_iter()
+            .enumerate()
+            .map(|(row, mini)| Question::row(datasets::mini::example(row, mini), &info, row));
+        out.push(selected.dataset(set.name, &sha256, questions.collect())?);
+    }
+    Ok(out)
+}
+
+fn file_rows(selected: &Selected, suite: Suite, protocol: &Protocol) -> anyhow::Result<Vec<Dataset>> {
+    let folder = selected.folder()?;
+    let named = selected.names.is_some();
+    let infos = match &selected.names {
+        Some(names) => datasets::pick(suite.name(), names)?,
+        None => protocol.datasets(suite.name())?,
+    };
+    let mut out = Vec::new();
+    let mut missing = Vec::new();
+    for info in infos {
+        let path = match find_dataset(&folder, info.name) {
+            Ok(path) => path,
+            // A folder may hold some of a suite's data sets; only what was asked for by name must be there.
+            Err(TaskError::MissingDataset { .. }) if !named => {
+                missing.push(info.name);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let rows = read_rows(&path, info.name, selected.limit)?;
+        let questions = rows
+            .examples
+            .into_iter()
+            .enumerate()
+            .map(|(row, example)| Question::row(example, info, row))
+            .collect();
+        out.push(selected.dataset(info.name, &rows.sha256, questions)?);
+    }
+    anyhow::ensure!(
+        !out.is_empty(),
+        "`{}` has no data set of the suite `{}`; looked for {}",
+        folder.display(),
+        suite.name(),
+        missing.join(", ")
+    );
+    if !missing.is_empty() {
+        crate::output::note(&format!("not in `{}`, left out: {}", folder.display(), missing.join(", ")));
+    }
+    Ok(out)
+}
+
+fn mini_needle(selected: &Selected, facts: &ModelFacts, text: &TextSide<'_>) -> anyhow::Result<Vec<Dataset>> {
+    let lengths = selected.lengths.clone().unwrap_or_else(|| {
+        MINI_LENGTHS.iter().copied().filter(|&length| length <= facts.max_positions).collect()
+    });
+    let depths = selected.depths.clone().unwrap_or_else(|| needle::variants::DEPTHS_10.to_vec());
+    let trials = selected.limit.unwrap_or(1);
+    let mut out = Vec::new();
+    for length in lengths {
+        anyhow::ensure!(
+            length <= facts.max_positions,
+            "needle length {length} exceeds the {} positions of model `{}`; choose shorter --lengths",
+            facts.max_positions,
+            facts.name
+        );
+        let mut questions = Vec::new();
+        for &depth in &depths {
+            for trial in 0..trials {
+                let case = needle::mini_case(length, depth, trial as u64, facts, text, text.chat())?;
+                questions.push(Question::needle(case, NeedleGrading::Exact, questions.len()));
+            }
+        }
+        out.push(selected.needle_dataset(length, questions)?);
+    }
+    Ok(out)
+}
+
+fn essay_needle(
+    selected: &Selected,
+    protocol: &'static Protocol,
+    facts: &ModelFacts,
+    text: &TextSide<'_>,
+) -> anyhow::Result<Vec<Dataset>> {
+    let variant = needle::variants::by_name(&protocol.needle.variant)?;
+    let essays = Essays::read(&selected.folder()?)?;
+    let lengths = match &selected.lengths {
+        Some(lengths) => lengths.clone(),
+        None => variant.lengths(&facts.name, facts.max_positions),
+    };
+    let depths = selected.depths.clone().unwrap_or_else(|| variant.depths.to_vec());
+    let mut out = Vec::new();
+    for length in lengths {
+        let cases = needle::cases(variant, facts, &[length], &depths, &essays, text, text.chat())?;
+        let limit = selected.limit.unwrap_or(usize::MAX);
+        let questions = cases
+            .into_iter()
+            .take(limit)
+            .enumerate()
+            .map(|(row, case)| Question::needle(case, NeedleGrading::Variant(variant), row))
+            .collect();
+        out.push(selected.needle_dataset(length, questions)?);
+    }
+    Ok(out)
+}
+
+impl Selected {
+    fn needle_dataset(&self, length: usize, questions: Vec<Question>) -> anyhow::Result<Dataset> {
+        let mut hash = Sha256::new();
+        for question in &questions {
+            hash.update(question.fingerprint());
+        }
+        let sha256 = crate::kept::hex(&hash.finalize());
+        self.dataset(&format!("needle_{length}"), &sha256, questions)
+    }
+
+    /// Applies limit and shard.
+    fn dataset(&self, name: &str, sha256: &str, mut questions: Vec<Question>) -> anyhow::Result<Dataset> {
+        if self.suite != Suite::Needle {
+            questions.truncate(self.limit.unwrap_or(usize::MAX));
+        }
+        let first = questions.first().cloned().with_context(|| format!("data set `{name}` has no rows"))?;
+        if let Some((index, count)) = self.shard {
+            questions.retain(|question| question.row % u64::from(count) == u64::from(index) - 1);
+        }
+        Ok(Dataset { name: name.to_owned(), sha256: sha256.to_owned(), questions, first })
+    }
+}

@@ -1,0 +1,106 @@
+//! Score tables of runs: which columns a suite has, and how its protocol averages them.
+
+use kvsweep_results::{Averaging, Bootstrap, Column, Format, Manifest, Merged, Run, ScoreTable, TableLayout};
+use kvsweep_tasks::averages::Average;
+use kvsweep_tasks::{datasets, mini, protocol};
+
+use crate::cli::Suite;
+use crate::exit::Exit;
+use crate::output;
+
+/// LongBench-E's buckets.
+const BUCKETS: [&str; 3] = ["0-4k", "4-8k", "8k+"];
+
+/// Prints a table; lines of records that could not be used make the exit say so.
+///
+/// # Errors
+/// A stdout that cannot be written to.
+pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Result<Exit> {
+    output::data(&table.render(format, terminal_width()))?;
+    for problem in &merged.problems {
+        output::note(&problem.to_string());
+    }
+    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+/// The table of `runs`, and the merged records behind it.
+///
+/// # Errors
+/// Runs that do not belong into one table, an unknown protocol.
+pub fn of(runs: &[Run], protocol: Option<&str>, mixed: bool) -> anyhow::Result<(ScoreTable, Merged)> {
+    let merged = Merged::of(runs, mixed)?;
+    let manifests: Vec<&Manifest> = runs.iter().map(|run| &run.manifest).collect();
+    let layout = layout(&manifests, protocol)?;
+    let table = ScoreTable::new(&merged, &layout, &Bootstrap::default())?;
+    Ok((table, merged))
+}
+
+/// The columns of the suite that the first manifest names; data sets of all manifests.
+///
+/// # Errors
+/// An unknown protocol.
+pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result<TableLayout> {
+    let (suite, own_protocol) =
+        manifests.first().map_or(("", ""), |m| (m.suite.as_str(), m.protocol.name.as_str()));
+    let protocol = protocol::by_name(protocol.unwrap_or(own_protocol)).map_err(crate::exit::usage)?;
+    let mut names: Vec<&str> = Vec::new();
+    for dataset in manifests.iter().flat_map(|manifest| &manifest.datasets) {
+        if !names.contains(&dataset.name.as_str()) {
+            names.push(&dataset.name);
+        }
+    }
+    let mut columns: Vec<Column> = Vec::new();
+    for name in names {
+        let column = Column {
+            title: title(name).to_owned(),
+            dataset: name.to_owned(),
+            bucket: None,
+            category: category(name).to_owned(),
+        };
+        if suite == Suite::LongbenchE.name() {
+            columns.extend(BUCKETS.iter().map(|bucket| Column {
+                title: format!("{} {bucket}", column.title),
+                bucket: Some((*bucket).to_owned()),
+                ..column.clone()
+            }));
+        } else {
+            columns.push(column);
+        }
+    }
+    // Columns of one category stand together, in the order in which the categories first appear.
+    let mut order: Vec<String> = Vec::new();
+    for column in &columns {
+        if !order.contains(&column.category) {
+            order.push(column.category.clone());
+        }
+    }
+    columns.sort_by_key(|column| order.iter().position(|category| *category == column.category));
+    let averaging = match protocol.averages().first() {
+        _ if suite == Suite::Needle.name() => Averaging::Datasets,
+        Some(Average::CompressKv) => Averaging::DatasetsRounded,
+        Some(Average::Official) => Averaging::Categories,
+        _ => Averaging::Datasets,
+    };
+    Ok(TableLayout { title: suite.to_owned(), columns, averaging })
+}
+
+/// What a data set tests.
+pub fn category(dataset: &str) -> &'static str {
+    if let Ok(info) = datasets::by_name(dataset) {
+        info.category.name()
+    } else if let Some(mini) = mini::datasets().iter().find(|mini| mini.name == dataset) {
+        mini.category
+    } else {
+        "needle"
+    }
+}
+
+/// A data set's name without what all of its suite share.
+fn title(dataset: &str) -> &str {
+    dataset.strip_prefix("mini_").or_else(|| dataset.strip_prefix("needle_")).unwrap_or(dataset)
+}
+
+/// The terminal's width, where stdout is one.
+fn terminal_width() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0))
+}

@@ -1,0 +1,36 @@
+//! Runs the real program in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A `kvsweep` command that starts in `dir` and sees no hub, no colours and no terminal.
+pub fn kvsweep(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvsweep"));
+    command.current_dir(dir).env("HF_HOME", dir.join("hub")).env("NO_COLOR", "1").env_remove("HF_HUB_CACHE");
+    command
+}
+
+/// Runs the program and gives its exit code, stdout and stderr.
+pub fn run(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output: Output = kvsweep(dir).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// Runs the program and expects exit code 0; gives stdout.
+pub fn succeed(dir: &Path, arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = run(dir, arguments);
+    assert_eq!(code, 0, "{arguments:?}\n{stdout}\n{stderr}");
+    stdout
+}
+
+/// Data that is not part of this repository. `None`, with a word about it, where it is absent; in CI that fails.
+pub fn shared(what: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(what);
+    if path.exists() {
+        return Some(path.canonicalize().unwrap());
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} must be present in CI", path.display());
+    println!("skipped: {} is not present", path.display());
+    None
+}

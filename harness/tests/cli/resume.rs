@@ -1,0 +1,86 @@
+//! A run that is killed at any moment continues to the same records (invariant 1), and shards to the same table
+//! (invariant 2).
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::common::{kvsweep, run, succeed};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const SWEEP: &[&str] = &[
+    "run",
+    "longbench",
+    "--datasets",
+    "mini_people,mini_variables",
+    "--limit",
+    "5",
+    "--methods",
+    "full,streamingllm,snapkv",
+    "--budget",
+    "64",
+];
+
+/// The records in order, timings left out.
+fn records(run: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(run.join("records.jsonl")).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["timings"] = serde_json::Value::Null;
+            record.to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn killed_at_twenty_moments_the_run_ends_with_the_same_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let sweep = |out: &str| [SWEEP, &["--out", out]].concat();
+    let started = std::time::Instant::now();
+    succeed(dir.path(), &sweep("undisturbed"));
+    let whole = started.elapsed();
+    let mut chance = ChaCha8Rng::seed_from_u64(7);
+    let mut killed = 0;
+    for _ in 0..20 {
+        let mut child = kvsweep(dir.path())
+            .args(sweep("killed"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(chance.random_range(1..whole.as_millis() as u64)));
+        if child.try_wait().unwrap().is_none() {
+            killed += 1;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(killed > 0, "the run was over before the first kill");
+    succeed(dir.path(), &sweep("killed"));
+    let expected = records(&dir.path().join("undisturbed"));
+    assert_eq!(expected.len(), 10);
+    assert_eq!(records(&dir.path().join("killed")), expected);
+
+    // Complete: nothing is computed again, and the file does not change.
+    let before = std::fs::read(dir.path().join("killed/records.jsonl")).unwrap();
+    succeed(dir.path(), &sweep("killed"));
+    assert_eq!(std::fs::read(dir.path().join("killed/records.jsonl")).unwrap(), before);
+
+    // Another configuration is refused, with the difference.
+    let other = [SWEEP, &["--out", "killed", "--param", "snapkv.kernel=5"]].concat();
+    let (code, _, stderr) = run(dir.path(), &other);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("kernel"), "{stderr}");
+}
+
+#[test]
+fn shards_merge_to_the_table_of_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(dir.path(), &[SWEEP, &["--out", "whole"]].concat());
+    for shard in ["1/2", "2/2"] {
+        succeed(dir.path(), &[SWEEP, &["--shard", shard, "--out", &shard.replace('/', "of")]].concat());
+    }
+    let whole = succeed(dir.path(), &["table", "whole", "--format", "csv"]);
+    assert_eq!(succeed(dir.path(), &["table", "1of2", "2of2", "--format", "csv"]), whole);
+}
