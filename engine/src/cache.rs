@@ -8,7 +8,10 @@ use kvsweep_methods::{
 };
 
 use crate::{
-    cpu::attention::{Entries, gather_keys, key_panels_len, store_key},
+    cpu::{
+        attention::{Entries, gather_keys, key_panels_len, store_key},
+        buffer::Buffer,
+    },
     error::{EngineError, Result},
     prefill::Prefill,
 };
@@ -77,16 +80,6 @@ impl HeadStore {
         }
     }
 
-    /// Copies the given positions of another head.
-    fn gather(source: &Self, positions: &[u32], head_dim: usize) -> Self {
-        let mut store = Self { len: positions.len(), ..Self::new(positions.len(), head_dim) };
-        gather_keys(&source.keys, positions, &mut store.keys, head_dim);
-        for (value, &position) in store.values.chunks_exact_mut(head_dim).zip(positions) {
-            value.copy_from_slice(&source.values[position as usize * head_dim..][..head_dim]);
-        }
-        store
-    }
-
     /// Appends an entry. There must be room.
     pub(crate) fn push(&mut self, key: &[f32], value: &[f32]) {
         store_key(&mut self.keys, self.len, key);
@@ -97,23 +90,59 @@ impl HeadStore {
     pub(crate) fn entries(&self) -> Entries<'_> {
         Entries { keys: &self.keys, values: &self.values, len: self.len }
     }
-
-    /// Bytes of the entries in use.
-    fn bytes(&self, head_dim: usize) -> u64 {
-        (2 * self.len * head_dim * size_of::<f32>()) as u64
-    }
 }
 
 /// Keys and values of one layer on the CPU, one store a KV head.
 pub(crate) type LayerStore = Vec<HeadStore>;
 
 /// What one variant kept of one layer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum KeptLayer {
     /// Everything: reads the prefill's own store.
     Shared,
-    /// Copies, one store a head of the granularity.
-    Own(Granularity, Vec<HeadStore>),
+    /// Copies, one a head of the granularity; the first one's place in the [`KeptStore`].
+    Own(Granularity, usize),
+}
+
+/// The entries that one variant copied, all layers and heads in one piece of memory: a head's key panels, then its
+/// values.
+#[derive(Debug)]
+pub(crate) struct KeptStore {
+    data: Buffer,
+    /// Where each head starts, and its entries.
+    heads: Vec<(usize, usize)>,
+    head_dim: usize,
+}
+
+impl KeptStore {
+    /// Copies positions of heads: each is a head of a prompt, and what to keep of it.
+    fn gather(sources: &[(&HeadStore, &[u32])], head_dim: usize) -> Self {
+        let mut end = 0;
+        let heads: Vec<_> = sources
+            .iter()
+            .map(|(_, kept)| {
+                let start = end;
+                end += key_panels_len(kept.len(), head_dim) + kept.len() * head_dim;
+                (start, kept.len())
+            })
+            .collect();
+        let mut data = Buffer::zeros(end);
+        for (&(start, len), (source, kept)) in heads.iter().zip(sources) {
+            let (keys, rest) = data[start..].split_at_mut(key_panels_len(len, head_dim));
+            gather_keys(&source.keys, kept, keys, head_dim);
+            for (value, &position) in rest.chunks_exact_mut(head_dim).zip(*kept) {
+                value.copy_from_slice(&source.values[position as usize * head_dim..][..head_dim]);
+            }
+        }
+        Self { data, heads, head_dim }
+    }
+
+    /// One head.
+    pub(crate) fn entries(&self, head: usize) -> Entries<'_> {
+        let (start, len) = self.heads[head];
+        let (keys, values) = self.data[start..].split_at(key_panels_len(len, self.head_dim));
+        Entries { keys, values: &values[..len * self.head_dim], len }
+    }
 }
 
 /// The cache of one variant on the CPU.
@@ -121,6 +150,7 @@ pub(crate) enum KeptLayer {
 pub(crate) struct RaggedCache {
     prefill: Arc<Prefill>,
     layers: Vec<KeptLayer>,
+    own: KeptStore,
     /// The answer's keys and values, one store a KV head and layer.
     pub(crate) tails: Vec<LayerStore>,
 }
@@ -129,25 +159,24 @@ impl RaggedCache {
     /// Gathers what `selection` keeps, with room for `room` further tokens. The selection was checked.
     pub(crate) fn new(prefill: &Arc<Prefill>, selection: &Selection, room: usize) -> Result<Self> {
         let shape = *prefill.shape();
-        let store = prefill.cpu_store()?;
-        let layers = selection
-            .layers
-            .iter()
-            .zip(store)
-            .map(|(kept, layer)| match kept {
+        let mut sources = Vec::new();
+        let mut layers = Vec::with_capacity(shape.layers);
+        for (kept, layer) in selection.layers.iter().zip(prefill.cpu_store()?) {
+            match kept {
                 LayerSelection::Heads(heads) if !kept.keeps_everything(shape.prompt_len) => {
+                    layers.push(KeptLayer::Own(selection.granularity, sources.len()));
                     let group = heads.len() / shape.kv_heads;
-                    let gather = |(i, kept): (usize, &Vec<u32>)| {
-                        HeadStore::gather(&layer[i / group], kept, shape.head_dim)
-                    };
-                    KeptLayer::Own(selection.granularity, heads.iter().enumerate().map(gather).collect())
+                    sources.extend(
+                        heads.iter().enumerate().map(|(i, kept)| (&layer[i / group], kept.as_slice())),
+                    );
                 }
-                _ => KeptLayer::Shared,
-            })
-            .collect();
+                _ => layers.push(KeptLayer::Shared),
+            }
+        }
+        let own = KeptStore::gather(&sources, shape.head_dim);
         let tail = || (0..shape.kv_heads).map(|_| HeadStore::new(room, shape.head_dim)).collect();
         let tails = (0..shape.layers).map(|_| tail()).collect();
-        Ok(Self { prefill: Arc::clone(prefill), layers, tails })
+        Ok(Self { prefill: Arc::clone(prefill), layers, own, tails })
     }
 
     /// Position of the next token: prompt tokens plus tokens decoded, whatever was evicted.
@@ -155,22 +184,28 @@ impl RaggedCache {
         self.prefill.shape().prompt_len + self.tails[0][0].len
     }
 
-    /// What is kept of one layer, and the store to read if that is everything.
-    pub(crate) fn kept(&self, layer: usize) -> Result<(&KeptLayer, &LayerStore)> {
-        Ok((&self.layers[layer], &self.prefill.cpu_store()?[layer]))
+    /// What is kept of one layer, the copies, and the store to read if that is everything.
+    pub(crate) fn kept(&self, layer: usize) -> Result<(KeptLayer, &KeptStore, &LayerStore)> {
+        Ok((self.layers[layer], &self.own, &self.prefill.cpu_store()?[layer]))
     }
 
     /// Measures what is held.
     pub(crate) fn held(&self) -> Result<Held> {
-        let dim = self.prefill.shape().head_dim;
-        let stores = self.layers.iter().zip(self.prefill.cpu_store()?).map(|(kept, shared)| match kept {
-            KeptLayer::Shared => shared,
-            KeptLayer::Own(_, heads) => heads,
-        });
-        let stores: Vec<_> = stores.collect();
-        Ok(Held {
-            layers: stores.iter().map(|heads| heads.iter().map(|head| head.len).collect()).collect(),
-            bytes: stores.iter().flat_map(|heads| heads.iter()).map(|head| head.bytes(dim)).sum(),
-        })
+        let shape = self.prefill.shape();
+        let layers: Vec<Vec<usize>> = self
+            .layers
+            .iter()
+            .zip(self.prefill.cpu_store()?)
+            .map(|(kept, shared)| match *kept {
+                KeptLayer::Shared => shared.iter().map(|head| head.len).collect(),
+                KeptLayer::Own(granularity, first) => {
+                    let heads = &self.own.heads[first..][..granularity.heads(shape)];
+                    heads.iter().map(|&(_, len)| len).collect()
+                }
+            })
+            .collect();
+        let entry = 2 * shape.head_dim * size_of::<f32>();
+        let bytes = layers.iter().flatten().map(|&len| (len * entry) as u64).sum();
+        Ok(Held { layers, bytes })
     }
 }

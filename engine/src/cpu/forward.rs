@@ -311,13 +311,13 @@ impl CpuModel {
         weights: &mut Vec<f32>,
     ) -> Result<WeightLayout> {
         let group = self.config.query_heads / self.config.kv_heads;
-        let (kept, shared) = cache.kept(layer)?;
+        let (kept, copies, shared) = cache.kept(layer)?;
         let own: Vec<_>;
         let kept = match kept {
             KeptLayer::Shared => Kept::Shared(shared[head].entries()),
-            KeptLayer::Own(Granularity::KvHead, heads) => Kept::Shared(heads[head].entries()),
-            KeptLayer::Own(Granularity::QueryHead, heads) => {
-                own = heads[head * group..][..group].iter().map(HeadStore::entries).collect();
+            KeptLayer::Own(Granularity::KvHead, first) => Kept::Shared(copies.entries(first + head)),
+            KeptLayer::Own(Granularity::QueryHead, first) => {
+                own = (0..group).map(|query| copies.entries(first + head * group + query)).collect();
                 Kept::PerQuery(&own)
             }
         };
