@@ -54,7 +54,7 @@ pub fn cases(
 }
 
 /// Builds one case of the mini suite: a password among the suite's own sentences, asked of in the model's own chat
-/// template. Prompt, template and answer have at most `length` tokens together.
+/// template. Prompt, template and answer together have at most `length` tokens.
 ///
 /// # Errors
 /// What the tokenizer says; a prompt beyond the model's positions.
@@ -68,9 +68,10 @@ pub fn mini_case(
 ) -> Result<NeedleCase, TaskError> {
     let variant = &super::variants::VARIANTS[0];
     let builder = Builder { variant, model, tokenizer, chat };
-    let count = |text: &str| builder.chat_prompt(text).map_or(usize::MAX, |(_, ids)| ids.len());
-    let room = length.saturating_sub(MINI_ANSWER_TOKENS);
-    let made = mini::needle(room, depth as usize, trial, &count);
+    let count = |text: &str| tokenizer.encode(text, false).map_or(0, |ids| ids.len());
+    // Two more for tokens that do not merge where prompt and template meet.
+    let around = builder.chat_prompt("").map_err(TaskError::Needle)?.1.len() + MINI_ANSWER_TOKENS + 2;
+    let made = mini::needle(length.saturating_sub(around), depth as usize, trial, &count);
     let build = || {
         let mut stop = stop_ids(variant.stop, model, tokenizer)?;
         stop.max_new = MINI_ANSWER_TOKENS;

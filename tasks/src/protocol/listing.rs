@@ -49,7 +49,14 @@ fn section(protocol: &Protocol) -> String {
     row("averages", &protocol.averages.join(", "));
     let sets: Vec<String> =
         protocol.datasets.iter().map(|(suite, names)| format!("{suite}: {}", names.join(", "))).collect();
-    row("data sets", &if sets.is_empty() { "all of a suite".to_owned() } else { sets.join("; ") });
+    row(
+        "data sets",
+        &if sets.is_empty() {
+            "all of a suite (LooGLE: the official four)".to_owned()
+        } else {
+            sets.join("; ")
+        },
+    );
     row("needle", &format!("variant `{}`", protocol.needle.variant));
     let profiles: Vec<String> = protocol.methods.iter().map(|(m, p)| format!("{m}@{p}")).collect();
     row("method profiles", &if profiles.is_empty() { "defaults".to_owned() } else { profiles.join(", ") });

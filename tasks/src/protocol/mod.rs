@@ -188,7 +188,7 @@ pub struct Protocol {
     pub source: String,
     /// What deviates from what a reader would expect, one sentence each.
     pub oddities: Vec<String>,
-    /// Default data sets by suite; a suite that is not listed runs whole.
+    /// Default data sets by suite; a suite that is not listed runs whole (LooGLE: its official four).
     #[serde(default)]
     pub datasets: BTreeMap<String, Vec<String>>,
     /// How prompts are truncated.
@@ -274,7 +274,11 @@ impl Protocol {
     pub fn datasets(&self, suite: &str) -> Result<Vec<&'static DatasetInfo>, TaskError> {
         match self.datasets.get(suite) {
             Some(names) => datasets::pick(suite, names),
-            None => datasets::suite(suite),
+            // HeadKV's four are questions of `longdep_qa`: asked twice by nobody.
+            None => Ok(datasets::suite(suite)?
+                .into_iter()
+                .filter(|info| !datasets::loogle::is_longdep_type(info.name))
+                .collect()),
         }
     }
 
@@ -380,6 +384,9 @@ mod tests {
             }
         }
         assert_eq!(all().len(), FILES.len());
+        let names = |protocol: &str, suite: &str| by_name(protocol).unwrap().datasets(suite).unwrap().len();
+        assert_eq!((names("kvsweep-1", "loogle"), names("headkv", "loogle")), (4, 4));
+        assert_eq!((names("kvsweep-1", "longbench"), names("compresskv", "longbench")), (21, 16));
         assert_eq!(all()[0].name, DEFAULT);
     }
 

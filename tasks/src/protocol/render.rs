@@ -339,6 +339,27 @@ mod tests {
         assert!(protocol.render(&example("short"), dataset, &facts("tiny", 512), &Letters, None).is_err());
     }
 
+    proptest::proptest! {
+        /// What is left is the front and the back of the whole prompt, within the limit, with one BOS.
+        #[test]
+        fn truncation_keeps_both_ends(context in ".{0,400}", limit in 2usize..600) {
+            let protocol = protocol::by_name("kvsweep-1").unwrap();
+            let dataset = datasets::by_name("multi_news").unwrap();
+            let whole = protocol
+                .render(&example(&context), dataset, &facts("m", 1 << 20), &Letters, Some(&Brackets))
+                .unwrap();
+            let model = ModelFacts { max_prompt: Some(limit), ..facts("m", 1 << 20) };
+            let cut =
+                protocol.render(&example(&context), dataset, &model, &Letters, Some(&Brackets)).unwrap();
+            let kept = cut.ids.len();
+            proptest::prop_assert_eq!(kept, limit.min(whole.ids.len()));
+            proptest::prop_assert_eq!(cut.untruncated_tokens, whole.ids.len());
+            proptest::prop_assert!(cut.ids.starts_with(&whole.ids[..kept - kept / 2]));
+            proptest::prop_assert!(cut.ids.ends_with(&whole.ids[whole.ids.len() - kept / 2..]));
+            proptest::prop_assert_eq!(cut.truncated.map_or(0, |t| t.removed_tokens) + kept, whole.ids.len());
+        }
+    }
+
     #[test]
     fn the_official_way_wraps_after_the_halves_and_doubles_bos() {
         let protocol = protocol::by_name("adakv").unwrap();
