@@ -1,10 +1,11 @@
 //! FYYFU/HeadKV: KVCache-Factory's shape with the one method file `ReasonKV.json`. Its `eval.py` knows six LongBench QA
-//! sets, multifieldqa_zh and four LooGLE sets; any other gets -1, and is left out here.
+//! sets, multifieldqa_zh and four LooGLE sets; any other gets -1 there, and is left out here with a note.
 
 use std::path::{Path, PathBuf};
 
 use super::kvcache_factory::KvCacheFactory;
 use super::{ExportMeta, Layout, Prediction, PredictionFile, read, write};
+use crate::datasets::DatasetInfo;
 use crate::datasets::metric_ids::{QA_F1, QA_F1_ZH};
 use crate::error::TaskError;
 
@@ -21,9 +22,11 @@ impl Layout for HeadKv {
     }
 
     fn files(&self, dir: &Path) -> Result<Vec<PredictionFile>, TaskError> {
-        let mut files = read::nested_files(dir)?;
-        files.retain(|f| [QA_F1, QA_F1_ZH].contains(&f.dataset.metric) && f.dataset.name != "triviaqa");
-        Ok(files)
+        read::nested_files(dir)
+    }
+
+    fn has_metric(&self, dataset: &DatasetInfo) -> bool {
+        [QA_F1, QA_F1_ZH].contains(&dataset.metric) && dataset.name != "triviaqa"
     }
 
     fn export(

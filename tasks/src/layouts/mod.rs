@@ -99,6 +99,11 @@ pub trait Layout: Sync {
         dataset.metric
     }
 
+    /// Whether the official script can score a data set at all.
+    fn has_metric(&self, _dataset: &DatasetInfo) -> bool {
+        true
+    }
+
     /// The prediction files in `dir`, in the order the official script takes them.
     ///
     /// # Errors

@@ -176,7 +176,8 @@ pub(super) fn score_tree(
             .map_err(|_| TaskError::unknown("metric", id, metrics::all().iter().map(|m| m.id())))
     };
     let replacement = replacement.map(by_id).transpose()?;
-    let files = layout.files(dir)?;
+    let (files, unknown): (Vec<_>, Vec<_>) =
+        layout.files(dir)?.into_iter().partition(|file| layout.has_metric(file.dataset));
     if files.is_empty() {
         return Err(TaskError::Layout {
             dir: dir.to_path_buf(),
@@ -187,6 +188,9 @@ pub(super) fn score_tree(
     }
     let mut tree =
         TreeScores { scores: BTreeMap::new(), methods: BTreeMap::new(), average: None, notes: Vec::new() };
+    for file in &unknown {
+        tree.notes.push(format!("{}: left out, the official script has no metric for it", file.dataset.base));
+    }
     for file in &files {
         let own = layout.metric(file.dataset);
         let metric = match replacement.filter(|m| measured(m.id()) == measured(own)) {

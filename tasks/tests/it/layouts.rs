@@ -294,6 +294,15 @@ fn mixed_up_layouts_say_what_was_expected_and_found() {
             .contains("difflib")
     );
 
+    let headkv = tree(&inner, "headkv", None);
+    assert_eq!(headkv.notes, Vec::<String>::new());
+    fs_err::create_dir(inner.join("trec")).unwrap();
+    fs_err::copy(inner.join("hotpotqa/FullKV.json"), inner.join("trec/FullKV.json")).unwrap();
+    assert!(tree(&inner, "headkv", None).notes[0].starts_with("trec: left out"));
+    let message = score(&inner, "kvcache-factory", None).unwrap_err().to_string();
+    assert!(message.contains("expected a row of data set `trec`, found `hotpotqa`"), "{message}");
+    fs_err::remove_dir_all(inner.join("trec")).unwrap();
+
     let write = |name: &str, text: &str| fs_err::write(inner.join(name), text).unwrap();
     write("qasper.jsonl", "{\"input\": 1, \"context\": 2}");
     let message = score(&inner, "adakv", None).unwrap_err().to_string();
