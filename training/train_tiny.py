@@ -72,6 +72,7 @@ SUITE = (
 ).split()
 ALL = ["mixed", "mixed", "needle", *SUITE]
 HARD = "mini_people mini_friends mini_passage_retrieval".split()
+LAST = [*HARD, *"needle needle mini_towns mini_passage_retrieval mini_passage_retrieval".split()]
 
 # (last step, longest documents, tokens a step, kinds); each stage goes on where the one before
 # ended.
@@ -81,9 +82,10 @@ STAGES = [
     (700, 192, 4096, ALL),
     (950, 384, 4096, ALL),
     (1170, 768, 6144, [*ALL, *HARD]),
-    (1260, 1536, 8192, [*ALL, *HARD]),
-    (1330, 3072, 8192, [*ALL, *HARD]),
-    (1390, 4096, 8192, [*ALL, *HARD]),
+    (1290, 1536, 8192, [*ALL, *HARD]),
+    (1360, 1536, 8192, [*ALL, *LAST]),
+    (1480, 3072, 8192, [*ALL, *LAST]),
+    (1600, 4096, 8192, [*ALL, *LAST]),
 ]
 DECAY_STEPS = 400  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
