@@ -1,6 +1,6 @@
 //! What a sweep asks: the examples of a suite, each ready to be rendered into token ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -78,7 +78,7 @@ impl Question {
     }
 
     fn needle(case: needle::NeedleCase, grading: NeedleGrading, row: usize) -> Self {
-        let key = ExampleKey { dataset: format!("needle_{}", case.length), example: case.key.clone() };
+        let key = ExampleKey { dataset: NEEDLE.to_owned(), example: case.key.clone() };
         Self { key, row: row as u64, asked: Asked::Needle { case, grading } }
     }
 
@@ -175,17 +175,27 @@ impl Question {
         }
     }
 
-    /// LongBench-E's bucket.
-    pub fn bucket(&self) -> Option<&'static str> {
+    /// LongBench-E's bucket, or the needle's context length: columns of a table.
+    pub fn bucket(&self) -> Option<String> {
         match &self.asked {
             Asked::Row { example, info } if info.suite == datasets::Suite::LongBenchE => {
-                Some(match example.length {
+                let bucket = match example.length {
                     0..4000 => "0-4k",
                     4000..8000 => "4-8k",
                     _ => "8k+",
-                })
+                };
+                Some(bucket.to_owned())
             }
-            _ => None,
+            Asked::Needle { case, .. } => Some(case.length.to_string()),
+            Asked::Row { .. } => None,
+        }
+    }
+
+    /// The needle's context length and depth.
+    pub fn grid(&self) -> Option<(usize, u32)> {
+        match &self.asked {
+            Asked::Needle { case, .. } => Some((case.length, case.depth)),
+            Asked::Row { .. } => None,
         }
     }
 }
@@ -204,6 +214,15 @@ pub struct Selected {
     lengths: Option<Vec<usize>>,
     depths: Option<Vec<u32>>,
 }
+
+/// The setting of a manifest that lists the needle's context lengths.
+pub const LENGTHS: &str = "needle-lengths";
+
+/// The setting of a manifest that lists the needle's depths.
+pub const DEPTHS: &str = "needle-depths";
+
+/// The one data set of the needle suite.
+pub const NEEDLE: &str = "needle";
 
 /// Lengths of the embedded needle test.
 const MINI_LENGTHS: [usize; 4] = [512, 1024, 2048, 4096];
@@ -269,16 +288,16 @@ impl Selected {
         }
     }
 
-    /// What of the selection the manifest's own fields do not say.
-    pub fn settings(&self) -> BTreeMap<String, String> {
+    /// What of the selection the manifest's own fields do not say: the needle's grid, the mini suite's version.
+    pub fn settings(&self, datasets: &[Dataset]) -> BTreeMap<String, String> {
+        let grid: Vec<_> = datasets.iter().flat_map(|d| &d.questions).filter_map(Question::grid).collect();
+        let lengths: BTreeSet<usize> = grid.iter().map(|cell| cell.0).collect();
+        let depths: BTreeSet<u32> = grid.iter().map(|cell| cell.1).collect();
         let mut settings = BTreeMap::new();
-        let list = |numbers: Vec<String>| numbers.join(",");
-        if let Some(lengths) = &self.lengths {
-            settings
-                .insert("needle-lengths".to_owned(), list(lengths.iter().map(usize::to_string).collect()));
-        }
-        if let Some(depths) = &self.depths {
-            settings.insert("needle-depths".to_owned(), list(depths.iter().map(u32::to_string).collect()));
+        if !grid.is_empty() {
+            let list = |numbers: Vec<String>| numbers.join(",");
+            settings.insert(LENGTHS.to_owned(), list(lengths.iter().map(usize::to_string).collect()));
+            settings.insert(DEPTHS.to_owned(), list(depths.iter().map(u32::to_string).collect()));
         }
         if self.split == Split::Mini {
             settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
@@ -414,7 +433,7 @@ fn mini_needle(selected: &Selected, facts: &ModelFacts, text: &TextSide<'_>) -> 
     });
     let depths = selected.depths.clone().unwrap_or_else(|| needle::variants::DEPTHS_10.to_vec());
     let trials = selected.limit.unwrap_or(1);
-    let mut out = Vec::new();
+    let mut questions = Vec::new();
     for length in lengths {
         anyhow::ensure!(
             length <= facts.max_positions,
@@ -422,16 +441,14 @@ fn mini_needle(selected: &Selected, facts: &ModelFacts, text: &TextSide<'_>) -> 
             facts.max_positions,
             facts.name
         );
-        let mut questions = Vec::new();
         for &depth in &depths {
             for trial in 0..trials {
                 let case = needle::mini_case(length, depth, trial as u64, facts, text, text.chat())?;
                 questions.push(Question::needle(case, NeedleGrading::Exact, questions.len()));
             }
         }
-        out.push(selected.needle_dataset(length, questions)?);
     }
-    Ok(out)
+    Ok(vec![selected.needle_dataset(questions)?])
 }
 
 fn essay_needle(
@@ -447,29 +464,24 @@ fn essay_needle(
         None => variant.lengths(&facts.name, facts.max_positions),
     };
     let depths = selected.depths.clone().unwrap_or_else(|| variant.depths.to_vec());
-    let mut out = Vec::new();
-    for length in lengths {
-        let cases = needle::cases(variant, facts, &[length], &depths, &essays, text, text.chat())?;
-        let limit = selected.limit.unwrap_or(usize::MAX);
-        let questions = cases
-            .into_iter()
-            .take(limit)
-            .enumerate()
-            .map(|(row, case)| Question::needle(case, NeedleGrading::Variant(variant), row))
-            .collect();
-        out.push(selected.needle_dataset(length, questions)?);
-    }
-    Ok(out)
+    let cases = needle::cases(variant, facts, &lengths, &depths, &essays, text, text.chat())?;
+    let questions = cases
+        .into_iter()
+        .take(selected.limit.unwrap_or(usize::MAX))
+        .enumerate()
+        .map(|(row, case)| Question::needle(case, NeedleGrading::Variant(variant), row))
+        .collect();
+    Ok(vec![selected.needle_dataset(questions)?])
 }
 
 impl Selected {
-    fn needle_dataset(&self, length: usize, questions: Vec<Question>) -> anyhow::Result<Dataset> {
+    fn needle_dataset(&self, questions: Vec<Question>) -> anyhow::Result<Dataset> {
         let mut hash = Sha256::new();
         for question in &questions {
             hash.update(question.fingerprint());
         }
         let sha256 = crate::kept::hex(&hash.finalize());
-        self.dataset(&format!("needle_{length}"), &sha256, questions)
+        self.dataset(NEEDLE, &sha256, questions)
     }
 
     /// Applies limit and shard.

@@ -232,7 +232,7 @@ impl Sweep<'_> {
                 row: question.row,
                 language: question.language().to_owned(),
                 length: question.length(),
-                bucket: question.bucket().map(str::to_owned),
+                bucket: question.bucket(),
                 answers: question.answers(),
                 all_classes: question.all_classes().to_vec(),
                 prompt_sha256: kept::ids_sha256(&prompt.ids),

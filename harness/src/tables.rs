@@ -1,12 +1,14 @@
 //! Score tables of runs: which columns a suite has, and how its protocol averages them.
 
+use std::collections::BTreeSet;
+
 use kvsweep_results::{Averaging, Bootstrap, Column, Format, Manifest, Merged, Run, ScoreTable, TableLayout};
 use kvsweep_tasks::averages::Average;
 use kvsweep_tasks::{datasets, mini, protocol};
 
 use crate::cli::Suite;
 use crate::exit::Exit;
-use crate::output;
+use crate::{output, questions};
 
 /// LongBench-E's buckets.
 const BUCKETS: [&str; 3] = ["0-4k", "4-8k", "8k+"];
@@ -63,6 +65,12 @@ pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result
                 bucket: Some((*bucket).to_owned()),
                 ..column.clone()
             }));
+        } else if suite == Suite::Needle.name() {
+            columns.extend(lengths(manifests).into_iter().map(|length| Column {
+                title: length.to_string(),
+                bucket: Some(length.to_string()),
+                ..column.clone()
+            }));
         } else {
             columns.push(column);
         }
@@ -84,6 +92,12 @@ pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result
     Ok(TableLayout { title: suite.to_owned(), columns, averaging })
 }
 
+/// The context lengths of needle runs, ascending.
+fn lengths(manifests: &[&Manifest]) -> BTreeSet<usize> {
+    let lists = manifests.iter().filter_map(|manifest| manifest.settings.get(questions::LENGTHS));
+    lists.flat_map(|list| list.split(',')).filter_map(|length| length.parse().ok()).collect()
+}
+
 /// What a data set tests.
 pub fn category(dataset: &str) -> &'static str {
     if let Ok(info) = datasets::by_name(dataset) {
@@ -97,7 +111,7 @@ pub fn category(dataset: &str) -> &'static str {
 
 /// A data set's name without what all of its suite share.
 fn title(dataset: &str) -> &str {
-    dataset.strip_prefix("mini_").or_else(|| dataset.strip_prefix("needle_")).unwrap_or(dataset)
+    dataset.strip_prefix("mini_").unwrap_or(dataset)
 }
 
 /// The terminal's width, where stdout is one.

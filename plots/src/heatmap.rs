@@ -234,7 +234,9 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
     let plot_h = rows * map_h + (rows - 1.0) * gap_y;
     let bar = left + plot_w + 26.0;
     let heading = Style::new(17.0).bold().width(&grid.title) + 2.0 * MARGIN;
-    let width = (bar + 56.0 + MARGIN).max(heading);
+    let note = "Context length (tokens) →  ·  needle depth ↓  ·  average above each map";
+    let subtitle = small.width(&grid.subtitle) * 1.1 + 2.0 * MARGIN;
+    let width = (bar + 56.0 + MARGIN).max(heading).max(subtitle).max(left + small.width(note) + MARGIN);
     let height = top + plot_h + 46.0 + MARGIN - 8.0;
     let mut card = Picture::card(width, height, format!("needle heatmaps: {}", grid.title));
     card.heading(MARGIN, &grid.title, &grid.subtitle);
@@ -267,12 +269,7 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
         let x = left + column as f64 * (map_w + gap_x);
         ends_labels(&mut card, &first.lengths, x, below, map_w, cell_w, small);
     }
-    card.text(
-        left,
-        below + 22.0,
-        "Context length (tokens) →  ·  needle depth ↓  ·  average above each map",
-        small,
-    );
+    card.text(left, below + 22.0, note, small);
     color_bar(&mut card, (bar, top), plot_h.min(220.0), first.range, "Score");
     Ok(card)
 }

@@ -114,7 +114,9 @@ impl Group {
     /// Model and protocol in one line, to tell groups apart.
     pub fn label(&self) -> String {
         let m = &self.manifest;
-        format!("{} · {} v{} · {} {}", m.model.name, m.protocol.name, m.protocol.version, m.device, m.dtype)
+        let model =
+            if m.model.embedded { format!("embedded model {}", m.model.name) } else { m.model.name.clone() };
+        format!("{model} · {} v{} · {} {}", m.protocol.name, m.protocol.version, m.device, m.dtype)
     }
 
     fn source(&self, index: usize) -> String {

@@ -48,10 +48,10 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
         data: args.data.clone(),
         datasets: (suite != Suite::Needle).then(|| vec![record.key.dataset.clone()]),
         limit: manifest.limit.map(|limit| limit as usize),
-        lengths: numbers("needle-lengths"),
+        lengths: numbers(questions::LENGTHS),
         depths: manifest
             .settings
-            .get("needle-depths")
+            .get(questions::DEPTHS)
             .map(|list| list.split(',').filter_map(|n| n.parse().ok()).collect()),
         ..RunArgs::default()
     };

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use kvsweep_results::paper::PaperComparison;
 use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Merged, Run};
+use kvsweep_tasks::datasets;
 use serde_json::json;
 
-use crate::cli::{GranularityArg, PaperArgs, RunArgs, Split, Suite, VariantArgs};
+use crate::cli::{PaperArgs, RunArgs, Split, Suite, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::output;
+
+const SUITES: [Suite; 4] = [Suite::Longbench, Suite::LongbenchE, Suite::Loogle, Suite::Needle];
 
 /// Runs the command.
 pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
@@ -20,9 +23,8 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     if let Some(why) = paper.not_runnable() {
         anyhow::bail!("table `{}` cannot be run: {why}", paper.id);
     }
-    let mut notes = Vec::new();
     let mut runs = Vec::new();
-    for run_args in plans(paper, args, &mut notes)? {
+    for run_args in plans(paper, args)? {
         let plan = super::run::plan(&run_args)?;
         let exit = super::run::execute(&plan, None)?;
         if exit != Exit::Done {
@@ -32,8 +34,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     }
     let merged = Merged::of(&runs, false)?;
     let Some(group) = merged.groups.first() else { anyhow::bail!("nothing was run") };
-    let mut comparison = PaperComparison::new(paper, group, &Bootstrap::default());
-    comparison.notes.extend(notes);
+    let comparison = PaperComparison::new(paper, group, &Bootstrap::default());
     if args.json {
         output::line(&comparison.to_json()?)?;
     } else {
@@ -67,77 +68,75 @@ fn list(as_json: bool) -> anyhow::Result<Exit> {
 }
 
 /// The sweeps that fill the table: rows with the same parameters run together.
-fn plans(paper: &PaperTable, args: &PaperArgs, notes: &mut Vec<String>) -> anyhow::Result<Vec<RunArgs>> {
-    let suite = [Suite::Longbench, Suite::LongbenchE, Suite::Loogle, Suite::Needle]
-        .into_iter()
-        .find(|suite| suite.name() == paper.suite)
-        .ok_or_else(|| {
-            usage(format!("table `{}` belongs to the unknown suite `{}`", paper.id, paper.suite))
-        })?;
+fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
+    let suite = SUITES.into_iter().find(|suite| suite.name() == paper.suite).ok_or_else(|| {
+        usage(format!("table `{}` belongs to the unknown suite `{}`", paper.id, paper.suite))
+    })?;
     let mut model = args.model.clone();
-    let own_model = model.model.is_none();
-    if own_model {
-        model.model = if args.split == Some(Split::Mini) { None } else { paper.hub.clone() };
+    if model.model.is_none() && args.split != Some(Split::Mini) {
+        model.model = paper.hub.clone();
     }
-    let rehearsal = args.split == Some(Split::Mini) || args.limit.is_some() || !own_model;
-    if rehearsal {
-        notes.push(
-            "a rehearsal: not the paper's model or data, or not all of it; nothing here reproduces the table"
-                .to_owned(),
-        );
-    }
-    // Methods that need other parameters at other budgets (HeadKV's beta) run apart.
-    let mut sweeps: BTreeMap<Vec<(String, String)>, (Vec<String>, Vec<usize>)> = BTreeMap::new();
-    for row in &paper.rows {
-        let Some(method) = paper.method(&row.method) else { continue };
-        let wanted = row.budget.map(|budget| budget as usize);
-        if let (Some(only), Some(budget)) = (&args.budgets, wanted)
-            && !only.contains(&budget)
-        {
+    // A sweep is methods x budgets: rows with other budgets (HeadKV's beta goes with the budget) run apart.
+    let mut sweeps: BTreeMap<Vec<usize>, Vec<String>> = BTreeMap::new();
+    for variant in paper.variants() {
+        let wanted = |budget: &usize| args.budgets.as_ref().is_none_or(|only| only.contains(budget));
+        let budgets: Vec<usize> =
+            variant.budgets.iter().map(|&budget| budget as usize).filter(wanted).collect();
+        if budgets.is_empty() && !variant.budgets.is_empty() {
             continue;
         }
-        let base = method.spec.split('@').next().unwrap_or_default();
-        let params = method
-            .params
-            .iter()
-            .chain(&row.params)
-            .map(|(key, value)| (format!("{base}.{key}"), value.clone()));
-        let (methods, budgets) = sweeps.entry(params.collect()).or_default();
-        if !methods.contains(&method.spec) {
-            methods.push(method.spec.clone());
+        let params: Vec<String> =
+            variant.params.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let mut label = variant.spec;
+        if !params.is_empty() {
+            label.push_str(&format!("[{}]", params.join(",")));
         }
-        if let Some(budget) = wanted
-            && !budgets.contains(&budget)
-        {
-            budgets.push(budget);
+        if let Some(granularity) = variant.granularity {
+            label.push_str(&format!(":{granularity}"));
+        }
+        sweeps.entry(budgets).or_default().push(label);
+    }
+    // The full cache has no budgets of its own: it joins the first sweep.
+    if let Some(full) = sweeps.remove(&Vec::new()) {
+        match sweeps.values_mut().next() {
+            Some(methods) => methods.splice(0..0, full).for_each(drop),
+            None => drop(sweeps.insert(Vec::new(), full)),
         }
     }
-    let granularity = match paper.granularity.as_deref() {
-        Some("query-head") => Some(GranularityArg::QueryHead),
-        Some("kv-head") => Some(GranularityArg::KvHead),
-        _ => None,
-    };
-    let mini = args.split == Some(Split::Mini);
-    Ok(sweeps
-        .into_iter()
-        .enumerate()
-        .map(|(index, (params, (methods, budgets)))| RunArgs {
-            suite: Some(suite),
-            model: model.clone(),
-            variants: VariantArgs {
-                methods: Some(methods),
-                budgets: (!budgets.is_empty()).then_some(budgets),
-                params: Some(params.iter().map(|(key, value)| format!("{key}={value}")).collect()),
-                granularity,
-                ..VariantArgs::default()
-            },
-            split: args.split,
-            data: args.data.clone(),
-            datasets: (!mini && suite != Suite::Needle).then(|| paper.datasets()),
-            limit: args.limit,
-            protocol: paper.protocol.clone(),
-            out: args.out.as_ref().map(|out| out.join(format!("part-{}", index + 1))),
-            ..RunArgs::default()
-        })
-        .collect())
+    // A table may take data sets of several suites.
+    let suites: Vec<(Suite, Option<Vec<String>>)> =
+        if args.split == Some(Split::Mini) || suite == Suite::Needle {
+            vec![(suite, None)]
+        } else {
+            let mut by_suite: BTreeMap<Suite, Vec<String>> = BTreeMap::new();
+            for name in paper.datasets() {
+                let of = datasets::by_name(&name).map(|info| info.suite.name())?;
+                let suite = SUITES.into_iter().find(|suite| suite.name() == of).unwrap_or(suite);
+                by_suite.entry(suite).or_default().push(name);
+            }
+            by_suite.into_iter().map(|(suite, names)| (suite, Some(names))).collect()
+        };
+    let mut plans = Vec::new();
+    for (suite, names) in suites {
+        for (budgets, methods) in &sweeps {
+            let part = format!("part-{}", plans.len() + 1);
+            plans.push(RunArgs {
+                suite: Some(suite),
+                model: model.clone(),
+                variants: VariantArgs {
+                    methods: Some(methods.clone()),
+                    budgets: (!budgets.is_empty()).then(|| budgets.clone()),
+                    ..VariantArgs::default()
+                },
+                split: args.split,
+                data: args.data.clone(),
+                datasets: names.clone(),
+                limit: args.limit,
+                protocol: paper.protocol.clone(),
+                out: args.out.as_ref().map(|out| out.join(part)),
+                ..RunArgs::default()
+            });
+        }
+    }
+    Ok(plans)
 }

@@ -106,7 +106,7 @@ fn manifest(
     datasets: &[Dataset],
     calibrations: &Calibrations,
 ) -> anyhow::Result<Manifest> {
-    let mut settings = selected.settings();
+    let mut settings = selected.settings(datasets);
     settings.extend(calibrations.hashes(&variants.specs));
     if let Some(mask) = &args.mask_heads {
         settings.insert("mask-heads".to_owned(), mask.clone());
@@ -138,7 +138,7 @@ fn manifest(
             .specs
             .iter()
             .map(|spec| MethodInfo {
-                spec: spec.label().to_owned(),
+                spec: spec.resolved().name,
                 params: spec
                     .resolved()
                     .params

@@ -88,7 +88,8 @@ fn a_config_file_has_the_same_names_and_the_command_line_wins() {
     let table =
         crate::common::succeed(dir.path(), &["run", "--config", "sweep.toml", "--budget", "96", "--json"]);
     let table: serde_json::Value = serde_json::from_str(&table).unwrap();
-    let budgets: Vec<_> = table["rows"].as_array().unwrap().iter().map(|row| row["budget"].clone()).collect();
+    let budgets: Vec<_> =
+        table["table"]["rows"].as_array().unwrap().iter().map(|row| row["budget"].clone()).collect();
     assert_eq!(budgets, [serde_json::Value::Null, 96.into()]);
 }
 

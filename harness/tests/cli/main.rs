@@ -2,5 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod commands;
 mod common;
+mod parity;
 mod resume;

@@ -21,6 +21,10 @@ const SWEEP: &[&str] = &[
     "64",
 ];
 
+fn sweep_to(out: &str) -> Vec<&str> {
+    [SWEEP, &["--out", out]].concat()
+}
+
 /// The records in order, timings left out.
 fn records(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("records.jsonl")).unwrap();
@@ -36,15 +40,14 @@ fn records(run: &Path) -> Vec<String> {
 #[test]
 fn killed_at_twenty_moments_the_run_ends_with_the_same_records() {
     let dir = tempfile::tempdir().unwrap();
-    let sweep = |out: &str| [SWEEP, &["--out", out]].concat();
     let started = std::time::Instant::now();
-    succeed(dir.path(), &sweep("undisturbed"));
+    succeed(dir.path(), &sweep_to("undisturbed"));
     let whole = started.elapsed();
     let mut chance = ChaCha8Rng::seed_from_u64(7);
     let mut killed = 0;
     for _ in 0..20 {
         let mut child = kvsweep(dir.path())
-            .args(sweep("killed"))
+            .args(sweep_to("killed"))
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
@@ -57,14 +60,14 @@ fn killed_at_twenty_moments_the_run_ends_with_the_same_records() {
         child.wait().unwrap();
     }
     assert!(killed > 0, "the run was over before the first kill");
-    succeed(dir.path(), &sweep("killed"));
+    succeed(dir.path(), &sweep_to("killed"));
     let expected = records(&dir.path().join("undisturbed"));
     assert_eq!(expected.len(), 10);
     assert_eq!(records(&dir.path().join("killed")), expected);
 
     // Complete: nothing is computed again, and the file does not change.
     let before = std::fs::read(dir.path().join("killed/records.jsonl")).unwrap();
-    succeed(dir.path(), &sweep("killed"));
+    succeed(dir.path(), &sweep_to("killed"));
     assert_eq!(std::fs::read(dir.path().join("killed/records.jsonl")).unwrap(), before);
 
     // Another configuration is refused, with the difference.

@@ -1,0 +1,134 @@
+//! What people do with a finished run: look at it, compare it, put it on a page.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::{run, succeed};
+
+const SWEEP: &[&str] = &[
+    "run",
+    "longbench",
+    "--datasets",
+    "mini_people,mini_types",
+    "--limit",
+    "3",
+    "--methods",
+    "full,streamingllm,snapkv",
+];
+
+#[test]
+fn a_run_becomes_tables_a_page_and_an_explanation() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(dir.path(), &[SWEEP, &["--budgets", "64,128", "--out", "run"]].concat());
+    for (format, mark) in
+        [("text", "snapkv"), ("md", "|"), ("csv", ","), ("latex", "\\toprule"), ("json", "\"version\"")]
+    {
+        let table = succeed(dir.path(), &["table", "run", "--format", format]);
+        assert!(table.contains(mark), "{format}: {table}");
+        assert!(
+            format == "csv" || table.contains("embedded"),
+            "{format} does not name the embedded model: {table}"
+        );
+    }
+    succeed(dir.path(), &["report", "run", "-o", "page.html"]);
+    let page = std::fs::read_to_string(dir.path().join("page.html")).unwrap();
+    assert!(page.contains("snapkv") && page.len() < 5_000_000);
+
+    let records = std::fs::read_to_string(dir.path().join("run/records.jsonl")).unwrap();
+    let record: Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
+    let key = record["key"]["example"].as_str().unwrap();
+    let (code, stdout, stderr) = run(dir.path(), &["explain", "run", key]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.contains("<|user|>") && stdout.contains("snapkv") && stderr.contains("prompt tokens"),
+        "{stdout}{stderr}"
+    );
+
+    let same = succeed(dir.path(), &["compare", "run", "run", "--gate"]);
+    assert!(!same.is_empty());
+}
+
+#[test]
+fn generate_reads_ids_and_keeps_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("ids.json"),
+        serde_json::to_string(&(10..410).collect::<Vec<u32>>()).unwrap(),
+    )
+    .unwrap();
+    let stdout = succeed(
+        dir.path(),
+        &[
+            "generate",
+            "--ids",
+            "ids.json",
+            "--methods",
+            "full,snapkv,h2o",
+            "--budget",
+            "64",
+            "--max-new",
+            "5",
+            "--ignore-eos",
+            "--logits",
+            "logits.safetensors",
+            "--json",
+        ],
+    );
+    let output: Value = serde_json::from_str(&stdout).unwrap();
+    let answers = output["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 3);
+    // The first token is that of the full cache for every variant: compression follows the prefill.
+    assert!(
+        answers
+            .iter()
+            .all(|a| a["ids"][0] == answers[0]["ids"][0] && a["ids"].as_array().unwrap().len() == 5)
+    );
+    let kept = |answer: &Value| answer["kept_entries"][0][0].as_u64().unwrap();
+    assert_eq!((kept(&answers[0]), kept(&answers[1])), (400, 64));
+    let bytes = std::fs::read(dir.path().join("logits.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let shape = |name: &str| tensors.tensor(name).unwrap().shape().to_vec();
+    let vocab = shape("prompt")[1];
+    assert_eq!(
+        (shape("prompt"), shape("full"), shape("snapkv/64")),
+        (vec![400, vocab], vec![5, vocab], vec![5, vocab])
+    );
+}
+
+#[test]
+fn a_silent_change_of_the_window_shows_between_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let done = Command::new("git").current_dir(dir.path()).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    git(&["init", "-q"]);
+    git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-q", "--allow-empty", "-m", "one"]);
+    succeed(dir.path(), &[SWEEP, &["--budget", "64", "--out", "a"]].concat());
+    succeed(dir.path(), &[SWEEP, &["--budget", "64", "--out", "b", "--param", "snapkv.window=31"]].concat());
+    let (code, stdout, stderr) = run(dir.path(), &["compare", "a", "b"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let (code, _, stderr) = run(dir.path(), &["compare", "HEAD", "nosuch"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("nosuch"), "{stderr}");
+}
+
+#[test]
+fn lists_and_dry_runs_answer_without_computing() {
+    let dir = tempfile::tempdir().unwrap();
+    for what in ["methods", "tasks", "protocols", "models"] {
+        let text = succeed(dir.path(), &["list", what]);
+        let json: Value = serde_json::from_str(&succeed(dir.path(), &["list", what, "--json"])).unwrap();
+        assert!(!text.is_empty() && !json.as_array().unwrap().is_empty(), "{what}");
+    }
+    let dry = succeed(dir.path(), &[SWEEP, &["--dry-run", "--json"]].concat());
+    let dry: Value = serde_json::from_str(&dry).unwrap();
+    assert_eq!((dry["prompts"].as_u64(), dry["variants"].as_u64()), (Some(6), Some(13)));
+    let (shared, unshared) = (&dry["prefill_shared"]["flops"], &dry["prefill_unshared"]["flops"]);
+    assert!((unshared.as_f64().unwrap() / shared.as_f64().unwrap() - 13.0).abs() < 1e-9);
+    assert!(!Path::new(&dir.path().join("runs")).exists());
+    succeed(dir.path(), &["doctor"]);
+    succeed(dir.path(), &["paper", "list"]);
+}
