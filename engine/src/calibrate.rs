@@ -34,7 +34,7 @@ impl Model {
     /// head-detection scripts do it.
     ///
     /// # Errors
-    /// As [`Model::decode`].
+    /// As [`Model::decode`], and a `feed` outside the vocabulary.
     pub fn decode_with_attention(
         &self,
         prefill: &Arc<Prefill>,
@@ -43,6 +43,9 @@ impl Model {
         masked_heads: Option<Arc<HeadSet>>,
         on_rows: OnRows<'_>,
     ) -> Result<Decoded> {
+        if let Some(token) = feed {
+            self.check_prompt(&[token], 0)?;
+        }
         let sequence = full(prefill, rule, masked_heads);
         match &self.backend {
             Backend::Cpu(model) => decode_tapped(model, &sequence, feed, Some(on_rows), None),

@@ -160,9 +160,15 @@ impl ReferenceModel {
         Ok(Tensor::cat(&blocks, 0)?)
     }
 
-    /// One sequence's attention in one layer of a decode step: the output `[1, width]` and the weights
-    /// `[query_heads, kept + tail]`.
-    fn attend(&self, cache: &TensorCache, layer: usize, queries: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// One sequence's attention in one layer of a decode step, of `[query, key, value]`: the output `[1, width]` and
+    /// the weights `[query_heads, kept + tail]`.
+    fn attend(
+        &self,
+        cache: &mut TensorCache,
+        layer: usize,
+        [queries, key, value]: [&Tensor; 3],
+    ) -> Result<(Tensor, Tensor)> {
+        let (tail_keys, tail_values) = cache.push(layer, key, value)?;
         let (heads, dim) = (self.config.query_heads, self.config.head_dim);
         let grouped = queries.reshape((self.config.kv_heads, heads / self.config.kv_heads, dim))?;
         let kept = match &cache.layers[layer] {
@@ -177,8 +183,7 @@ impl ReferenceModel {
         if let Some(mask) = &kept.mask {
             scores = scores.broadcast_add(mask)?;
         }
-        let (tail_keys, tail_values) = &cache.tails[layer];
-        let tail = self.scores(&grouped, tail_keys)?;
+        let tail = self.scores(&grouped, &tail_keys)?;
         let (kept_len, tail_len) = (kept.keys.dim(1)?, tail_keys.dim(1)?);
         let scores = Tensor::cat(&[scores.reshape((heads, kept_len))?, tail.reshape((heads, tail_len))?], 1)?;
         let weights = softmax(&scores)?;
@@ -187,7 +192,7 @@ impl ReferenceModel {
             let weights = weights.narrow(1, start, len)?.to_dtype(self.dtype)?.contiguous()?;
             Ok(weights.reshape((owners, heads / owners, len))?.matmul(values)?.reshape((heads, dim))?)
         };
-        let out = (part(0, kept_len, &kept.values)? + part(kept_len, tail_len, tail_values)?)?;
+        let out = (part(0, kept_len, &kept.values)? + part(kept_len, tail_len, &tail_values)?)?;
         Ok((out.reshape((1, heads * dim))?, weights))
     }
 }
@@ -213,20 +218,25 @@ enum KeptTensors {
 pub(crate) struct TensorCache {
     prefill: Arc<Prefill>,
     layers: Vec<KeptTensors>,
-    /// The answer's keys and values, `[kv_heads, tokens, head_dim]`.
-    tails: Vec<(Tensor, Tensor)>,
+    /// The answer's keys and values, `[kv_heads, tokens, head_dim]`, once there are any.
+    tails: Vec<Option<(Tensor, Tensor)>>,
     held: Held,
 }
 
 impl TensorCache {
-    fn push(&mut self, layer: usize, key: &Tensor, value: &Tensor) -> Result<()> {
-        let (keys, values) = &self.tails[layer];
-        self.tails[layer] = (Tensor::cat(&[keys, key], 1)?, Tensor::cat(&[values, value], 1)?);
-        Ok(())
+    /// Appends a token to a layer's tail, and returns the tail.
+    fn push(&mut self, layer: usize, key: &Tensor, value: &Tensor) -> Result<(Tensor, Tensor)> {
+        let tail = match &self.tails[layer] {
+            Some((keys, values)) => (Tensor::cat(&[keys, key], 1)?, Tensor::cat(&[values, value], 1)?),
+            None => (key.clone(), value.clone()),
+        };
+        self.tails[layer] = Some(tail.clone());
+        Ok(tail)
     }
 
     fn position(&self) -> Result<usize> {
-        Ok(self.prefill.shape().prompt_len + self.tails[0].0.dim(1)?)
+        let tail = self.tails[0].as_ref().map_or(Ok(0), |(keys, _)| keys.dim(1))?;
+        Ok(self.prefill.shape().prompt_len + tail)
     }
 }
 
@@ -238,7 +248,8 @@ fn gather(
     heads: &[Vec<u32>],
     group: usize,
 ) -> Result<Padded> {
-    let longest = heads.iter().map(Vec::len).max().unwrap_or(0);
+    // Never empty: not every device makes tensors without elements.
+    let longest = heads.iter().map(Vec::len).max().unwrap_or(0).max(1);
     let device = keys.device();
     let mut mask = Vec::with_capacity(heads.len() * longest);
     let (mut kept_keys, mut kept_values) = (Vec::new(), Vec::new());
@@ -302,7 +313,7 @@ impl Compute for ReferenceModel {
     fn fork(&self, prefill: &Arc<Prefill>, selection: &Selection, _room: usize) -> Result<TensorCache> {
         let shape = *prefill.shape();
         let entry_bytes = 2 * shape.head_dim * self.dtype.size_in_bytes();
-        let (mut layers, mut tails, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut layers, mut held) = (Vec::new(), Vec::new());
         for (kept, (keys, values)) in selection.layers.iter().zip(prefill.tensors()?) {
             match kept {
                 LayerSelection::Heads(heads) if !kept.keeps_everything(shape.prompt_len) => {
@@ -315,11 +326,10 @@ impl Compute for ReferenceModel {
                     held.push(vec![shape.prompt_len; shape.kv_heads]);
                 }
             }
-            let none = Tensor::zeros((shape.kv_heads, 0, shape.head_dim), self.dtype, &self.device)?;
-            tails.push((none.clone(), none));
         }
         let mut held = Held { layers: held, bytes: 0 };
         held.bytes = (held.entries() * entry_bytes) as u64;
+        let tails = vec![None; shape.layers];
         Ok(TensorCache { prefill: Arc::clone(prefill), layers, tails, held })
     }
 
@@ -346,15 +356,14 @@ impl Compute for ReferenceModel {
                     query = query.broadcast_mul(&keep.to_dtype(self.dtype)?)?;
                 }
                 let (key, value) = (keys.narrow(1, i, 1)?, values.narrow(1, i, 1)?);
-                row.cache.push(index, &key, &value)?;
-                let (out, weights) = self.attend(row.cache, index, &query)?;
+                let inputs = [&query, &key, &value];
+                let (out, weights) = self.attend(row.cache, index, inputs)?;
                 if let Some(tap) = tap.as_deref_mut() {
                     if let Some(on_rows) = &mut tap.rows {
                         on_rows(index, &floats(&weights)?);
                     }
                     if let Some((shadow, errors)) = &mut tap.shadow {
-                        shadow.push(index, &key, &value)?;
-                        let (part, _) = self.attend(shadow, index, &query)?;
+                        let (part, _) = self.attend(shadow, index, inputs)?;
                         let (full, part) = (linear(&out, &layer.o)?, linear(&part, &layer.o)?);
                         errors[index] += relative_error(&floats(&full)?, &floats(&part)?);
                     }
