@@ -85,7 +85,7 @@ STAGES = [
     (1290, 1536, 8192, [*ALL, *HARD]),
     (1360, 1536, 8192, [*ALL, *LAST]),
     (1480, 3072, 8192, [*ALL, *LAST]),
-    (1600, 4096, 8192, [*ALL, *LAST]),
+    (1720, 4096, 8192, [*ALL, *LAST]),
 ]
 DECAY_STEPS = 400  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
