@@ -254,6 +254,9 @@ pub struct TableArgs {
     /// Allow runs of different models or protocols in one table
     #[arg(long)]
     pub mixed: bool,
+    /// Method against method on the same examples instead: paired differences, Holm-corrected
+    #[arg(long)]
+    pub pairs: bool,
 }
 
 /// Options of `heatmap`.
@@ -299,7 +302,7 @@ pub struct PaperArgs {
 /// Options of `compare`.
 #[derive(Args, Debug)]
 pub struct CompareArgs {
-    /// A run directory, a commit or a branch
+    /// A run directory, a commit, a branch, or `stored`: the newest stored commit with the head's configuration
     pub base: String,
     /// A run directory, a commit or a branch
     pub head: String,

@@ -133,7 +133,7 @@ impl Question {
             Asked::Row { example, info } => Ok(Grade {
                 metric: protocol.metric(info).to_owned(),
                 score: kvsweep_tasks::score_prediction(info, protocol, prediction, example)?,
-                others: BTreeMap::new(),
+                others: kvsweep_tasks::other_scores(info, protocol, prediction, example),
             }),
             Asked::Needle { case, grading } => Ok(Grade {
                 metric: grading.metric().to_owned(),

@@ -97,7 +97,7 @@ impl BaselineStore {
         if !run.is_complete() || !run.problems.is_empty() {
             return Err(refuse("it is not complete, so it cannot be a baseline; run it again to continue"));
         }
-        if run.manifest.program.commit.ends_with("-dirty") {
+        if run.manifest.program.commit.contains("-dirty") {
             return Err(refuse("its program was built from a changed tree; commit the change first"));
         }
         if !is_hex(commit) {

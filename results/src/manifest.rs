@@ -14,7 +14,7 @@ use crate::record::{SCHEMA, VariantKey};
 pub struct ProgramInfo {
     /// Version of kvsweep.
     pub version: String,
-    /// Commit it was built from, `-dirty` appended where the tree was changed, or `unknown`.
+    /// Commit it was built from, `-dirty` and a hash of the program appended where the tree was changed, or `unknown`.
     pub commit: String,
 }
 

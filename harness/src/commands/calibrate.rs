@@ -297,7 +297,7 @@ fn finish(
         data_sha256,
         seed,
         params,
-        commit: provenance::COMMIT.to_owned(),
+        commit: provenance::commit(),
         values,
     };
     if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {

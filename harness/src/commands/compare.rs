@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use kvsweep_results::baseline::{self, BaselineStore};
 use kvsweep_results::compare::{CompareOptions, Comparison};
-use kvsweep_results::{Merged, Run};
+use kvsweep_results::{Bootstrap, Merged, Run};
 
 use crate::cli::CompareArgs;
 use crate::exit::Exit;
@@ -14,15 +14,25 @@ use crate::{output, tables};
 /// The store inside the repository one stands in.
 const STORE: &str = "baselines";
 
+/// The name that stands for the newest stored commit with the head's configuration.
+const STORED: &str = "stored";
+
 /// Runs the command; exits 3 with `--gate` on a significant loss.
 pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
-    let (base, head) = sides(args)?;
+    let both_runs =
+        [&args.base, &args.head].iter().all(|name| Path::new(name).join("manifest.json").is_file());
+    let (repository, store) = if both_runs {
+        (PathBuf::new(), BaselineStore { path: PathBuf::new(), remedy: String::new() })
+    } else {
+        (repository()?, store(args.store.as_deref())?)
+    };
+    let base = if args.base == STORED { newest(&store, &repository, &args.head)? } else { args.base.clone() };
+    let [(base_name, base), (head_name, head)] = store.open_pair(&repository, [&base, &args.head], None)?;
     let layout = tables::layout(&[&base.manifest, &head.manifest], None)?;
     let problems: Vec<String> = base.problems.iter().chain(&head.problems).map(ToString::to_string).collect();
-    let merged = |run: Run| Merged::of(&[run], false);
     let comparison = Comparison::new(
-        (&args.base, &merged(base)?),
-        (&args.head, &merged(head)?),
+        (&base_name, &Merged::of(&[base], false)?),
+        (&head_name, &Merged::of(&[head], false)?),
         &layout,
         &CompareOptions::default(),
     )?;
@@ -42,28 +52,13 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
     Ok(if problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// Loads both sides: a run directory where the name is one, else a commit of the store.
-fn sides(args: &CompareArgs) -> anyhow::Result<(Run, Run)> {
-    let is_run = |name: &str| Path::new(name).join("manifest.json").is_file();
-    match (is_run(&args.base), is_run(&args.head)) {
-        (true, true) => Ok((Run::load(Path::new(&args.base))?, Run::load(Path::new(&args.head))?)),
-        (false, false) => {
-            let store = store(args.store.as_deref())?;
-            let repository = repository()?;
-            let base = baseline::resolve_commit(&repository, &args.base)?;
-            let head = baseline::resolve_commit(&repository, &args.head)?;
-            let configuration = store.shared_configuration(&base, &head)?;
-            Ok((store.get(&base, configuration.as_deref())?, store.get(&head, configuration.as_deref())?))
-        }
-        (base_is_run, _) => {
-            // One run, one commit: the commit's run of the same configuration.
-            let (run, commit) = if base_is_run { (&args.base, &args.head) } else { (&args.head, &args.base) };
-            let run = Run::load(Path::new(run))?;
-            let commit = baseline::resolve_commit(&repository()?, commit)?;
-            let stored = store(args.store.as_deref())?.get(&commit, Some(&run.manifest.configuration()))?;
-            Ok(if base_is_run { (run, stored) } else { (stored, run) })
-        }
-    }
+/// The newest commit of the store that has the configuration of the run `head`.
+fn newest(store: &BaselineStore, repository: &Path, head: &str) -> anyhow::Result<String> {
+    let run = Run::load(Path::new(head))?;
+    let layout = tables::layout(&[&run.manifest], None)?;
+    let history = store.history(repository, &run.manifest.configuration(), &layout, &Bootstrap::default())?;
+    let newest = history.points.last().context("the store has no run of this configuration")?;
+    Ok(newest.commit.clone())
 }
 
 /// The store named, or the default one.

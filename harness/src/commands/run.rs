@@ -73,13 +73,20 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     let suite =
         args.suite.ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
     let protocol = protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
-    let mut variants = args.variants.resolve(&|method| protocol.methods.get(method).cloned())?;
+    let mut variants = args
+        .variants
+        .resolve(&|method| protocol.profile(method, suite == Suite::Needle).map(str::to_owned))?;
     let selected = Selected::of(suite, args)?;
     let model = args.model.load()?;
     let text = TextSide::new(&model)?;
     let facts = crate::model::facts(&model)?;
     let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
     calibrations.fit(&mut variants, args.variants.methods.is_some())?;
+    if let Ok(of) = kvsweep_tasks::datasets::suite(suite.name())
+        && let Some(info) = of.first()
+    {
+        protocol.notes(&facts, info.suite).iter().for_each(|note| output::note(note));
+    }
     let masked = args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, &model)).transpose()?;
     let datasets = questions::datasets(&selected, protocol, &facts, &text)?;
     let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, &calibrations)?;
@@ -113,10 +120,7 @@ fn manifest(
     }
     Ok(Manifest {
         schema: SCHEMA,
-        program: ProgramInfo {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: provenance::COMMIT.to_owned(),
-        },
+        program: ProgramInfo { version: env!("CARGO_PKG_VERSION").to_owned(), commit: provenance::commit() },
         model: ModelInfo {
             name: model.name.clone(),
             weights_sha256: model.weights_sha256.clone(),
@@ -169,16 +173,14 @@ fn default_out(manifest: &Manifest) -> PathBuf {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
         .collect();
+    let commit = &manifest.program.commit;
+    let (commit, change) = commit.split_once("-dirty").unwrap_or((commit, ""));
     let mut name = format!(
-        "{}-{model}-{}-{:.8}-{:.7}",
+        "{}-{model}-{}-{:.8}-{commit:.7}{change}",
         manifest.suite,
         manifest.split,
         manifest.configuration(),
-        manifest.program.commit
     );
-    if manifest.program.commit.ends_with("-dirty") {
-        name.push_str("-dirty");
-    }
     if let Some(shard) = manifest.shard {
         name.push_str(&format!("-{}of{}", shard.index, shard.count));
     }

@@ -57,7 +57,10 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<Exit> {
         }
         Scored::Needle(needle) => {
             if args.json {
+                let scores: BTreeMap<&String, Option<f64>> =
+                    needle.cells.iter().map(|cell| (&cell.name, cell.score)).collect();
                 output::json(&json!({
+                    "scores": scores,
                     "cells": needle.cells.iter().map(|cell| json!({
                         "name": cell.name,
                         "length": cell.length,

@@ -1,14 +1,21 @@
-//! `kvsweep table RUN…`: the score table of one or several runs.
+//! `kvsweep table RUN…`: the score table of one or several runs, or the paired differences of its methods.
 
-use kvsweep_results::{Format, Run};
+use kvsweep_results::pairs::MethodPairs;
+use kvsweep_results::{Bootstrap, Format, Manifest, Merged, Run};
 
 use crate::cli::{TableArgs, TableFormat};
-use crate::exit::Exit;
-use crate::tables;
+use crate::exit::{Exit, usage};
+use crate::{output, tables};
+
+/// Family-wise error of the paired tests.
+const ALPHA: f64 = 0.05;
 
 /// Runs the command.
 pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
     let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+    if args.pairs {
+        return pairs(args, &runs);
+    }
     let format = match args.format {
         TableFormat::Text => Format::Text,
         TableFormat::Md => Format::Markdown,
@@ -18,4 +25,26 @@ pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
     };
     let (table, merged) = tables::of(&runs, args.protocol.as_deref(), args.mixed)?;
     tables::print(&table, &merged, format)
+}
+
+/// Method against method, and every variant against the full cache.
+fn pairs(args: &TableArgs, runs: &[Run]) -> anyhow::Result<Exit> {
+    let merged = Merged::of(runs, args.mixed)?;
+    let manifests: Vec<&Manifest> = runs.iter().map(|run| &run.manifest).collect();
+    let layout = tables::layout(&manifests, args.protocol.as_deref())?;
+    for group in &merged.groups {
+        let pairs = MethodPairs::new(group, &layout, &Bootstrap::default(), ALPHA)?;
+        match args.format {
+            TableFormat::Text => output::data(&pairs.render(false))?,
+            TableFormat::Md => output::data(&pairs.render(true))?,
+            TableFormat::Json => output::line(&pairs.to_json()?)?,
+            TableFormat::Csv | TableFormat::Latex => {
+                return Err(usage("--pairs is written as text, md or json"));
+            }
+        }
+    }
+    for problem in &merged.problems {
+        output::note(&problem.to_string());
+    }
+    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
