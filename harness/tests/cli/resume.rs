@@ -87,3 +87,28 @@ fn shards_merge_to_the_table_of_the_whole() {
     let whole = succeed(dir.path(), &["table", "whole", "--format", "csv"]);
     assert_eq!(succeed(dir.path(), &["table", "1of2", "2of2", "--format", "csv"]), whole);
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_finishes_the_example_in_hand_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = kvsweep(dir.path())
+        .args(["run", "longbench", "--methods", "full", "--out", "interrupted"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first record shows that the sweep is under way.
+    let records_file = dir.path().join("interrupted/records.jsonl");
+    while std::fs::metadata(&records_file).map_or(0, |file| file.len()) == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("run the same command again to continue"), "{stderr}");
+    let kept = records(&dir.path().join("interrupted")).len();
+    assert!((1..600).contains(&kept), "{kept} records");
+}
