@@ -85,11 +85,10 @@ impl Progress {
 
     /// They advanced by a token.
     pub fn step(&mut self, step: DecodeProgress) {
-        self.in_flight = step.active;
         if let Some(bar) = &self.bar
-            && step.step % 8 == 0
+            && step.step.is_multiple_of(8)
         {
-            bar.set_message(format!("{}  decode step {}", self.summary(), step.step));
+            bar.set_message(format!("{}  {} still decoding", self.summary(), step.active));
         }
     }
 

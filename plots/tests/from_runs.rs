@@ -213,6 +213,7 @@ fn a_run_becomes_a_page() {
         id: "snapkv-1".into(),
         title: "SnapKV, table 1".into(),
         notes: vec!["the gate is open".into()],
+        rehearsal: Vec::new(),
         gate: Gate::Open,
         bootstrap: Bootstrap::default(),
         cells: vec![cell("31.0", Verdict::Reproduced, Some(32.5)), cell("9.9", Verdict::Off, None)],
