@@ -21,7 +21,12 @@ use crate::{kept, output};
 const FOLDER: &str = "calibrations";
 
 /// The embedded model's own calibrations, made by `kvsweep calibrate` (docs/calibration.md).
-const EMBEDDED: &[(InputKind, &str)] = &[];
+const EMBEDDED: &[(InputKind, &str)] = &[
+    (InputKind::RetrievalScores, include_str!("../assets/tiny/retrieval-scores.json")),
+    (InputKind::ReasoningScores, include_str!("../assets/tiny/reasoning-scores.json")),
+    (InputKind::HeadRanking, include_str!("../assets/tiny/head-ranking.json")),
+    (InputKind::LayerScores, include_str!("../assets/tiny/layer-scores.json")),
+];
 
 /// The inputs at hand for one model, and what they were read from.
 pub struct Calibrations {

@@ -54,10 +54,12 @@ struct Line {
 }
 
 fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
-    let (kind, input) = match args.kind {
-        Some(KindArg::Retrieval) => (HeadKind::Retrieval, InputKind::RetrievalScores),
-        Some(KindArg::Reasoning) => (HeadKind::Reasoning, InputKind::ReasoningScores),
-        Some(KindArg::Semantic) => (HeadKind::Semantic, InputKind::HeadRanking),
+    let (kind, input, title) = match args.kind {
+        Some(KindArg::Retrieval) => (HeadKind::Retrieval, InputKind::RetrievalScores, "Retrieval heads"),
+        Some(KindArg::Reasoning) => {
+            (HeadKind::Reasoning, InputKind::ReasoningScores, "Retrieval-reasoning heads")
+        }
+        Some(KindArg::Semantic) => (HeadKind::Semantic, InputKind::HeadRanking, "Semantic retrieval heads"),
         None => return Err(usage("`calibrate heads` needs --kind retrieval, reasoning or semantic")),
     };
     let text = TextSide::new(model)?;
@@ -123,7 +125,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     };
     if let Some(path) = &args.map {
         let picture = head::draw(&HeadMap {
-            title: format!("{input}"),
+            title: title.to_owned(),
             subtitle: format!("{}, {} of {} needle tests passed", model.name, passed.len(), tests.len()),
             kind: Kind::Importance,
             heads: "Query head".to_owned(),
@@ -314,7 +316,7 @@ fn finish(
     output::line(&published.display().to_string())
 }
 
-/// The tests done so far, in a file beside the output: `<output>.part`.
+/// The tests done so far, in a file beside the output: `<output>.tests`.
 struct Pass {
     path: PathBuf,
     file: fs_err::File,
@@ -328,7 +330,7 @@ impl Pass {
             fs_err::create_dir_all(folder)?;
         }
         let mut path = output.as_os_str().to_owned();
-        path.push(".part");
+        path.push(".tests");
         let path = PathBuf::from(path);
         let text = fs_err::read_to_string(&path).unwrap_or_default();
         let mut lines = text.lines();

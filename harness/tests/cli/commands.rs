@@ -132,3 +132,21 @@ fn lists_and_dry_runs_answer_without_computing() {
     succeed(dir.path(), &["doctor"]);
     succeed(dir.path(), &["paper", "list"]);
 }
+
+#[test]
+fn calibrated_methods_run_out_of_the_box_and_refuse_foreign_calibrations() {
+    let dir = tempfile::tempdir().unwrap();
+    let sweep = &["run", "longbench", "--datasets", "mini_people", "--limit", "1", "--budget", "64"];
+    let methods = &["--methods", "headkv-r,headkv-r2,compresskv", "--out", "run"];
+    let table = succeed(dir.path(), &[sweep.as_slice(), methods].concat());
+    assert!(["headkv-r", "headkv-r2", "compresskv"].iter().all(|method| table.contains(method)), "{table}");
+
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny/layer-scores.json");
+    let mut foreign: Value = serde_json::from_str(&std::fs::read_to_string(own).unwrap()).unwrap();
+    foreign["weights_sha256"] = "0".repeat(64).into();
+    std::fs::write(dir.path().join("foreign.json"), foreign.to_string()).unwrap();
+    let (code, _, stderr) =
+        run(dir.path(), &[sweep.as_slice(), &["--calibration", "foreign.json", "--out", "x"]].concat());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("foreign.json") && stderr.contains("000000"), "{stderr}");
+}

@@ -66,19 +66,16 @@ fn our_export_reads_back_to_our_own_scores() {
     let dir = tempfile::tempdir().unwrap();
     succeed(
         dir.path(),
-        &[
-            "run",
-            "longbench",
-            "--datasets",
-            "mini_people",
-            "--limit",
-            "3",
-            "--methods",
-            "full",
-            "--out",
-            "run",
-        ],
+        &["run", "longbench", "--datasets", "mini_people,mini_gates", "--limit", "4", "--methods", "full", "--out", "run"],
     );
-    succeed(dir.path(), &["export", "run", "--layout", "longbench", "-o", "out"]);
-    assert!(dir.path().join("out").is_dir());
+    let table: Value =
+        serde_json::from_str(&succeed(dir.path(), &["table", "run", "--format", "json"])).unwrap();
+    let own = |index: usize| table["table"]["rows"][0]["cells"][index]["score"].as_f64().unwrap();
+    let written = succeed(dir.path(), &["export", "run", "--layout", "longbench", "-o", "out"]);
+    let tree = dir.path().join(written.lines().next().unwrap());
+    let back = scores(dir.path(), tree.parent().unwrap(), "longbench");
+    for (index, name) in ["mini_people", "mini_gates"].into_iter().enumerate() {
+        let score = back.get(name).and_then(Value::as_f64).unwrap_or_else(|| panic!("{name} in {back:?}"));
+        assert!((score - own(index)).abs() < 0.005, "{name}: {score} against {}", own(index));
+    }
 }
