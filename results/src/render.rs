@@ -514,7 +514,9 @@ pub(crate) mod tests {
         let table = table();
         let wide = table.render(Format::Text, None);
         assert!(
-            wide.starts_with("LongBench · tiny · longbench v1 · cpu f32 · mini split · embedded tiny model"),
+            wide.starts_with(
+                "LongBench · embedded model tiny · longbench v1 · cpu f32 · mini split · embedded tiny model"
+            ),
             "{wide}"
         );
         let lines: Vec<&str> = wide.lines().collect();

@@ -66,7 +66,18 @@ fn our_export_reads_back_to_our_own_scores() {
     let dir = tempfile::tempdir().unwrap();
     succeed(
         dir.path(),
-        &["run", "longbench", "--datasets", "mini_people,mini_gates", "--limit", "4", "--methods", "full", "--out", "run"],
+        &[
+            "run",
+            "longbench",
+            "--datasets",
+            "mini_people,mini_gates",
+            "--limit",
+            "4",
+            "--methods",
+            "full",
+            "--out",
+            "run",
+        ],
     );
     let table: Value =
         serde_json::from_str(&succeed(dir.path(), &["table", "run", "--format", "json"])).unwrap();
