@@ -85,11 +85,9 @@ STAGES = [
     (1290, 1536, 8192, [*ALL, *HARD]),
     (1360, 1536, 8192, [*ALL, *LAST]),
     (1480, 3072, 8192, [*ALL, *LAST]),
-    (1650, 4096, 8192, [*ALL, *LAST]),
-    (1750, 768, 6144, [*ALL, *["mini_passage_retrieval"] * 12, "mini_count", "mini_count"]),
-    (1790, 4096, 8192, [*ALL, *LAST]),
+    (1600, 4096, 8192, [*ALL, *LAST]),
 ]
-DECAY_STEPS = 280  # the learning rate falls to a twentieth over the last steps
+DECAY_STEPS = 400  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
 POSITIONS = 4096
 MUON_RATE, ADAM_RATE, WARMUP = 3e-3, 2e-3, 20
