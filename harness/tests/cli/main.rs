@@ -1,7 +1,6 @@
 //! The program as a whole: its command line, its run directories, its place in the workspace.
 
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a failing step fails its test, and a skipped test says so"
