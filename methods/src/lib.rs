@@ -1,9 +1,9 @@
 //! What decides: scoring, budget allocation, one file a method, the registry.
 //! Knows positions, heads and attention rows; knows nothing of models, data sets or devices.
 //!
-//! [`MethodSpec::parse`](spec::MethodSpec::parse) gives a method, `at(budget)` a
-//! [`Variant`](spec::Variant); its `observations()` say what the prefill must observe
-//! ([`observe`]), and `select` turns that into a [`Selection`](selection::Selection).
+//! [`MethodSpec::parse`] gives a method, `at(budget)` a
+//! [`Variant`]; its `observations()` say what the prefill must observe
+//! ([`observe`]), and `select` turns that into a [`Selection`].
 //!
 //! "Section" in the documentation of a method is the section of the specification that the method was
 //! written from; the papers and the files of their code are named with it.

@@ -1,6 +1,6 @@
 //! Checks the metrics against golden vectors made by the official Python code.
 //!
-//! [`metrics`] reads a folder of JSON Lines files and recomputes every case. Scores must agree to the last bit: sums,
+//! [`metrics()`] reads a folder of JSON Lines files and recomputes every case. Scores must agree to the last bit: sums,
 //! order of operations and roundings are those of the originals. Only BLEU goes through `exp` and `ln`, which differ
 //! between C libraries, and is compared within 1e-9.
 
