@@ -109,6 +109,11 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// The suite of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|suite| suite.name() == name)
+    }
+
     /// The name as typed.
     pub fn name(self) -> &'static str {
         match self {

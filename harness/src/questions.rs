@@ -224,9 +224,6 @@ pub const DEPTHS: &str = "needle-depths";
 /// The one data set of the needle suite.
 pub const NEEDLE: &str = "needle";
 
-/// Lengths of the embedded needle test.
-const MINI_LENGTHS: [usize; 4] = [512, 1024, 2048, 4096];
-
 impl Selected {
     /// Checks everything that needs no model.
     ///
@@ -429,7 +426,7 @@ fn file_rows(selected: &Selected, suite: Suite, protocol: &Protocol) -> anyhow::
 
 fn mini_needle(selected: &Selected, facts: &ModelFacts, text: &TextSide<'_>) -> anyhow::Result<Vec<Dataset>> {
     let lengths = selected.lengths.clone().unwrap_or_else(|| {
-        MINI_LENGTHS.iter().copied().filter(|&length| length <= facts.max_positions).collect()
+        mini::LENGTHS.iter().copied().filter(|&length| length <= facts.max_positions).collect()
     });
     let depths = selected.depths.clone().unwrap_or_else(|| needle::variants::DEPTHS_10.to_vec());
     let trials = selected.limit.unwrap_or(1);

@@ -34,9 +34,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
 
     // The run's own settings give the same prompt again; its hash proves it.
     let manifest = &run.manifest;
-    let suite = [Suite::Longbench, Suite::LongbenchE, Suite::Loogle, Suite::Needle]
-        .into_iter()
-        .find(|suite| suite.name() == manifest.suite)
+    let suite = Suite::by_name(&manifest.suite)
         .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
     let numbers = |name: &str| {
         manifest.settings.get(name).map(|list| list.split(',').filter_map(|n| n.parse().ok()).collect())

@@ -12,8 +12,6 @@ use crate::cli::{PaperArgs, RunArgs, Split, Suite, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::output;
 
-const SUITES: [Suite; 4] = [Suite::Longbench, Suite::LongbenchE, Suite::Loogle, Suite::Needle];
-
 /// Runs the command.
 pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     if args.id == "list" {
@@ -69,7 +67,7 @@ fn list(as_json: bool) -> anyhow::Result<Exit> {
 
 /// The sweeps that fill the table: rows with the same parameters run together.
 fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
-    let suite = SUITES.into_iter().find(|suite| suite.name() == paper.suite).ok_or_else(|| {
+    let suite = Suite::by_name(&paper.suite).ok_or_else(|| {
         usage(format!("table `{}` belongs to the unknown suite `{}`", paper.id, paper.suite))
     })?;
     let mut model = args.model.clone();
@@ -111,7 +109,7 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
             let mut by_suite: BTreeMap<Suite, Vec<String>> = BTreeMap::new();
             for name in paper.datasets() {
                 let of = datasets::by_name(&name).map(|info| info.suite.name())?;
-                let suite = SUITES.into_iter().find(|suite| suite.name() == of).unwrap_or(suite);
+                let suite = Suite::by_name(of).unwrap_or(suite);
                 by_suite.entry(suite).or_default().push(name);
             }
             by_suite.into_iter().map(|(suite, names)| (suite, Some(names))).collect()
