@@ -128,6 +128,8 @@ impl Bench {
         let full = [self.full(&plain)];
         let (alone, _) = shortest(self.repeats, || self.decode(&full))?;
         let (observe, prefill) = shortest(self.repeats, || self.prefill(&wanted))?;
+        let heavy = BTreeSet::from([Observation::AccumulatedSum { recent: 8 }]);
+        let (accumulate, _) = shortest(self.repeats, || self.prefill(&heavy))?;
         let (select, mut sequences) = shortest(self.repeats, || self.select(&prefill, &self.variants))?;
         sequences.push(self.full(&prefill));
         let (together, decoded) = shortest(self.repeats, || self.decode(&sequences))?;
@@ -151,7 +153,8 @@ impl Bench {
         Ok(format!(
             "{prompt} prompt tokens, {threads} threads, shortest of {}\n\
              prefill                        {read:9.1} ms  {:8.1} GFLOP/s\n\
-             prefill, everything observed   {observe:9.1} ms\n\
+             prefill, everything observed   {observe:9.1} ms  {:+8.1} %\n\
+             prefill, attention summed      {accumulate:9.1} ms  {:+8.1} %\n\
              select, {} variants            {select:9.1} ms\n\
              decode, full cache alone       {alone:9.1} ms  {one_rate:8.0} tokens/s\n\
              decode, {} variants            {together:9.1} ms  {all_rate:8.0} tokens/s\n\
@@ -162,6 +165,8 @@ impl Bench {
              peak resident memory           {:9.1} MB, planned {:.1} MB\n",
             self.repeats,
             work.flops / read / 1e6,
+            (observe / read - 1.0) * 100.0,
+            (accumulate / read - 1.0) * 100.0,
             self.variants.len(),
             sequences.len(),
             all_rate / one_rate,

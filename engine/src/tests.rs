@@ -113,11 +113,12 @@ fn values(observed: &Observed) -> &[f32] {
 
 #[test]
 fn kernels_agree_with_candle_in_prefill() {
-    let wanted = BTreeSet::from([
-        Observation::WindowSum { window: 8 },
+    let summed = BTreeSet::from([
         Observation::AccumulatedSum { recent: 4 },
-        Observation::KeyNorm,
+        Observation::AccumulatedSum { recent: 70 },
     ]);
+    let mut wanted = BTreeSet::from([Observation::WindowSum { window: 8 }, Observation::KeyNorm]);
+    wanted.extend(&summed);
     let options = PrefillOptions { keep_all_logits: true };
     for config in configs() {
         let (ours, theirs) = (model(&config), reference(&config));
@@ -133,9 +134,16 @@ fn kernels_agree_with_candle_in_prefill() {
                     assert_close(values(a), values(&b[key]), &format!("{what}, {key:?}"));
                 }
             }
-            // The last layer's shortcut leaves the logits' bits alone.
-            let short = ours.prefill(&ids, &BTreeSet::new(), PrefillOptions::default()).unwrap();
+            // The last layer's shortcut leaves the bits of logits and observations alone.
+            let short = ours.prefill(&ids, &summed, PrefillOptions::default()).unwrap();
             assert_eq!(short.logits(), a.logits(), "{what}");
+            for (short, a) in short.observations().layers.iter().zip(&a.observations().layers) {
+                assert_eq!(short.len(), summed.len());
+                for (key, short) in short {
+                    assert_eq!(short, &a[key], "{what}, {key:?}");
+                }
+            }
+            assert_eq!(read(&ours, &ids).logits(), a.logits(), "{what}");
         }
     }
 }
@@ -226,7 +234,8 @@ fn a_sequence_does_not_depend_on_its_batch() {
 fn prefill_does_not_depend_on_threads() {
     let config = &configs()[0];
     let model = model(config);
-    let wanted = BTreeSet::from([Observation::WindowSum { window: 8 }]);
+    let wanted =
+        BTreeSet::from([Observation::WindowSum { window: 8 }, Observation::AccumulatedSum { recent: 8 }]);
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| model.prefill(&prompt(500, 1), &wanted, PrefillOptions::default()).unwrap())

@@ -61,12 +61,19 @@ pub(crate) struct Entries<'a> {
     pub(crate) len: usize,
 }
 
-/// Scratch of [`causal`].
+/// Scores of a row block and a key block.
+const TILE: usize = ROW_BLOCK * KEY_BLOCK;
+
+/// Scratch of [`Causal::attend`].
 #[derive(Default)]
 pub(crate) struct CausalScratch {
+    /// One tile, or all tiles of a row block if what positions receive is summed.
     scores: Vec<f32>,
+    /// Each row's running maximum and sum of weights.
     max: Vec<f32>,
     sum: Vec<f32>,
+    /// The maxima that each kept tile's weights are relative to, `[tiles][rows]`.
+    maxima: Vec<f32>,
 }
 
 /// Which query rows attend: row `r` stands at position `first + r / group`.
@@ -82,40 +89,52 @@ pub(crate) struct Causal {
 
 impl Causal {
     /// Causal attention of a block of query rows of one KV head over the prompt before them, with a running
-    /// softmax: never more than [`ROW_BLOCK`] x [`KEY_BLOCK`] scores. `queries` and `out` are
-    /// `[tokens * group][head_dim]`.
+    /// softmax. `queries` and `out` are `[tokens * group][head_dim]`; without `out` no values are read.
+    ///
+    /// `received` becomes the attention that each position gets from these rows, `[group][positions up to the
+    /// last row]`. For this the weights of [`ROW_BLOCK`] rows are kept until the rows' sums are known; otherwise
+    /// there are never more than [`ROW_BLOCK`] x [`KEY_BLOCK`] of them. `out` has the same bits either way.
     pub(crate) fn attend(
         self,
         simd: Simd,
         queries: &[f32],
         head: Entries<'_>,
-        out: &mut [f32],
+        mut out: Option<&mut [f32]>,
+        mut received: Option<&mut Vec<f32>>,
         scratch: &mut CausalScratch,
     ) {
         let Self { first, group, head_dim } = self;
-        scratch.scores.resize(ROW_BLOCK * KEY_BLOCK, 0.0);
-        let blocks = queries.chunks(ROW_BLOCK * head_dim).zip(out.chunks_mut(ROW_BLOCK * head_dim));
-        for (block, (queries, out)) in blocks.enumerate() {
+        let columns = first + queries.len() / (group * head_dim);
+        let tiles = if received.is_some() { columns.div_ceil(KEY_BLOCK) } else { 1 };
+        scratch.scores.resize(tiles * TILE, 0.0);
+        if let Some(received) = &mut received {
+            received.clear();
+            received.resize(group * columns, 0.0);
+        }
+        for (block, queries) in queries.chunks(ROW_BLOCK * head_dim).enumerate() {
             let rows = queries.len() / head_dim;
             let position = |row: usize| first + (block * ROW_BLOCK + row) / group;
             let end = position(rows - 1) + 1;
-            out.fill(0.0);
+            let mut out =
+                out.as_deref_mut().map(|out| &mut out[block * ROW_BLOCK * head_dim..][..queries.len()]);
+            if let Some(out) = &mut out {
+                out.fill(0.0);
+            }
             scratch.max.clear();
             scratch.max.resize(rows, f32::NEG_INFINITY);
             scratch.sum.clear();
             scratch.sum.resize(rows, 0.0);
+            scratch.maxima.clear();
             for start in (0..end).step_by(KEY_BLOCK) {
                 let keys = KEY_BLOCK.min(end - start);
-                let columns = keys.next_multiple_of(PANEL);
+                let tile = if received.is_some() { start * ROW_BLOCK } else { 0 };
+                let tile = &mut scratch.scores[tile..][..TILE];
                 let q = Rows { data: queries, stride: head_dim, rows, depth: head_dim };
-                let k = Panels::packed(&head.keys[start * head_dim..], head_dim, columns);
-                simd.product(
-                    q,
-                    k,
-                    Output { data: &mut scratch.scores, stride: KEY_BLOCK, accumulate: false },
-                );
+                let k =
+                    Panels::packed(&head.keys[start * head_dim..], head_dim, keys.next_multiple_of(PANEL));
+                simd.product(q, k, Output { data: tile, stride: KEY_BLOCK, accumulate: false });
                 for row in 0..rows {
-                    let scores = &mut scratch.scores[row * KEY_BLOCK..][..keys];
+                    let scores = &mut tile[row * KEY_BLOCK..][..keys];
                     let seen = (position(row) + 1).saturating_sub(start).min(keys);
                     let (scores, unseen) = scores.split_at_mut(seen);
                     unseen.fill(0.0);
@@ -127,17 +146,38 @@ impl Causal {
                         // The first block finds `-inf` here and scales zeros.
                         let shrink = (scratch.max[row] - max).exp2();
                         scratch.sum[row] *= shrink;
-                        simd.scale(&mut out[row * head_dim..][..head_dim], shrink);
+                        if let Some(out) = &mut out {
+                            simd.scale(&mut out[row * head_dim..][..head_dim], shrink);
+                        }
                         scratch.max[row] = max;
                     }
                     scratch.sum[row] += simd.exp2_sum(scores, max);
                 }
-                let weights = Rows { data: &scratch.scores, stride: KEY_BLOCK, rows, depth: keys };
-                let v = Panels::row_major(&head.values[start * head_dim..], head_dim);
-                simd.product(weights, v, Output { data: out, stride: head_dim, accumulate: true });
+                scratch.maxima.extend_from_slice(&scratch.max);
+                if let Some(out) = &mut out {
+                    let weights = Rows { data: tile, stride: KEY_BLOCK, rows, depth: keys };
+                    let v = Panels::row_major(&head.values[start * head_dim..], head_dim);
+                    simd.product(weights, v, Output { data: out, stride: head_dim, accumulate: true });
+                }
             }
-            for (out, sum) in out.chunks_exact_mut(head_dim).zip(&scratch.sum) {
-                simd.scale(out, 1.0 / sum);
+            if let Some(received) = &mut received {
+                let tiles = scratch.scores.chunks_exact(TILE).zip(scratch.maxima.chunks_exact_mut(rows));
+                for (start, (tile, factors)) in (0..end).step_by(KEY_BLOCK).zip(tiles) {
+                    simd.final_factors(factors, &scratch.max, &scratch.sum);
+                    for (query_head, sums) in received.chunks_exact_mut(columns).enumerate() {
+                        // The head's first row: a block may start inside a token.
+                        let row = (query_head + group - block * ROW_BLOCK % group) % group;
+                        let sums = &mut sums[start..][..KEY_BLOCK.min(end - start)];
+                        if let Some(factors) = factors.get(row..) {
+                            simd.add_rows(&tile[row * KEY_BLOCK..], KEY_BLOCK, factors, group, sums);
+                        }
+                    }
+                }
+            }
+            if let Some(out) = &mut out {
+                for (out, sum) in out.chunks_exact_mut(head_dim).zip(&scratch.sum) {
+                    simd.scale(out, 1.0 / sum);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 //! one layer, and a block's scratch a thread. Decode runs the projections once over the whole batch, and attention
 //! per sequence and KV head.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{DType, Tensor};
 use kvsweep_methods::{
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use super::{
     attention::{self, CausalScratch, Kept, WeightLayout},
     matrix::PackedMatrix,
+    received::Received,
     simd::Simd,
 };
 use crate::{
@@ -120,6 +121,7 @@ struct Scratch {
     queries: Vec<f32>,
     out: Vec<f32>,
     causal: CausalScratch,
+    received: Vec<f32>,
 }
 
 /// A slice of `len` elements, whatever they hold.
@@ -247,12 +249,20 @@ impl CpuModel {
         self.simd.rotate(keys, cos, sin);
     }
 
-    /// Attention and MLP of one block in `layer`, into the residual stream.
-    fn finish(&self, layer: &CpuLayer, store: &LayerStore, block: &mut Block<'_>, scratch: &mut Scratch) {
+    /// Causal attention of one block in all heads: the output into `scratch.attended`, and what positions receive
+    /// into `received`. Without `output` only the latter.
+    fn attend_block(
+        &self,
+        store: &LayerStore,
+        block: &Block<'_>,
+        output: bool,
+        received: Option<&Received>,
+        scratch: &mut Scratch,
+    ) {
         let config = &self.config;
-        let (simd, dim, hidden) = (self.simd, config.head_dim, config.hidden_size);
+        let (simd, dim) = (self.simd, config.head_dim);
         let (group, query_width) = (config.query_heads / config.kv_heads, config.query_heads * dim);
-        let tokens = block.hidden.len() / hidden;
+        let tokens = block.queries.len() / query_width;
         let attended = sized(&mut scratch.attended, tokens * query_width);
         for (head, store) in store.iter().enumerate() {
             // Rows of one KV head: token by token, and its query heads side by side.
@@ -265,14 +275,33 @@ impl CpuModel {
                     row,
                 );
             }
-            let out = sized(&mut scratch.out, tokens * group * dim);
+            let mut out = output.then(|| sized(&mut scratch.out, tokens * group * dim));
+            let sums = received.map(|_| &mut scratch.received);
             let causal = attention::Causal { first: block.first, group, head_dim: dim };
-            causal.attend(simd, queries, store.entries(), out, &mut scratch.causal);
-            for (token, row) in out.chunks_exact(group * dim).enumerate() {
+            causal.attend(simd, queries, store.entries(), out.as_deref_mut(), sums, &mut scratch.causal);
+            for (token, row) in out.iter().flat_map(|out| out.chunks_exact(group * dim)).enumerate() {
                 attended[at(token)..][..group * dim].copy_from_slice(row);
             }
+            if let Some(received) = received {
+                received.add(simd, head, &scratch.received);
+            }
         }
-        layer.o.multiply(simd, attended, query_width, block.hidden, true);
+    }
+
+    /// Attention and MLP of one block in `layer`, into the residual stream.
+    fn finish(
+        &self,
+        layer: &CpuLayer,
+        store: &LayerStore,
+        block: &mut Block<'_>,
+        received: Option<&Received>,
+        scratch: &mut Scratch,
+    ) {
+        self.attend_block(store, block, true, received, scratch);
+        let (simd, hidden) = (self.simd, self.config.hidden_size);
+        let query_width = self.config.query_heads * self.config.head_dim;
+        let tokens = block.hidden.len() / hidden;
+        layer.o.multiply(simd, &scratch.attended, query_width, block.hidden, true);
         let normed = sized(&mut scratch.normed, tokens * hidden);
         simd.rms_norm(block.hidden, &layer.post_norm, self.eps(), normed);
         let wide = sized(&mut scratch.wide, tokens * layer.gate_up.output());
@@ -396,6 +425,9 @@ impl Compute for CpuModel {
         let rope = RopeTables::new(config, 0..tokens);
         let mut hidden = vec![0.0; tokens * width];
         let mut queries = vec![0.0; tokens * query_width];
+        // What all rows give is summed while they attend; the rest is read from the last rows and the keys.
+        let (all_rows, wanted): (Vec<_>, Vec<_>) =
+            wanted.iter().copied().partition(|one| matches!(one, Observation::AccumulatedSum { .. }));
         let mut plain = vec![0.0; if wanted.is_empty() { 0 } else { tokens * kv_width }];
         let new_layer = || -> LayerStore {
             let head = || HeadStore { len: tokens, ..HeadStore::new(tokens, dim) };
@@ -414,34 +446,56 @@ impl Compute for CpuModel {
 
         let mut observations = Observations::default();
         for (index, layer) in self.layers.iter().enumerate() {
+            let mut observed = BTreeMap::new();
             if !wanted.is_empty() {
-                let rows = rows_needed(wanted, tokens);
+                let rows = rows_needed(&wanted, tokens);
                 let last = &queries[(tokens - rows) * query_width..];
                 let seen = HeadsView::token_major(last, [config.query_heads, rows, dim])?;
                 let keys = HeadsView::token_major(&plain, [config.kv_heads, tokens, dim])?;
-                observations.layers.push(observe_layer(wanted, &shape, &seen, &keys)?);
+                observed = observe_layer(&wanted, &shape, &seen, &keys)?;
             }
+            let received = (!all_rows.is_empty())
+                .then(|| Received::new(config.kv_heads, config.query_heads / config.kv_heads, tokens));
+            let received = received.as_ref();
             let own = &store[index];
             if let Some(next) = self.layers.get(index + 1) {
                 let mut next_store = new_layer();
                 let blocks = self.blocks(&mut hidden, &mut queries, Some((&mut next_store, &mut plain)));
                 parallel_each(blocks, |scratch, mut block| {
-                    self.finish(layer, own, &mut block, scratch);
+                    self.finish(layer, own, &mut block, received, scratch);
                     self.project(next, &rope, &mut block, scratch);
                 });
                 store.push(next_store);
             } else if options.keep_all_logits {
                 let blocks = self.blocks(&mut hidden, &mut queries, None);
-                parallel_each(blocks, |scratch, mut block| self.finish(layer, own, &mut block, scratch));
+                parallel_each(blocks, |scratch, mut block| {
+                    self.finish(layer, own, &mut block, received, scratch);
+                });
             } else {
-                // Nothing behind the last layer reads the other positions.
+                if received.is_some() {
+                    let blocks = self.blocks(&mut hidden, &mut queries, None);
+                    parallel_each(blocks, |scratch, block| {
+                        self.attend_block(own, &block, false, received, scratch);
+                    });
+                }
+                // Nothing behind the last layer reads the other positions' output.
                 let mut last = Block {
                     first: tokens - 1,
                     hidden: &mut hidden[(tokens - 1) * width..],
                     queries: &mut queries[(tokens - 1) * query_width..],
                     kv: KvBlock::default(),
                 };
-                self.finish(layer, own, &mut last, &mut Scratch::default());
+                self.finish(layer, own, &mut last, None, &mut Scratch::default());
+            }
+            if let Some(received) = received {
+                for &observation in &all_rows {
+                    if let Observation::AccumulatedSum { recent } = observation {
+                        observed.insert(observation, received.observed(recent));
+                    }
+                }
+            }
+            if !observed.is_empty() {
+                observations.layers.push(observed);
             }
         }
         let all_logits = options.keep_all_logits.then(|| self.logits(&hidden));

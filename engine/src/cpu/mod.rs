@@ -5,4 +5,5 @@ pub(crate) mod buffer;
 pub(crate) mod forward;
 pub(crate) mod matrix;
 pub(crate) mod product;
+pub(crate) mod received;
 pub(crate) mod simd;

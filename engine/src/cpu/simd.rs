@@ -69,6 +69,12 @@ macro_rules! for_each_simd {
     )*};
 }
 
+/// Units of a weight of one in [`Simd::add_units`]: more than f32 resolves, and prompts of 2^24 tokens fit.
+pub(crate) const UNITS: f64 = (1u64 << 40) as f64;
+
+/// Columns whose sums [`Simd::add_rows`] keeps in registers.
+const STRIP: usize = 4 * LANES;
+
 /// Lanes of every sum and maximum.
 const LANES: usize = 16;
 
@@ -138,6 +144,44 @@ for_each_simd! {
             *lane += *x;
         }
         sum_lanes(lanes)
+    }
+
+    /// Makes `2^(before - max) / sum` of each `before`: what brings weights relative to an earlier maximum to their
+    /// final value.
+    fn final_factors(before: &mut [f32], max: &[f32], sum: &[f32]) {
+        for ((x, &max), &sum) in before.iter_mut().zip(max).zip(sum) {
+            *x = exp2(*x - max) / sum;
+        }
+    }
+
+    /// Adds `factors[r]` times row `r` to `sums`, for every `step`-th `r` in ascending order. Rows are `stride` apart.
+    fn add_rows(rows: &[f32], stride: usize, factors: &[f32], step: usize, sums: &mut [f32]) {
+        let taken = || factors.iter().enumerate().step_by(step);
+        let (strips, rest) = sums.as_chunks_mut::<STRIP>();
+        let done = strips.len() * STRIP;
+        for (i, strip) in strips.iter_mut().enumerate() {
+            let mut sums = *strip;
+            for (r, &factor) in taken() {
+                for (sum, &x) in sums.iter_mut().zip(&rows[r * stride + i * STRIP..][..STRIP]) {
+                    *sum = x.mul_add(factor, *sum);
+                }
+            }
+            *strip = sums;
+        }
+        for (r, &factor) in taken() {
+            for (sum, &x) in rest.iter_mut().zip(&rows[r * stride + done..]) {
+                *sum = x.mul_add(factor, *sum);
+            }
+        }
+    }
+
+    /// Adds each `x`, from 0 to below 4,096, to its sum in units of `1 / UNITS`, rounded to the nearest.
+    fn add_units(x: &[f32], sums: &mut [u64]) {
+        // The last bit of an f64 from here up to 8,192 is one unit.
+        const BASE: f64 = (1u64 << 52) as f64 / UNITS;
+        for (sum, &x) in sums.iter_mut().zip(x) {
+            *sum += (f64::from(x) + BASE).to_bits() - BASE.to_bits();
+        }
     }
 
     /// Multiplies every element.
@@ -245,13 +289,17 @@ mod tests {
                 let mut soft = x.clone();
                 let max = simd.max(&soft);
                 let sum = simd.exp2_sum(&mut soft, max);
+                let mut factors = vec![-3.5; 7];
+                simd.final_factors(&mut factors, &[1.25; 7], &[3.0; 7]);
+                let mut sums = x[..len / 2].to_vec();
+                simd.add_rows(&[&*x, &*weight].concat(), len / 4, &factors, 2, &mut sums);
                 let mut norm = vec![0.0; len];
                 simd.rms_norm(&x, &weight, 1e-5, &mut norm);
                 let mut silu = x.clone();
                 simd.silu_mul(&mut silu, &weight);
                 let mut rotated = x[..len / 2 * 2].to_vec();
                 simd.rotate(&mut rotated, &weight[..len / 2], &weight[len - len / 2..]);
-                let all = [soft, norm, silu, rotated, vec![max, sum]].concat();
+                let all = [soft, factors, sums, norm, silu, rotated, vec![max, sum]].concat();
                 all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
             for simd in Simd::available() {
