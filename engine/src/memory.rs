@@ -58,6 +58,14 @@ impl<'a> Planner<'a> {
         (self.config.vocab_size * self.config.hidden_size) as u64
     }
 
+    /// Weights of the model: projections, embedding, and the output layer where it is not the embedding; norms and
+    /// biases left out.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let tables = if self.config.tied_embeddings { 1 } else { 2 };
+        self.projection_weights() + tables * self.vocabulary_weights()
+    }
+
     /// Bytes of the loaded weights: projections, embedding and output layer (on the CPU a tied embedding is held
     /// in both its forms, row-major and packed), norms left out.
     #[must_use]

@@ -121,9 +121,9 @@ pub struct WeightIndex {
     pub file_of: BTreeMap<String, usize>,
 }
 
-/// The files of one model.
+/// The files that say what a model is; its weights are not among them.
 #[derive(Clone, Debug)]
-pub struct ModelFiles {
+pub struct CardFiles {
     /// What to call it: `tiny`, the directory's name, or the hub id.
     pub name: String,
     /// `config.json`.
@@ -136,53 +136,84 @@ pub struct ModelFiles {
     pub tokenizer_config: Option<Blob>,
     /// `chat_template.jinja`.
     pub chat_template: Option<Blob>,
+}
+
+/// The files of one model.
+#[derive(Clone, Debug)]
+pub struct ModelFiles {
+    /// What it is.
+    pub card: CardFiles,
     /// The weights.
     pub weights: WeightFiles,
 }
 
-impl ModelFiles {
-    /// Collects a model's files. `find` gives a file by name, or `None` where there is none; `dir` is for messages.
-    fn collect(name: &str, dir: &Path, find: &dyn Fn(&str) -> Option<Blob>) -> Result<Self> {
-        let missing = |file: &str, hint| EngineError::MissingFile {
-            dir: dir.to_path_buf(),
-            file: file.to_owned(),
-            hint,
-        };
-        let config = find("config.json").ok_or_else(|| {
-            missing(
+/// Gives a file by its name, or `None` where there is none.
+type Find = Box<dyn Fn(&str) -> Option<Blob>>;
+
+/// Where a model's files are: its name, the directory for messages, a file by its name, and whether it is the hub's
+/// cache.
+struct Place {
+    name: String,
+    dir: PathBuf,
+    find: Find,
+    in_cache: bool,
+}
+
+impl Place {
+    fn missing(&self, file: &str, hint: &'static str) -> EngineError {
+        if self.in_cache {
+            return EngineError::NotFetched {
+                id: self.name.clone(),
+                file: file.to_owned(),
+                cache: self.dir.clone(),
+            };
+        }
+        EngineError::MissingFile { dir: self.dir.clone(), file: file.to_owned(), hint }
+    }
+
+    fn card(&self) -> Result<CardFiles> {
+        let config = (self.find)("config.json").ok_or_else(|| {
+            self.missing(
                 "config.json",
                 "a model directory has the hub's layout: config.json, tokenizer.json, *.safetensors",
             )
         })?;
-        let weights = if let Some(file) = find(WEIGHTS) {
-            WeightFiles { files: vec![file], index: None }
-        } else if let Some(index) = find(INDEX) {
-            let (shards, file_of) = parse_index(&index.read()?, index.path())?;
-            let files = shards
-                .iter()
-                .map(|shard| {
-                    find(shard).ok_or_else(|| missing(shard, "its index names this shard: fetch or copy it"))
-                })
-                .collect::<Result<_>>()?;
-            WeightFiles { files, index: Some(WeightIndex { path: index.path().to_path_buf(), file_of }) }
-        } else if let Some(pickle) = PICKLES.iter().find_map(|pickle| find(pickle)) {
-            return Err(EngineError::PickledWeights { path: pickle.path().to_path_buf() });
-        } else {
-            return Err(missing(
-                WEIGHTS,
-                "weights are read from that file, or from the shards that its index names",
-            ));
-        };
-        let [generation_config, tokenizer, tokenizer_config, chat_template] = OPTIONAL.map(find);
-        Ok(Self {
-            name: name.to_owned(),
+        let [generation_config, tokenizer, tokenizer_config, chat_template] = OPTIONAL.map(&self.find);
+        Ok(CardFiles {
+            name: self.name.clone(),
             config,
             generation_config,
             tokenizer,
             tokenizer_config,
             chat_template,
-            weights,
         })
+    }
+
+    fn weights(&self) -> Result<WeightFiles> {
+        if let Some(file) = (self.find)(WEIGHTS) {
+            return Ok(WeightFiles { files: vec![file], index: None });
+        }
+        if let Some(index) = (self.find)(INDEX) {
+            let (shards, file_of) = parse_index(&index.read()?, index.path())?;
+            let files = shards
+                .iter()
+                .map(|shard| {
+                    (self.find)(shard)
+                        .ok_or_else(|| self.missing(shard, "its index names this shard: fetch or copy it"))
+                })
+                .collect::<Result<_>>()?;
+            let index = Some(WeightIndex { path: index.path().to_path_buf(), file_of });
+            return Ok(WeightFiles { files, index });
+        }
+        Err(match PICKLES.iter().find_map(|pickle| (self.find)(pickle)) {
+            Some(pickle) => EngineError::PickledWeights { path: pickle.path().to_path_buf() },
+            None => self
+                .missing(WEIGHTS, "weights are read from that file, or from the shards that its index names"),
+        })
+    }
+
+    fn files(&self) -> Result<ModelFiles> {
+        Ok(ModelFiles { card: self.card()?, weights: self.weights()? })
     }
 }
 
@@ -225,27 +256,40 @@ fn is_plain(name: &str) -> bool {
 /// # Errors
 /// A name that is none of these, a hub model not in the cache, a directory that lacks a file, pickled weights.
 pub fn resolve(name: &str) -> Result<ModelFiles> {
+    place(name)?.files()
+}
+
+/// As [`resolve`], for what needs no weights: they need not be there.
+///
+/// # Errors
+/// See [`resolve`].
+pub fn resolve_card(name: &str) -> Result<CardFiles> {
+    place(name)?.card()
+}
+
+fn place(name: &str) -> Result<Place> {
     if name == TINY {
         return embedded();
     }
     let dir = Path::new(name);
     if dir.is_dir() {
-        return from_dir(dir);
+        return directory(dir);
     }
-    resolve_hub(name, &Hub::from_env()?)
+    hub_cache(name, &Hub::from_env()?)
 }
 
 /// The model in the program.
-fn embedded() -> Result<ModelFiles> {
+fn embedded() -> Result<Place> {
     if EMBEDDED.is_empty() {
         return Err(EngineError::NoEmbeddedModel);
     }
-    ModelFiles::collect(TINY, Path::new(TINY), &|file| {
+    let find = |file: &str| {
         EMBEDDED
             .iter()
             .find(|(name, _)| *name == file)
             .map(|(name, bytes)| Blob::Embedded { path: Path::new(TINY).join(name), bytes })
-    })
+    };
+    Ok(Place { name: TINY.to_owned(), dir: TINY.into(), find: Box::new(find), in_cache: false })
 }
 
 /// A model in a directory.
@@ -253,11 +297,15 @@ fn embedded() -> Result<ModelFiles> {
 /// # Errors
 /// See [`resolve`].
 pub fn from_dir(dir: &Path) -> Result<ModelFiles> {
+    directory(dir)?.files()
+}
+
+fn directory(dir: &Path) -> Result<Place> {
     let absolute = dir.canonicalize().map_err(|source| io_error(dir, source))?;
     let name = absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy());
-    ModelFiles::collect(&name, dir, &|file| {
-        Some(dir.join(file)).filter(|path| path.is_file()).map(Blob::File)
-    })
+    let files = dir.to_path_buf();
+    let find = move |file: &str| Some(files.join(file)).filter(|path| path.is_file()).map(Blob::File);
+    Ok(Place { name: name.into_owned(), dir: dir.to_path_buf(), find: Box::new(find), in_cache: false })
 }
 
 /// The hub: where its cache is and how to reach it.
@@ -334,21 +382,13 @@ pub fn cached_models() -> Vec<(String, PathBuf)> {
 /// # Errors
 /// See [`resolve`].
 pub fn resolve_hub(id: &str, hub: &Hub) -> Result<ModelFiles> {
+    hub_cache(id, hub)?.files()
+}
+
+fn hub_cache(id: &str, hub: &Hub) -> Result<Place> {
     let cached = Cache::new(hub.cache.clone()).repo(parse_id(id)?);
-    if cached.get("config.json").is_none() {
-        return Err(EngineError::NotFetched {
-            id: id.into(),
-            file: "config.json".into(),
-            cache: hub.cache.clone(),
-        });
-    }
-    let files = ModelFiles::collect(id, &hub.cache, &|file| cached.get(file).map(Blob::File));
-    files.map_err(|error| match error {
-        EngineError::MissingFile { file, .. } => {
-            EngineError::NotFetched { id: id.into(), file, cache: hub.cache.clone() }
-        }
-        other => other,
-    })
+    let find = move |file: &str| cached.get(file).map(Blob::File);
+    Ok(Place { name: id.to_owned(), dir: hub.cache.clone(), find: Box::new(find), in_cache: true })
 }
 
 /// One file that [`fetch`] put, or found, in the cache.

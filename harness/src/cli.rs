@@ -179,7 +179,7 @@ pub struct RunArgs {
     /// Memory for prompts in flight, in GiB [default: half of the machine's free memory]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
-    /// Print cells, prompts, tokens and memory needed, and stop
+    /// Print cells, prompts, tokens, operations and memory needed, and stop; needs no weights and no rows
     #[arg(long)]
     pub dry_run: bool,
     /// Also store this run as the baseline of the current commit
@@ -296,6 +296,9 @@ pub struct PaperArgs {
     /// Budgets of the table to run [default: all of them]
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
+    /// Print what the table would take, on this machine and on one H200-class GPU, and stop; needs no weights
+    #[arg(long)]
+    pub dry_run: bool,
     /// The run directory
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

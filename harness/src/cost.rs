@@ -1,6 +1,7 @@
 //! What a sweep will take, on paper: `--dry-run`. Formulas: `engine/src/memory.rs`, docs/performance.md.
 
 use std::fmt;
+use std::ops::AddAssign;
 
 use kvsweep_engine::memory::{Planner, Work};
 use kvsweep_engine::model::config::ModelConfig;
@@ -8,36 +9,102 @@ use kvsweep_methods::selection::Granularity;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
-/// Operations and bytes of one way to do the work.
+use crate::lengths::Lengths;
+
+/// A device by its data sheet.
 #[derive(Clone, Copy, Debug, Serialize)]
+pub struct Gpu {
+    /// What to call it.
+    pub name: &'static str,
+    /// What weights, keys and values are held and computed in.
+    pub dtype: &'static str,
+    /// Bytes of a number of that type.
+    pub element: usize,
+    /// Dense matrix operations in that type.
+    pub flops_per_second: f64,
+    /// Memory bandwidth.
+    pub bytes_per_second: f64,
+    /// Memory.
+    pub memory_bytes: u64,
+}
+
+/// The device whose times are stated.
+pub const H200: Gpu = Gpu {
+    name: "H200-class GPU",
+    dtype: "bf16",
+    element: 2,
+    flops_per_second: 989e12,
+    bytes_per_second: 4.8e12,
+    memory_bytes: 141_000_000_000,
+};
+
+/// Operations, bytes and time of one way to do the work.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Cost {
     /// Floating-point operations, a multiply-add counted as two.
     pub flops: f64,
-    /// Bytes moved from or to memory.
+    /// Bytes moved from or to the GPU's memory.
     pub bytes: f64,
+    /// A lower bound: pass by pass, the longer of computing and moving at the data sheet's rates.
+    pub seconds: f64,
 }
 
-impl From<Work> for Cost {
-    fn from(work: Work) -> Self {
-        Self { flops: work.flops, bytes: work.bytes }
+impl Cost {
+    /// `times` passes, each of this work.
+    fn of(pass: Work, times: f64) -> Self {
+        let seconds = (pass.flops / H200.flops_per_second).max(pass.bytes / H200.bytes_per_second);
+        Self { flops: pass.flops * times, bytes: pass.bytes * times, seconds: seconds * times }
     }
 }
 
-/// A sweep's cost.
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.flops += other.flops;
+        self.bytes += other.bytes;
+        self.seconds += other.seconds;
+    }
+}
+
+impl std::ops::Add for Cost {
+    type Output = Self;
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
+/// Memory held at most: weights, the longest prompt with its variants' caches, and what computing takes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Memory {
+    /// Where: device and type.
+    pub place: String,
+    /// Bytes of the weights.
+    pub weight_bytes: u64,
+    /// Bytes of everything.
+    pub peak_bytes: u64,
+}
+
+/// A sweep's cost; several sweeps add up.
 #[derive(Clone, Debug, Serialize)]
 pub struct Load {
+    /// The model.
+    pub model: String,
+    /// Its parameters, norms and biases left out.
+    pub parameters: u64,
     /// Cells: data sets x variants.
     pub cells: usize,
     /// Prompts, each prefilled once.
     pub prompts: usize,
-    /// Variants of each prompt.
-    pub variants: usize,
+    /// Answers: one a prompt and variant.
+    pub answers: usize,
     /// Prompt tokens, all prompts.
     pub prompt_tokens: u64,
     /// The longest prompt.
     pub longest_prompt: usize,
-    /// New tokens at most, all variants of all prompts.
+    /// New tokens at most, all answers.
     pub new_tokens: u64,
+    /// The device of the costs.
+    pub gpu: Gpu,
     /// One prefill a prompt.
     pub prefill_shared: Cost,
     /// One prefill a prompt and variant, as other harnesses do it.
@@ -46,83 +113,175 @@ pub struct Load {
     pub decode_batched: Cost,
     /// Each variant alone.
     pub decode_alone: Cost,
-    /// Bytes of the weights.
-    pub weight_bytes: u64,
-    /// Most bytes at any moment: weights, keys and values of the longest prompt, its variants' caches, activations.
-    pub peak_bytes: u64,
+    /// Memory on that device, activations left out.
+    pub gpu_memory: Memory,
+    /// Memory where the options say the sweep would run.
+    pub memory: Memory,
+    /// What was assumed.
+    pub assumed: Vec<String>,
+}
+
+/// Where the options say that a sweep would run.
+pub struct Place {
+    /// Device and type, for people.
+    pub name: String,
+    /// Bytes of a number.
+    pub element: usize,
+    /// Threads that compute.
+    pub threads: usize,
 }
 
 impl Load {
-    /// Adds up prompts of `(tokens, new tokens)`; `element` bytes a number.
+    /// Adds up a sweep's prompts.
     pub fn of(
+        model: &str,
         config: &ModelConfig,
-        datasets: usize,
-        prompts: &[(usize, usize)],
+        lengths: Lengths,
         variants: &[Variant],
-        element: usize,
-        threads: usize,
+        place: &Place,
     ) -> Self {
-        let planner = Planner::new(config, element);
+        let (there, here) = (Planner::new(config, H200.element), Planner::new(config, place.element));
         let heads = |variant: &Variant| match variant.spec().granularity() {
             Granularity::KvHead => config.kv_heads,
             Granularity::QueryHead => config.query_heads,
         };
         let held =
             |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
-        let (mut prefill, mut batched, mut alone) = (Work::default(), Work::default(), Work::default());
-        let mut peak = 0;
-        for &(prompt, new) in prompts {
-            prefill = prefill + planner.prefill(prompt);
-            let sequences: Vec<(usize, usize)> =
-                variants.iter().map(|variant| (held(variant, prompt) + new / 2, heads(variant))).collect();
-            batched = batched + planner.decode_step(&sequences) * new as f64;
-            for sequence in &sequences {
-                alone = alone + planner.decode_step(std::slice::from_ref(sequence)) * new as f64;
-            }
-            let caches: u64 = variants
-                .iter()
-                .map(|variant| {
-                    let entries = if variant.budget().is_some() { held(variant, prompt) } else { 0 };
-                    planner.variant_bytes(entries, heads(variant), new)
-                })
-                .sum();
-            peak = peak.max(planner.kv_bytes(prompt) + caches + planner.activation_bytes(prompt, threads));
-        }
-        Self {
-            cells: datasets * variants.len(),
+        // A variant without a budget reads the shared prompt.
+        let caches = |planner: &Planner<'_>, prompt: usize, new: usize| -> u64 {
+            let cache = |variant: &Variant| {
+                let entries = variant.budget().map_or(0, |budget| budget.min(prompt));
+                planner.variant_bytes(entries, heads(variant), new)
+            };
+            planner.kv_bytes(prompt) + variants.iter().map(cache).sum::<u64>()
+        };
+        let prompts = &lengths.prompts;
+        let mut load = Self {
+            model: model.to_owned(),
+            parameters: Planner::new(config, 1).parameters(),
+            cells: lengths.datasets * variants.len(),
             prompts: prompts.len(),
-            variants: variants.len(),
+            answers: prompts.len() * variants.len(),
             prompt_tokens: prompts.iter().map(|&(prompt, _)| prompt as u64).sum(),
             longest_prompt: prompts.iter().map(|&(prompt, _)| prompt).max().unwrap_or(0),
             new_tokens: prompts.iter().map(|&(_, new)| new as u64).sum::<u64>() * variants.len() as u64,
-            prefill_shared: prefill.into(),
-            prefill_unshared: (prefill * variants.len() as f64).into(),
-            decode_batched: batched.into(),
-            decode_alone: alone.into(),
-            weight_bytes: planner.weight_bytes(),
-            peak_bytes: planner.weight_bytes() + peak,
+            gpu: H200,
+            prefill_shared: Cost::default(),
+            prefill_unshared: Cost::default(),
+            decode_batched: Cost::default(),
+            decode_alone: Cost::default(),
+            gpu_memory: Memory {
+                place: format!("{}, {}", H200.name, H200.dtype),
+                weight_bytes: there.weight_bytes(),
+                peak_bytes: 0,
+            },
+            memory: Memory { place: place.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
+            assumed: lengths.assumed,
+        };
+        for &(prompt, new) in prompts {
+            let prefill = there.prefill(prompt);
+            load.prefill_shared += Cost::of(prefill, 1.0);
+            load.prefill_unshared += Cost::of(prefill, variants.len() as f64);
+            let sequences: Vec<(usize, usize)> =
+                variants.iter().map(|variant| (held(variant, prompt) + new / 2, heads(variant))).collect();
+            load.decode_batched += Cost::of(there.decode_step(&sequences), new as f64);
+            for sequence in &sequences {
+                load.decode_alone += Cost::of(there.decode_step(std::slice::from_ref(sequence)), new as f64);
+            }
+            let peak = |memory: &mut Memory, bytes: u64| {
+                memory.peak_bytes = memory.peak_bytes.max(memory.weight_bytes + bytes);
+            };
+            peak(&mut load.gpu_memory, caches(&there, prompt, new));
+            let activations = here.activation_bytes(prompt, place.threads);
+            peak(&mut load.memory, caches(&here, prompt, new) + activations);
+        }
+        load
+    }
+
+    /// Adds another sweep of the same model.
+    pub fn add(&mut self, other: Self) {
+        self.cells += other.cells;
+        self.prompts += other.prompts;
+        self.answers += other.answers;
+        self.prompt_tokens += other.prompt_tokens;
+        self.longest_prompt = self.longest_prompt.max(other.longest_prompt);
+        self.new_tokens += other.new_tokens;
+        self.prefill_shared += other.prefill_shared;
+        self.prefill_unshared += other.prefill_unshared;
+        self.decode_batched += other.decode_batched;
+        self.decode_alone += other.decode_alone;
+        self.gpu_memory.peak_bytes = self.gpu_memory.peak_bytes.max(other.gpu_memory.peak_bytes);
+        self.memory.peak_bytes = self.memory.peak_bytes.max(other.memory.peak_bytes);
+        for assumed in other.assumed {
+            if !self.assumed.contains(&assumed) {
+                self.assumed.push(assumed);
+            }
         }
     }
 }
 
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cost =
-            |cost: Cost| format!("{:>10.3} TFLOP {:>10.2} GB moved", cost.flops / 1e12, cost.bytes / 1e9);
-        writeln!(f, "cells              {:>10}", self.cells)?;
+        let gpu = &self.gpu;
+        writeln!(f, "model              {}, {:.1} M parameters", self.model, self.parameters as f64 / 1e6)?;
+        writeln!(f, "cells              {:>12}", self.cells)?;
+        writeln!(f, "prompts            {:>12}  longest {} tokens", self.prompts, self.longest_prompt)?;
+        writeln!(f, "answers            {:>12}", self.answers)?;
+        writeln!(f, "prompt tokens      {:>12}", self.prompt_tokens)?;
+        writeln!(f, "new tokens at most {:>12}", self.new_tokens)?;
         writeln!(
             f,
-            "prompts            {:>10}  ({} variants each, longest {} tokens)",
-            self.prompts, self.variants, self.longest_prompt
+            "\non one {} ({:.0} TFLOP/s dense {}, {:.1} TB/s, {:.0} GB)",
+            gpu.name,
+            gpu.flops_per_second / 1e12,
+            gpu.dtype,
+            gpu.bytes_per_second / 1e12,
+            gpu.memory_bytes as f64 / 1e9
         )?;
-        writeln!(f, "prompt tokens      {:>10}", self.prompt_tokens)?;
-        writeln!(f, "new tokens at most {:>10}", self.new_tokens)?;
-        writeln!(f, "prefill, shared    {}", cost(self.prefill_shared))?;
-        writeln!(f, "prefill, unshared  {}", cost(self.prefill_unshared))?;
-        writeln!(f, "decode, batched    {}", cost(self.decode_batched))?;
-        writeln!(f, "decode, one by one {}", cost(self.decode_alone))?;
-        writeln!(f, "weights            {:>10}", human(self.weight_bytes))?;
-        writeln!(f, "peak memory        {:>10}", human(self.peak_bytes))
+        writeln!(f, "{:18} {:>14} {:>14} {:>16}", "", "operations", "bytes moved", "time at least")?;
+        let mut row = |name: &str, cost: Cost| {
+            let (operations, bytes) = (scaled(cost.flops, "FLOP"), scaled(cost.bytes, "B"));
+            writeln!(f, "{name:18} {operations:>14} {bytes:>14} {:>16}", duration(cost.seconds))
+        };
+        let shared = self.prefill_shared + self.decode_batched;
+        let unshared = self.prefill_unshared + self.decode_alone;
+        row("prefill, shared", self.prefill_shared)?;
+        row("prefill, unshared", self.prefill_unshared)?;
+        row("decode, batched", self.decode_batched)?;
+        row("decode, one by one", self.decode_alone)?;
+        row("all, shared", shared)?;
+        row("all, unshared", unshared)?;
+        writeln!(f, "sharing saves a factor of {:.1} in time", unshared.seconds / shared.seconds)?;
+        writeln!(f, "\n{:28} {:>14} {:>14}", "memory", "weights", "at most")?;
+        for (memory, note) in [(&self.gpu_memory, ", activations left out"), (&self.memory, "")] {
+            let (weights, peak) = (human(memory.weight_bytes), human(memory.peak_bytes));
+            writeln!(f, "{:28} {weights:>14} {peak:>14}{note}", memory.place)?;
+        }
+        if self.gpu_memory.peak_bytes > gpu.memory_bytes {
+            writeln!(f, "more than one {} holds: the times are for its rates alone", gpu.name)?;
+        }
+        writeln!(f, "\nassumed: every answer of full length")?;
+        self.assumed.iter().try_for_each(|assumed| writeln!(f, "assumed: {assumed}"))
+    }
+}
+
+/// A number with three digits or more and a decimal prefix.
+fn scaled(mut value: f64, unit: &str) -> String {
+    for prefix in ["", "k", "M", "G", "T", "P"] {
+        if value < 1e4 {
+            return format!("{value:.1} {prefix}{unit}");
+        }
+        value /= 1e3;
+    }
+    format!("{value:.1} E{unit}")
+}
+
+/// Seconds for people.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..120.0 => format!("{seconds:.1} s"),
+        ..7200.0 => format!("{:.1} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
     }
 }
 

@@ -9,6 +9,7 @@ mod detection;
 mod exit;
 mod interrupt;
 mod kept;
+mod lengths;
 mod machine;
 mod model;
 mod nearest;

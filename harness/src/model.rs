@@ -1,8 +1,9 @@
-//! A loaded model with the tokenizer and chat template that prompts are built with.
+//! A model with the tokenizer and chat template that prompts are built with.
 
 use candle_core::{DType, Device};
 use kvsweep_engine::chat::Message;
-use kvsweep_engine::model::Model;
+use kvsweep_engine::error::EngineError;
+use kvsweep_engine::model::{Card, Model, known};
 use kvsweep_engine::source;
 use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
 use kvsweep_tasks::{ChatTemplate, ModelFacts, Tokenizer};
@@ -22,26 +23,55 @@ impl ModelArgs {
 
     /// Loads the model on its device, in its compute type.
     pub fn load(&self) -> anyhow::Result<Model> {
-        let device = self.device()?;
-        let dtype = self.dtype(&device)?;
-        Ok(Model::load(&source::resolve(self.name())?, &device, dtype)?)
+        let (_, dtype) = self.place()?;
+        Ok(Model::load(&source::resolve(self.name())?, &self.device()?, dtype)?)
     }
 
-    /// The device that the options name.
+    /// Opens the device that the options name.
     ///
     /// # Errors
-    /// An unknown name, a device that this build or machine lacks.
+    /// Unknown names, a device that this build or machine lacks.
     pub fn device(&self) -> anyhow::Result<Device> {
-        let name = self.device.as_deref().unwrap_or("cpu");
-        let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-        match (kind, index.parse::<usize>()) {
-            ("cpu", Ok(0)) => Ok(Device::Cpu),
-            ("cuda", Ok(index)) => cuda(index),
-            _ => Err(usage(format!("unknown device `{name}`; known: cpu, cuda, cuda:N"))),
+        let (cuda_index, _) = self.place()?;
+        cuda_index.map_or(Ok(Device::Cpu), cuda)
+    }
+
+    /// What the model is, without its weights. A model of the published tables needs not even its `config.json`: then
+    /// the second value says what stands in for it.
+    ///
+    /// # Errors
+    /// A model that is not on this machine, or whose files are wrong.
+    pub fn card(&self) -> anyhow::Result<(Card, Option<String>)> {
+        let name = self.name();
+        match source::resolve_card(name) {
+            Ok(files) => Ok((Card::load(&files)?, None)),
+            Err(error @ EngineError::NotFetched { .. }) => match known::config(name)? {
+                Some(config) => Ok((
+                    Card::from_config(name, config),
+                    Some(format!("`{name}` is not on this machine: its shape as this program knows it")),
+                )),
+                None => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn dtype(&self, device: &Device) -> anyhow::Result<DType> {
+    /// The CUDA device by its number, `None` for the CPU, and the compute type, as named: nothing is opened.
+    ///
+    /// # Errors
+    /// Unknown names; a type that the device does not compute in.
+    pub fn place(&self) -> anyhow::Result<(Option<usize>, DType)> {
+        let name = self.device.as_deref().unwrap_or("cpu");
+        let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+        let cuda_index = match (kind, index.parse::<usize>()) {
+            ("cpu", Ok(0)) => None,
+            ("cuda", Ok(index)) => Some(index),
+            _ => return Err(usage(format!("unknown device `{name}`; known: cpu, cuda, cuda:N"))),
+        };
+        Ok((cuda_index, self.dtype(cuda_index.is_none())?))
+    }
+
+    fn dtype(&self, on_cpu: bool) -> anyhow::Result<DType> {
         let name = self.dtype.as_deref().unwrap_or("f32");
         let dtype = match name {
             "f32" => DType::F32,
@@ -52,7 +82,7 @@ impl ModelArgs {
                 return Err(usage(format!("unknown dtype `{other}`{hint}")));
             }
         };
-        if matches!(device, Device::Cpu) && dtype != DType::F32 {
+        if on_cpu && dtype != DType::F32 {
             return Err(usage(format!(
                 "the CPU computes in f32, not {name}: leave --dtype out (weights of any type are widened on loading)"
             )));
@@ -77,17 +107,14 @@ fn cuda(_index: usize) -> anyhow::Result<Device> {
 }
 
 /// The facts about a model that prompts depend on.
-///
-/// # Errors
-/// A model without a tokenizer.
-pub fn facts(model: &Model) -> anyhow::Result<ModelFacts> {
-    Ok(ModelFacts {
-        name: model.name.clone(),
-        max_positions: model.config.max_positions,
+pub fn facts(card: &Card) -> ModelFacts {
+    ModelFacts {
+        name: card.name.clone(),
+        max_positions: card.config.max_positions,
         max_prompt: None,
-        eos_ids: model.generation.eos_ids.iter().copied().collect(),
-        clean_up_spaces: model.tokenizer()?.cleans_up_spaces(),
-    })
+        eos_ids: card.generation.eos_ids.iter().copied().collect(),
+        clean_up_spaces: card.tokenizer().is_ok_and(ModelTokenizer::cleans_up_spaces),
+    }
 }
 
 /// The device's kind, for manifests: `cpu` or `cuda`.
@@ -103,22 +130,22 @@ pub fn dtype_name(model: &Model) -> &'static str {
 /// How `tasks` sees a model: its tokenizer and its chat template.
 #[derive(Clone, Copy)]
 pub struct TextSide<'a> {
-    model: &'a Model,
+    card: &'a Card,
     tokenizer: &'a ModelTokenizer,
 }
 
 impl<'a> TextSide<'a> {
-    /// The text side of `model`.
+    /// The text side of a model.
     ///
     /// # Errors
     /// A model without a tokenizer.
-    pub fn new(model: &'a Model) -> anyhow::Result<Self> {
-        Ok(Self { model, tokenizer: model.tokenizer()? })
+    pub fn new(card: &'a Card) -> anyhow::Result<Self> {
+        Ok(Self { card, tokenizer: card.tokenizer()? })
     }
 
     /// The chat template, where the model has one.
     pub fn chat(&self) -> Option<&dyn ChatTemplate> {
-        self.model.chat_template.is_some().then_some(self as &dyn ChatTemplate)
+        self.card.chat_template.is_some().then_some(self as &dyn ChatTemplate)
     }
 }
 
@@ -146,7 +173,7 @@ impl Tokenizer for TextSide<'_> {
 
 impl ChatTemplate for TextSide<'_> {
     fn render_user(&self, user: &str) -> Result<String, String> {
-        let template = self.model.chat_template.as_ref().ok_or("the model has no chat template")?;
+        let template = self.card.chat_template.as_ref().ok_or("the model has no chat template")?;
         template.render(&[Message { role: "user", content: user }], true).map_err(|error| error.to_string())
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use kvsweep_results::{ExampleKey, Needle};
 use kvsweep_tasks::datasets::{self, DatasetInfo};
+use kvsweep_tasks::needle::variants::NeedleVariant;
 use kvsweep_tasks::needle::{self, Essays, NeedleGrading};
 use kvsweep_tasks::protocol::{ModelFacts, Protocol, StopRule};
 use kvsweep_tasks::{Example, TaskError, fetch, find_dataset, mini, read_rows};
@@ -191,6 +192,14 @@ impl Question {
         }
     }
 
+    /// The row's own length with its data set, for estimates without a tokenizer.
+    pub fn stated_length(&self) -> Option<(&DatasetInfo, u64)> {
+        match &self.asked {
+            Asked::Row { example, info } => Some((info, example.length)),
+            Asked::Needle { .. } => None,
+        }
+    }
+
     /// The needle's context length and depth.
     pub fn grid(&self) -> Option<(usize, u32)> {
         match &self.asked {
@@ -275,6 +284,44 @@ impl Selected {
             }
         }
         Ok(selected)
+    }
+
+    /// Whether there are rows to read: generated ones, a folder that was named, or a fetched one.
+    pub fn has_rows(&self) -> bool {
+        self.split == Split::Mini || self.folder().is_ok() || self.data.is_some()
+    }
+
+    /// The data sets of the full split that are asked for, or all that the protocol runs.
+    ///
+    /// # Errors
+    /// Unknown names.
+    pub fn infos(&self, protocol: &Protocol) -> anyhow::Result<Vec<&'static DatasetInfo>> {
+        Ok(match &self.names {
+            Some(names) => datasets::pick(self.suite.name(), names)?,
+            None => protocol.datasets(self.suite.name())?,
+        })
+    }
+
+    /// How many of `rows` rows remain after limit and shard.
+    pub fn remaining(&self, rows: usize) -> usize {
+        let rows = rows.min(self.limit.unwrap_or(usize::MAX));
+        let (index, count) = self.shard.map_or((1, 1), |(index, count)| (index as usize, count as usize));
+        (rows + count - index) / count
+    }
+
+    /// The full needle grid of a model: context lengths and depths.
+    ///
+    /// # Errors
+    /// A protocol whose needle variant does not exist.
+    pub fn grid(
+        &self,
+        protocol: &Protocol,
+        facts: &ModelFacts,
+    ) -> anyhow::Result<(&'static NeedleVariant, Vec<usize>, Vec<u32>)> {
+        let variant = needle::variants::by_name(&protocol.needle.variant)?;
+        let lengths =
+            self.lengths.clone().unwrap_or_else(|| variant.lengths(&facts.name, facts.max_positions));
+        Ok((variant, lengths, self.depths.clone().unwrap_or_else(|| variant.depths.to_vec())))
     }
 
     /// The split's name in manifests.
@@ -364,7 +411,7 @@ pub fn datasets(
         (Suite::Needle, Split::Mini) => mini_needle(selected, facts, text),
         (Suite::Needle, Split::Full) => essay_needle(selected, protocol, facts, text),
         (_, Split::Mini) => mini_rows(selected),
-        (suite, Split::Full) => file_rows(selected, suite, protocol),
+        (_, Split::Full) => file_rows(selected, protocol),
     }
 }
 
@@ -383,16 +430,17 @@ fn mini_rows(selected: &Selected) -> anyhow::Result<Vec<Dataset>> {
     Ok(out)
 }
 
-fn file_rows(selected: &Selected, suite: Suite, protocol: &Protocol) -> anyhow::Result<Vec<Dataset>> {
+/// The rows of the full split.
+///
+/// # Errors
+/// Missing or malformed rows.
+pub fn file_rows(selected: &Selected, protocol: &Protocol) -> anyhow::Result<Vec<Dataset>> {
+    let suite = selected.suite;
     let folder = selected.folder()?;
     let named = selected.names.is_some();
-    let infos = match &selected.names {
-        Some(names) => datasets::pick(suite.name(), names)?,
-        None => protocol.datasets(suite.name())?,
-    };
     let mut out = Vec::new();
     let mut missing = Vec::new();
-    for info in infos {
+    for info in selected.infos(protocol)? {
         let path = match find_dataset(&folder, info.name) {
             Ok(path) => path,
             // A folder may hold some of a suite's data sets; only what was asked for by name must be there.
@@ -454,13 +502,8 @@ fn essay_needle(
     facts: &ModelFacts,
     text: &TextSide<'_>,
 ) -> anyhow::Result<Vec<Dataset>> {
-    let variant = needle::variants::by_name(&protocol.needle.variant)?;
+    let (variant, lengths, depths) = selected.grid(protocol, facts)?;
     let essays = Essays::read(&selected.folder()?)?;
-    let lengths = match &selected.lengths {
-        Some(lengths) => lengths.clone(),
-        None => variant.lengths(&facts.name, facts.max_positions),
-    };
-    let depths = selected.depths.clone().unwrap_or_else(|| variant.depths.to_vec());
     let cases = needle::cases(variant, facts, &lengths, &depths, &essays, text, text.chat())?;
     let questions = cases
         .into_iter()

@@ -102,7 +102,7 @@ impl VariantArgs {
     }
 }
 
-/// The method's name without its profile.
-fn base(name: &str) -> &str {
+/// The method's name without its profile, parameters and granularity.
+pub fn base(name: &str) -> &str {
     name.split(['@', '[', ':']).next().unwrap_or(name)
 }

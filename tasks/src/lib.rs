@@ -6,6 +6,7 @@
 pub mod averages;
 pub mod datasets;
 pub mod error;
+pub mod estimate;
 pub mod example;
 pub mod fetch;
 pub mod layouts;

@@ -5,6 +5,7 @@
 //! `tests/engine/parity.rs`.
 
 pub mod config;
+pub mod known;
 pub mod random;
 pub mod rope;
 pub mod weights;
@@ -14,7 +15,7 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, ops::Deref, path::Path};
 
 use candle_core::{DType, Device};
 use serde::Deserialize;
@@ -23,7 +24,7 @@ use crate::{
     backend::Backend,
     chat::ChatTemplate,
     error::{EngineError, Result},
-    source::{Blob, ModelFiles},
+    source::{Blob, CardFiles, ModelFiles},
     tokenizer::Tokenizer,
 };
 use config::{ModelConfig, TokenIds};
@@ -36,34 +37,26 @@ pub struct GenerationConfig {
     pub eos_ids: BTreeSet<u32>,
 }
 
-/// A model, ready to compute.
+/// What is known of a model without its weights.
 #[derive(Debug)]
-pub struct Model {
+pub struct Card {
+    /// What the user called the model: `tiny`, a directory's name, or a hub id.
+    pub name: String,
     /// Shape and switches of the graph.
     pub config: ModelConfig,
-    /// The weights, where and as they compute.
-    pub(crate) backend: Backend,
     /// The chat template, if the model has one.
     pub chat_template: Option<ChatTemplate>,
     /// Stop tokens.
     pub generation: GenerationConfig,
-    /// Hex sha256 of the weight files' bytes, in the order of their names. Equal hashes mean equal weights.
-    pub weights_sha256: String,
-    /// What the user called the model: `tiny`, a directory's name, or a hub id.
-    pub name: String,
-    /// Where the tensors are.
-    pub device: Device,
-    /// What the weights and activations are computed in. RoPE tables, norms and softmax are f32 always.
-    pub dtype: DType,
     tokenizer: Option<Tokenizer>,
 }
 
-impl Model {
-    /// Loads a model. A missing tokenizer is no error here (raw token ids work): see [`Model::tokenizer`].
+impl Card {
+    /// Reads what a model is. A missing tokenizer is no error here (raw token ids work): see [`Card::tokenizer`].
     ///
     /// # Errors
     /// Any file that is missing, corrupt, contradictory or of an unsupported kind, named with its remedy.
-    pub fn load(files: &ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
+    pub fn load(files: &CardFiles) -> Result<Self> {
         let config = ModelConfig::parse(&files.config.read()?, files.config.path())?;
         let generation = generation_config(files.generation_config.as_ref(), &config)?;
         let tokenizer = match &files.tokenizer {
@@ -74,18 +67,57 @@ impl Model {
         };
         let chat_template =
             ChatTemplate::load(files.tokenizer_config.as_ref(), files.chat_template.as_ref())?;
-        let (weights, weights_sha256) = ModelWeights::load(&files.weights, &config, device, dtype)?;
-        Ok(Self {
-            backend: Backend::new(&config, weights, device, dtype)?,
-            config,
-            chat_template,
-            generation,
-            weights_sha256,
-            name: files.name.clone(),
-            device: device.clone(),
-            dtype,
-            tokenizer,
-        })
+        Ok(Self { name: files.name.clone(), config, chat_template, generation, tokenizer })
+    }
+
+    /// A model of which only the configuration is known.
+    #[must_use]
+    pub fn from_config(name: &str, config: ModelConfig) -> Self {
+        let generation = GenerationConfig { eos_ids: config.eos_ids.iter().copied().collect() };
+        Self { name: name.to_owned(), config, chat_template: None, generation, tokenizer: None }
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTokenizer`] if the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| EngineError::MissingTokenizer { model: self.name.clone() })
+    }
+}
+
+/// A model, ready to compute; it is used as its [`Card`], too.
+#[derive(Debug)]
+pub struct Model {
+    /// The weights, where and as they compute.
+    pub(crate) backend: Backend,
+    /// Hex sha256 of the weight files' bytes, in the order of their names. Equal hashes mean equal weights.
+    pub weights_sha256: String,
+    /// Where the tensors are.
+    pub device: Device,
+    /// What the weights and activations are computed in. RoPE tables, norms and softmax are f32 always.
+    pub dtype: DType,
+    card: Card,
+}
+
+impl Deref for Model {
+    type Target = Card;
+
+    fn deref(&self) -> &Card {
+        &self.card
+    }
+}
+
+impl Model {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// Any file that is missing, corrupt, contradictory or of an unsupported kind, named with its remedy.
+    pub fn load(files: &ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
+        let card = Card::load(&files.card)?;
+        let (weights, weights_sha256) = ModelWeights::load(&files.weights, &card.config, device, dtype)?;
+        let backend = Backend::new(&card.config, weights, device, dtype)?;
+        Ok(Self { backend, weights_sha256, device: device.clone(), dtype, card })
     }
 
     /// A model of given weights, without tokenizer: for measurements and tests on random weights.
@@ -101,23 +133,11 @@ impl Model {
     ) -> Result<Self> {
         Ok(Self {
             backend: Backend::new(&config, weights, device, dtype)?,
-            chat_template: None,
-            generation: GenerationConfig { eos_ids: config.eos_ids.iter().copied().collect() },
             weights_sha256: String::new(),
-            name: name.to_owned(),
             device: device.clone(),
             dtype,
-            tokenizer: None,
-            config,
+            card: Card::from_config(name, config),
         })
-    }
-
-    /// The tokenizer.
-    ///
-    /// # Errors
-    /// [`EngineError::MissingTokenizer`] if the model came without one.
-    pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| EngineError::MissingTokenizer { model: self.name.clone() })
     }
 
     /// Checks that this model can compute `prompt` followed by `new` generated tokens.

@@ -170,7 +170,7 @@ fn fetches_once_then_works_offline() {
     let model = Model::load(&resolve_hub("test/model", &offline).unwrap(), &Device::Cpu, DType::F32).unwrap();
     let original = from_dir(&fixture("parity/mistral")).unwrap();
     let original = Model::load(&original, &Device::Cpu, DType::F32).unwrap();
-    assert_eq!((model.name.as_str(), model.weights_sha256), ("test/model", original.weights_sha256));
+    assert_eq!((model.name.as_str(), &model.weights_sha256), ("test/model", &original.weights_sha256));
 
     // A shard that went missing is named, with the remedy.
     fs::remove_file(&fetched[4].path).unwrap();

@@ -70,7 +70,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let lengths = lengths(args, model, kind)?;
     let depths: Vec<u32> =
         detection::linspace(0, 100, args.depths).into_iter().map(|depth| depth as u32).collect();
-    let tests = source.tests(kind, &lengths, &depths, &crate::model::facts(model)?, &text)?;
+    let tests = source.tests(kind, &lengths, &depths, &crate::model::facts(model), &text)?;
     let output = args.output.clone().unwrap_or_else(|| calibration::default_path(model, input));
     let mut params = Map::new();
     params.insert("kind".to_owned(), json!(kind));
@@ -231,7 +231,7 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let variant = MethodSpec::parse("compresskv", &uniform, None)?.at(32)?;
     let wanted: BTreeSet<_> = variant.observations().into_iter().collect();
     let protocol = protocol::by_name(protocol::DEFAULT)?;
-    let facts = crate::model::facts(model)?;
+    let facts = crate::model::facts(model);
     let output =
         args.output.clone().unwrap_or_else(|| calibration::default_path(model, InputKind::LayerScores));
     let limit = args.limit.unwrap_or(8);

@@ -55,7 +55,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     };
     let loaded = run_args.model.load()?;
     let text = TextSide::new(&loaded)?;
-    let facts = model::facts(&loaded)?;
+    let facts = model::facts(&loaded);
     let protocol = kvsweep_tasks::protocol::by_name(&manifest.protocol.name)?;
     let datasets = questions::datasets(&Selected::of(suite, &run_args)?, protocol, &facts, &text)?;
     let question = datasets

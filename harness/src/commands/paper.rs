@@ -21,8 +21,17 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     if let Some(why) = paper.not_runnable() {
         anyhow::bail!("table `{}` cannot be run: {why}", paper.id);
     }
+    let plans = plans(paper, args)?;
+    if args.dry_run {
+        let mut loads = plans.iter().map(super::run::load);
+        let Some(mut load) = loads.next().transpose()? else { anyhow::bail!("nothing to run") };
+        for other in loads {
+            load.add(other?);
+        }
+        return super::run::print_load(&load, args.json);
+    }
     let mut runs = Vec::new();
-    for run_args in plans(paper, args)? {
+    for run_args in plans {
         let plan = super::run::plan(&run_args)?;
         let exit = super::run::execute(&plan, None)?;
         if exit != Exit::Done {

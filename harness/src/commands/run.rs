@@ -14,14 +14,15 @@ use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
 
 use crate::calibration::Calibrations;
 use crate::cli::{RunArgs, Suite};
-use crate::cost::{self, Load};
+use crate::cost::{Load, Place};
 use crate::exit::{Exit, usage};
+use crate::lengths::Lengths;
 use crate::model::{TextSide, device_kind, dtype_name};
 use crate::progress::Progress;
 use crate::questions::{self, Dataset, Selected};
 use crate::runner::{Ended, Sweep};
 use crate::variants::Variants;
-use crate::{interrupt, machine, output, pictures, provenance, tables};
+use crate::{interrupt, machine, output, pictures, provenance, tables, variants};
 
 /// Sequences that decode together, where several examples fill a batch.
 const BATCH: usize = 32;
@@ -53,10 +54,10 @@ pub struct Plan {
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
-    let plan = plan(args)?;
     if args.dry_run {
-        return dry_run(&plan, args);
+        return print_load(&load(args)?, args.json);
     }
+    let plan = plan(args)?;
     let exit = execute(&plan, args.memory)?;
     if exit == Exit::Interrupted {
         output::note(&format!("run the same command again to continue `{}`", plan.out.display()));
@@ -65,24 +66,39 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     finish(&plan.out, args)
 }
 
+/// What the command line asks for, before a model is read.
+struct Asked {
+    protocol: &'static Protocol,
+    variants: Variants,
+    selected: Selected,
+}
+
+impl Asked {
+    fn of(args: &RunArgs) -> anyhow::Result<Self> {
+        let suite = args
+            .suite
+            .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
+        let protocol =
+            protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
+        let variants = args
+            .variants
+            .resolve(&|method| protocol.profile(method, suite == Suite::Needle).map(str::to_owned))?;
+        Ok(Self { protocol, variants, selected: Selected::of(suite, args)? })
+    }
+}
+
 /// Resolves every name, loads model and rows, and says what the run is.
 ///
 /// # Errors
 /// Whatever is wrong with the command line, the model or the data, before any time is spent.
 pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
-    let suite =
-        args.suite.ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
-    let protocol = protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
-    let mut variants = args
-        .variants
-        .resolve(&|method| protocol.profile(method, suite == Suite::Needle).map(str::to_owned))?;
-    let selected = Selected::of(suite, args)?;
+    let Asked { protocol, mut variants, selected } = Asked::of(args)?;
     let model = args.model.load()?;
     let text = TextSide::new(&model)?;
-    let facts = crate::model::facts(&model)?;
+    let facts = crate::model::facts(&model);
     let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
     calibrations.fit(&mut variants, args.variants.methods.is_some())?;
-    if let Ok(of) = kvsweep_tasks::datasets::suite(suite.name())
+    if let Ok(of) = kvsweep_tasks::datasets::suite(selected.suite.name())
         && let Some(info) = of.first()
     {
         protocol.notes(&facts, info.suite).iter().for_each(|note| output::note(note));
@@ -258,34 +274,36 @@ fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
     Ok(if run.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// Prints what a sweep would take, and stops.
-fn dry_run(plan: &Plan, args: &RunArgs) -> anyhow::Result<Exit> {
-    let text = TextSide::new(&plan.model)?;
-    let mut prompts = Vec::new();
-    for question in plan.datasets.iter().flat_map(|dataset| &dataset.questions) {
-        let prompt = question.prompt(plan.protocol, &plan.facts, &text)?;
-        prompts.push((prompt.ids.len(), prompt.stop.max_new));
+/// What a sweep would take, from the model's configuration and what there is of rows and tokenizer.
+///
+/// # Errors
+/// Whatever is wrong with the command line, the model's configuration or the data.
+pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
+    let asked = Asked::of(args)?;
+    let (cuda, dtype) = args.model.place()?;
+    let (card, stand_in) = args.model.card()?;
+    let mut lengths = Lengths::of(&asked.selected, asked.protocol, &card)?;
+    lengths.assumed.extend(stand_in);
+    for spec in &asked.variants.specs {
+        if card.name != crate::model::TINY && !spec.needs().is_empty() {
+            let name = variants::base(spec.label());
+            lengths.assumed.push(format!("`{name}` has the inputs that `kvsweep calibrate` makes"));
+        }
     }
-    let load = Load::of(
-        &plan.model.config,
-        plan.datasets.len(),
-        &prompts,
-        &plan.variants.all,
-        plan.model.dtype.size_in_bytes(),
-        machine::processors(),
-    );
-    if args.json {
-        output::json(&load)?;
+    let place = Place {
+        name: format!("{}, {}", if cuda.is_some() { "cuda" } else { "cpu" }, dtype.as_str()),
+        element: dtype.size_in_bytes(),
+        threads: machine::processors(),
+    };
+    Ok(Load::of(&card.name, &card.config, lengths, &asked.variants.all, &place))
+}
+
+/// Prints what a sweep would take.
+pub fn print_load(load: &Load, as_json: bool) -> anyhow::Result<Exit> {
+    if as_json {
+        output::json(load)?;
     } else {
         output::data(&load.to_string())?;
-    }
-    let limit = memory_limit(args.memory)?;
-    if load.peak_bytes > limit {
-        output::note(&format!(
-            "one example needs {} and --memory allows {}: examples run one at a time",
-            cost::human(load.peak_bytes),
-            cost::human(limit)
-        ));
     }
     Ok(Exit::Done)
 }

@@ -125,12 +125,64 @@ fn lists_and_dry_runs_answer_without_computing() {
     }
     let dry = succeed(dir.path(), &[SWEEP, &["--dry-run", "--json"]].concat());
     let dry: Value = serde_json::from_str(&dry).unwrap();
-    assert_eq!((dry["prompts"].as_u64(), dry["variants"].as_u64()), (Some(6), Some(13)));
+    assert_eq!((dry["prompts"].as_u64(), dry["answers"].as_u64()), (Some(6), Some(6 * 13)));
     let (shared, unshared) = (&dry["prefill_shared"]["flops"], &dry["prefill_unshared"]["flops"]);
     assert!((unshared.as_f64().unwrap() / shared.as_f64().unwrap() - 13.0).abs() < 1e-9);
     assert!(!Path::new(&dir.path().join("runs")).exists());
     succeed(dir.path(), &["doctor"]);
     succeed(dir.path(), &["paper", "list"]);
+}
+
+#[test]
+fn dry_runs_need_no_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&succeed(dir.path(), &[arguments, &["--dry-run", "--json"]].concat())).unwrap()
+    };
+    let number = |value: &Value| value.as_f64().unwrap();
+    // A whole published table, by its id alone: 16 data sets, the full cache and four methods at four budgets.
+    let paper = load(&["paper", "pyramidkv-llama-3-8b"]);
+    assert_eq!(number(&paper["parameters"]), 8_029_995_008.0);
+    assert_eq!(paper["longest_prompt"], 7500, "the protocol's limit");
+    let answers = number(&paper["answers"]) / number(&paper["prompts"]);
+    assert_eq!((answers, number(&paper["cells"])), (17.0, 16.0 * 17.0));
+    let ratio = number(&paper["prefill_unshared"]["seconds"]) / number(&paper["prefill_shared"]["seconds"]);
+    assert!((ratio / answers - 1.0).abs() < 1e-9, "a prefill a prompt and variant: {ratio}");
+    assert!(number(&paper["decode_alone"]["bytes"]) > 2.0 * number(&paper["decode_batched"]["bytes"]));
+    assert_eq!(paper["decode_alone"]["flops"], paper["decode_batched"]["flops"]);
+    assert!(paper["assumed"].to_string().contains("mean `length`"), "{paper}");
+
+    // A directory with nothing but a configuration; bf16 on a GPU takes half of f32 on the CPU.
+    std::fs::create_dir(dir.path().join("bare")).unwrap();
+    let config = r#"{"model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 4096}"#;
+    std::fs::write(dir.path().join("bare/config.json"), config).unwrap();
+    let sweep =
+        ["run", "longbench", "--methods", "snapkv", "--budget", "64", "--datasets", "qasper,dureader"];
+    let bare = [sweep.as_slice(), &["--model", "bare", "--limit", "3"]].concat();
+    let (cpu, gpu) =
+        (load(&bare), load(&[bare.as_slice(), &["--device", "cuda", "--dtype", "bf16"]].concat()));
+    assert_eq!((cpu["prompts"].as_u64(), cpu["longest_prompt"].as_u64()), (Some(6), Some(4096 - 128)));
+    assert_eq!(number(&cpu["memory"]["weight_bytes"]), 2.0 * number(&gpu["memory"]["weight_bytes"]));
+    let second = load(&[bare.as_slice(), &["--shard", "2/2"]].concat());
+    assert_eq!(second["prompts"], 2, "one of three rows of each data set");
+
+    // Rows without a tokenizer: their own length, 10 words of 1.6 tokens.
+    std::fs::create_dir(dir.path().join("rows")).unwrap();
+    let row = r#"{"input":"q","context":"c","answers":["a"],"length":10,"dataset":"qasper","language":"en","all_classes":null,"_id":"1"}"#;
+    std::fs::write(dir.path().join("rows/qasper.jsonl"), format!("{row}\n")).unwrap();
+    let rows = load(&["run", "longbench", "--model", "bare", "--datasets", "qasper", "--data", "rows"]);
+    assert_eq!((rows["prompts"].as_u64(), rows["prompt_tokens"].as_u64()), (Some(1), Some(16)));
+
+    // The needle's grid: context lengths x depths.
+    let grid = ["--model", "bare", "--lengths", "1000,2000", "--depths", "0,50,100"];
+    let needle = load(&[["run", "needle"].as_slice(), &grid].concat());
+    assert_eq!((needle["prompts"].as_u64(), needle["prompt_tokens"].as_u64()), (Some(6), Some(9000)));
+
+    let (code, _, stderr) = run(dir.path(), &["run", "longbench", "--model", "nobody/nothing", "--dry-run"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("kvsweep fetch model nobody/nothing"), "{stderr}");
+    assert!(!dir.path().join("runs").exists());
 }
 
 #[test]

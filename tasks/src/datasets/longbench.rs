@@ -22,6 +22,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(18_409),
         short_name: "NrtvQA",
     },
     DatasetInfo {
@@ -36,6 +37,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(3619),
         short_name: "Qasper",
     },
     DatasetInfo {
@@ -50,6 +52,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 150,
+        mean_length: Some(4559),
         short_name: "MF-en",
     },
     DatasetInfo {
@@ -64,6 +67,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(6701),
         short_name: "MF-zh",
     },
     DatasetInfo {
@@ -78,6 +82,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(9151),
         short_name: "HotpotQA",
     },
     DatasetInfo {
@@ -92,6 +97,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(4887),
         short_name: "2WikiMQA",
     },
     DatasetInfo {
@@ -106,6 +112,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(11_214),
         short_name: "Musique",
     },
     DatasetInfo {
@@ -120,6 +127,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(15_768),
         short_name: "DuReader",
     },
     DatasetInfo {
@@ -134,6 +142,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(8734),
         short_name: "GovReport",
     },
     DatasetInfo {
@@ -148,6 +157,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(10_614),
         short_name: "QMSum",
     },
     DatasetInfo {
@@ -162,6 +172,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(2113),
         short_name: "MultiNews",
     },
     DatasetInfo {
@@ -176,6 +187,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(15_380),
         short_name: "VCSum",
     },
     DatasetInfo {
@@ -190,6 +202,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: true,
         raw: true,
         rows: 200,
+        mean_length: Some(5177),
         short_name: "TREC",
     },
     DatasetInfo {
@@ -204,6 +217,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: true,
         raw: true,
         rows: 200,
+        mean_length: Some(8209),
         short_name: "TriviaQA",
     },
     DatasetInfo {
@@ -218,6 +232,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: true,
         raw: true,
         rows: 200,
+        mean_length: Some(6258),
         short_name: "SAMSum",
     },
     DatasetInfo {
@@ -232,6 +247,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: true,
         raw: true,
         rows: 200,
+        mean_length: Some(22_337),
         short_name: "LSHT",
     },
     DatasetInfo {
@@ -246,6 +262,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(11_141),
         short_name: "PCount",
     },
     DatasetInfo {
@@ -260,6 +277,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(9289),
         short_name: "PRe",
     },
     DatasetInfo {
@@ -274,6 +292,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: false,
         rows: 200,
+        mean_length: Some(6745),
         short_name: "PRz",
     },
     DatasetInfo {
@@ -288,6 +307,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: true,
         rows: 500,
+        mean_length: Some(1235),
         short_name: "Lcc",
     },
     DatasetInfo {
@@ -302,6 +322,7 @@ pub const DATASETS: [DatasetInfo; 21] = [
         first_line_only: false,
         raw: true,
         rows: 500,
+        mean_length: Some(4206),
         short_name: "RB-P",
     },
 ];

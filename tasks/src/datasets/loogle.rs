@@ -28,6 +28,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 1951,
+        mean_length: None,
         short_name: "ShortQA",
     },
     DatasetInfo {
@@ -42,6 +43,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 1101,
+        mean_length: None,
         short_name: "LongQA",
     },
     DatasetInfo {
@@ -56,6 +58,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 2880,
+        mean_length: None,
         short_name: "Cloze",
     },
     DatasetInfo {
@@ -70,6 +73,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 516,
+        mean_length: None,
         short_name: "Summ",
     },
     DatasetInfo {
@@ -84,6 +88,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 406,
+        mean_length: None,
         short_name: "Doc.QA",
     },
     DatasetInfo {
@@ -98,6 +103,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 100,
+        mean_length: None,
         short_name: "Computation",
     },
     DatasetInfo {
@@ -112,6 +118,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 380,
+        mean_length: None,
         short_name: "Info. Retrieval",
     },
     DatasetInfo {
@@ -126,6 +133,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
         first_line_only: false,
         raw: false,
         rows: 215,
+        mean_length: None,
         short_name: "Timeline",
     },
 ];

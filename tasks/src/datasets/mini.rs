@@ -51,6 +51,7 @@ pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
         first_line_only: category == Category::FewShot,
         raw: false,
         rows: ROWS,
+        mean_length: None,
         short_name: set.name.trim_start_matches("mini_"),
     })
 }

@@ -126,6 +126,9 @@ pub struct DatasetInfo {
     pub raw: bool,
     /// Rows of the complete official file (LooGLE: questions).
     pub rows: usize,
+    /// Mean of its rows' `length` (words, Chinese characters), where LongBench states it; LongBench-E: of the data set
+    /// that it draws from.
+    pub mean_length: Option<usize>,
     /// Column head of paper tables.
     pub short_name: &'static str,
 }

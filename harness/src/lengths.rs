@@ -1,0 +1,103 @@
+//! How long the prompts of a sweep are, for `--dry-run`: rendered where rows and tokenizer are there, else estimated.
+
+use kvsweep_engine::model::Card;
+use kvsweep_tasks::datasets::Language;
+use kvsweep_tasks::protocol::Protocol;
+use kvsweep_tasks::{ModelFacts, estimate};
+
+use crate::cli::{Split, Suite};
+use crate::model::{self, TextSide};
+use crate::questions::{self, Selected};
+
+/// The prompts of a sweep.
+pub struct Lengths {
+    /// Data sets.
+    pub datasets: usize,
+    /// Tokens of each prompt, and new tokens at most.
+    pub prompts: Vec<(usize, usize)>,
+    /// What was assumed.
+    pub assumed: Vec<String>,
+}
+
+impl Lengths {
+    /// The prompts that a sweep would render, or as good an estimate as what is on this machine allows.
+    ///
+    /// # Errors
+    /// Rows that were named and are missing or malformed; generated rows without a tokenizer.
+    pub fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
+        let facts = model::facts(card);
+        if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
+            return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?);
+        }
+        if selected.suite == Suite::Needle {
+            return Self::grid(selected, protocol, &facts);
+        }
+        let vocabulary = card.config.vocab_size;
+        let capped = |tokens: Option<usize>, new: usize| {
+            let limit = protocol.limit(&facts, new).0;
+            (tokens.map_or(limit, |tokens| tokens.min(limit)), new)
+        };
+        let mut this = Self { datasets: 0, prompts: Vec::new(), assumed: Vec::new() };
+        let length = if selected.has_rows() {
+            let datasets = questions::file_rows(selected, protocol)?;
+            this.datasets = datasets.len();
+            for (info, length) in
+                datasets.iter().flat_map(|set| &set.questions).filter_map(questions::Question::stated_length)
+            {
+                let tokens = estimate::tokens(length, info.language, vocabulary);
+                this.prompts.push(capped(Some(tokens), info.max_new_tokens));
+            }
+            "every row's `length`"
+        } else {
+            let infos = selected.infos(protocol)?;
+            this.datasets = infos.len();
+            for info in infos {
+                let tokens =
+                    info.mean_length.map(|mean| estimate::tokens(mean as u64, info.language, vocabulary));
+                let prompt = capped(tokens, info.max_new_tokens);
+                this.prompts.extend(std::iter::repeat_n(prompt, selected.remaining(info.rows)));
+                if tokens.is_none() {
+                    this.assumed
+                        .push(format!("`{}`: every prompt at the limit of {} tokens", info.name, prompt.0));
+                }
+            }
+            "the official number of rows, each of the data set's mean `length`"
+        };
+        let [word, character, code] = [Language::English, Language::Chinese, Language::Code]
+            .map(|language| estimate::tokens_per_unit(language, vocabulary));
+        this.assumed.insert(
+            0,
+            format!(
+                "{length}, at {word} tokens an English word, {character} a Chinese character, {code} a word of code, cut \
+                 to the protocol's limit"
+            ),
+        );
+        Ok(this)
+    }
+
+    fn rendered(
+        selected: &Selected,
+        protocol: &'static Protocol,
+        facts: &ModelFacts,
+        text: &TextSide<'_>,
+    ) -> anyhow::Result<Self> {
+        let datasets = questions::datasets(selected, protocol, facts, text)?;
+        let mut prompts = Vec::new();
+        for question in datasets.iter().flat_map(|dataset| &dataset.questions) {
+            let prompt = question.prompt(protocol, facts, text)?;
+            prompts.push((prompt.ids.len(), prompt.stop.max_new));
+        }
+        Ok(Self { datasets: datasets.len(), prompts, assumed: Vec::new() })
+    }
+
+    fn grid(selected: &Selected, protocol: &Protocol, facts: &ModelFacts) -> anyhow::Result<Self> {
+        let (variant, lengths, depths) = selected.grid(protocol, facts)?;
+        let cells =
+            lengths.iter().flat_map(|&length| depths.iter().map(move |_| (length, variant.max_new_tokens)));
+        Ok(Self {
+            datasets: 1,
+            prompts: cells.take(selected.remaining(lengths.len() * depths.len())).collect(),
+            assumed: vec!["every needle prompt of its full context length".to_owned()],
+        })
+    }
+}
