@@ -38,9 +38,9 @@ fn lines<T: std::fmt::Display>(items: &[T]) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultsError {
-    /// A file could not be read or written; the source names it.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
+    /// A file could not be read or written; the message names it.
+    #[error("{0}{hint}", hint = remedy(.0.kind()))]
+    Io(std::io::Error),
     /// The directory is not a run.
     #[error("`{}` is not a run directory: {why}\nhint: give the directory that `kvsweep run --out` wrote", path.display())]
     NotARun {
@@ -155,6 +155,26 @@ pub enum ResultsError {
         /// The nearest ids.
         nearest: Vec<String>,
     },
+}
+
+impl From<std::io::Error> for ResultsError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What a person can do about a file that cannot be written.
+fn remedy(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "\nhint: what was finished is kept; make room, and run the same command again to continue"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "\nhint: give a directory that may be written to"
+        }
+        _ => "",
+    }
 }
 
 fn suggestion(nearest: &[String]) -> String {

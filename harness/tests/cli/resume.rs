@@ -77,6 +77,32 @@ fn killed_at_twenty_moments_the_run_ends_with_the_same_records() {
     assert!(stderr.contains("kernel"), "{stderr}");
 }
 
+/// A limit on the size of files stands in for a full disk: writing fails in the middle of a record.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_what_is_finished_and_the_run_continues() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(dir.path(), &sweep_to("undisturbed"));
+    let expected = records(&dir.path().join("undisturbed"));
+    let full = || {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvsweep")]);
+        let output = command.args(sweep_to("full")).current_dir(dir.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for _ in 0..2 {
+        let (code, stderr) = full();
+        assert_eq!(code, Some(1), "{stderr}");
+        let told = ["records.jsonl", "make room", "run the same command again"];
+        assert!(told.iter().all(|part| stderr.contains(part)), "{stderr}");
+        let kept = records(&dir.path().join("full"));
+        assert!((1..10).contains(&kept.len()), "{} records", kept.len());
+        assert_eq!(kept, expected[..kept.len()]);
+    }
+    succeed(dir.path(), &sweep_to("full"));
+    assert_eq!(records(&dir.path().join("full")), expected);
+}
+
 #[test]
 fn shards_merge_to_the_table_of_the_whole() {
     let dir = tempfile::tempdir().unwrap();
