@@ -1,5 +1,5 @@
 //! What selection costs: observing and choosing on a prompt of 2,048 tokens of a small model, and choosing on
-//! 32 heads x 32,768 positions of synthetic scores, four layers of the 32 that an 8B model has.
+//! 32 layers x 32 heads x 32,768 positions of synthetic scores, the size of an 8B model.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to measure")]
 
@@ -79,16 +79,21 @@ fn small(c: &mut Criterion) {
 
 /// Choosing at the width of an 8B model and a long prompt.
 fn large(c: &mut Criterion) {
-    let shape = PromptShape { layers: 4, query_heads: 32, kv_heads: 32, head_dim: 128, prompt_len: 32_768 };
-    let mut group = c.benchmark_group("32768x32x4");
+    let shape = PromptShape { layers: 32, query_heads: 32, kv_heads: 32, head_dim: 128, prompt_len: 32_768 };
+    let mut group = c.benchmark_group("32768x32x32");
     group.sample_size(10);
-    for name in ["snapkv", "adakv"] {
+    for name in ["snapkv", "pyramidkv", "adakv", "h2o"] {
         let variant = variant(name);
-        let columns = shape.prompt_len - 32;
         let layer: BTreeMap<_, _> = variant
             .observations()
             .into_iter()
             .map(|observation| {
+                let (Observation::WindowSum { window: cut } | Observation::AccumulatedSum { recent: cut }) =
+                    observation
+                else {
+                    unreachable!("these methods read sums")
+                };
+                let columns = shape.prompt_len - cut;
                 let values = random(shape.query_heads * columns, 3);
                 (observation, Observed::Rows { rows: shape.query_heads, columns, values })
             })
