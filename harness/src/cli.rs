@@ -123,6 +123,16 @@ impl Suite {
             Self::Needle => "needle",
         }
     }
+
+    /// The name as its authors write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Longbench => "LongBench",
+            Self::LongbenchE => "LongBench-E",
+            Self::Loogle => "LooGLE",
+            Self::Needle => "Needle in a Haystack",
+        }
+    }
 }
 
 /// Where rows come from.
@@ -342,9 +352,16 @@ pub struct HistoryArgs {
 /// Options of `report`.
 #[derive(Args, Debug)]
 pub struct ReportArgs {
-    /// Run directories
+    /// Run directories, of one suite or several
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
+    /// Published tables to put beside ours; labelled as a rehearsal where the runs are not the paper's [default: those
+    /// of the runs' own model and protocol]
+    #[arg(long, value_delimiter = ',', value_name = "ID,…")]
+    pub paper: Vec<String>,
+    /// The rows the runs were made from, where they read local ones; shows which tokens were kept
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// The page
     #[arg(short, long, value_name = "FILE.html")]
     pub output: PathBuf,

@@ -18,6 +18,7 @@ mod pictures;
 mod progress;
 mod provenance;
 mod questions;
+mod recorded;
 mod runner;
 mod tables;
 mod variants;

@@ -41,7 +41,7 @@ const STOPS: [Rgb; 17] = [
 ];
 
 /// Line colours, in order of use.
-pub const LINES: [Rgb; 9] = [
+pub const LINES: [Rgb; 12] = [
     (0, 114, 178),
     (213, 94, 0),
     (0, 148, 110),
@@ -51,6 +51,9 @@ pub const LINES: [Rgb; 9] = [
     (110, 76, 160),
     (140, 60, 40),
     (90, 100, 110),
+    (200, 30, 90),
+    (105, 125, 0),
+    (0, 95, 115),
 ];
 
 /// The sequential colour of `t` (0 dark to 1 light; clamped, NaN is [`MISSING`]).

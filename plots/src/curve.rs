@@ -3,7 +3,7 @@
 
 use crate::axis::{bytes, number, spread, stride, ticks};
 use crate::color::{GRID, INK, LINES, MUTED, PAPER, RULE, Rgb, mix};
-use crate::scene::{Picture, Style};
+use crate::scene::{Heading, Picture, Style};
 use crate::{Error, Result, font};
 
 /// One measured value.
@@ -119,14 +119,14 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     if low <= high { (low, high) } else { (0.0, 1.0) }
 }
 
-/// Draws the marker of line `index` at a point: nine shapes, so that colour is never alone.
+/// Draws the marker of line `index` at a point: as many shapes as colours, so that colour is never alone.
 pub(crate) fn marker(card: &mut Picture, index: usize, (x, y): (f64, f64), r: f64, color: Rgb) {
     let diamond = |r: f64| vec![(x, y - r), (x + r, y), (x, y + r), (x - r, y)];
     let triangle = |r: f64| vec![(x, y - r), (x + r * 0.95, y + r * 0.75), (x - r * 0.95, y + r * 0.75)];
     let flipped = |r: f64| vec![(x, y + r), (x + r * 0.95, y - r * 0.75), (x - r * 0.95, y - r * 0.75)];
     let square = |r: f64| vec![(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)];
     let hole = r - 1.6;
-    // Past nine lines a colour comes again, with the next shape.
+    // Past the last colour the first comes again, with the next shape.
     match (index + index / LINES.len()) % LINES.len() {
         0 => card.circle(x, y, r, color),
         1 => card.polygon(square(r * 0.88), color),
@@ -145,9 +145,21 @@ pub(crate) fn marker(card: &mut Picture, index: usize, (x, y): (f64, f64), r: f6
             card.polygon(diamond(r * 1.3), color);
             card.polygon(diamond(hole * 1.25), PAPER);
         }
-        _ => {
+        8 => {
             card.line(vec![(x - r, y - r), (x + r, y + r)], 1.6, color);
             card.line(vec![(x - r, y + r), (x + r, y - r)], 1.6, color);
+        }
+        9 => {
+            card.line(vec![(x - r * 1.2, y), (x + r * 1.2, y)], 1.6, color);
+            card.line(vec![(x, y - r * 1.2), (x, y + r * 1.2)], 1.6, color);
+        }
+        10 => {
+            card.polygon(triangle(r * 1.3), color);
+            card.polygon(triangle(hole * 1.05), PAPER);
+        }
+        _ => {
+            card.polygon(flipped(r * 1.3), color);
+            card.polygon(flipped(hole * 1.05), PAPER);
         }
     }
 }
@@ -214,12 +226,13 @@ pub fn draw(curves: &Curves) -> Result<Picture> {
     let (axis_w, gutter, above, below) = (40.0, name_w + 34.0, 34.0, 26.0);
     let (pitch_x, pitch_y) = (axis_w + plot_w + gutter, above + plot_h + below);
     let rows = count.div_ceil(columns) as f64;
-    let top = MARGIN + if curves.subtitle.is_empty() { 30.0 } else { 50.0 };
-    let width = (2.0 * MARGIN + columns as f64 * pitch_x - 14.0)
-        .max(2.0 * MARGIN + Style::new(17.0).bold().width(&curves.title));
+    let width =
+        (2.0 * MARGIN + columns as f64 * pitch_x - 14.0).max(Heading::least_width(&curves.title, MARGIN));
+    let heading = Heading::new(width, MARGIN, &curves.title, &curves.subtitle);
+    let top = MARGIN + 32.0 + heading.small_print();
     let height = top + rows * pitch_y + 22.0 + MARGIN - 6.0;
     let mut card = Picture::card(width, height, format!("curves: {}", curves.title));
-    card.heading(MARGIN, &curves.title, &curves.subtitle);
+    card.heading(MARGIN, &heading);
 
     for (index, panel) in curves.panels.iter().enumerate() {
         let x = MARGIN + axis_w + (index % columns) as f64 * pitch_x;
@@ -307,12 +320,14 @@ fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&s
             (slot(line) as f64 - (labels.len() as f64 - 1.0) / 2.0) * 1.8
         }
     };
+    // Many intervals side by side would hide the lines.
+    let pale = if labels.len() > 6 { 0.68 } else { 0.45 };
     for line in panel.lines.iter().filter(|line| !line.reference) {
         let color = LINES[slot(line) % LINES.len()];
         for point in &line.points {
             if let Some((below, above)) = point.interval {
                 let at = at_x(point.x) + dodge(line);
-                card.line(vec![(at, at_y(above)), (at, at_y(below))], 1.25, mix(color, PAPER, 0.45));
+                card.line(vec![(at, at_y(above)), (at, at_y(below))], 1.25, mix(color, PAPER, pale));
             }
         }
     }
@@ -332,7 +347,11 @@ fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&s
             card.circle(x, y, 7.5, INK);
             card.circle(x, y, 6.0, PAPER);
             marker(card, index, (x, y), 3.6, color);
-            card.text(x, y + 20.0, number(point.y, step / 10.0), TICK.bold().color(INK).middle());
+            let (text, style) = (number(point.y, step / 10.0), TICK.bold().color(INK).middle());
+            // On paper of its own: its interval runs behind it.
+            let room = style.width(&text) + 4.0;
+            card.rect(x - room / 2.0, y + 10.0, room, 12.5, PAPER);
+            card.text(x, y + 20.0, text, style);
         }
         if let Some(&(_, end)) = path.last() {
             ends.push((&line.label, end, color, Some(index)));
@@ -344,12 +363,12 @@ fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&s
     for ((label, end, color, index), at) in ends.into_iter().zip(placed) {
         let rule = mix(color, PAPER, 0.5);
         card.line(vec![(x + w + 1.0, end), (x + w + 8.0, at), (x + w + 11.0, at)], 0.75, rule);
-        if let Some(index) = index {
-            marker(card, index, (x + w + 16.0, at), 3.2, color);
+        match index {
+            Some(index) => marker(card, index, (x + w + 16.0, at), 3.2, color),
+            None => card.dashed((x + w + 12.0, at), (x + w + 21.0, at), 3.0, 1.5, color),
         }
-        let text_x = x + w + if index.is_some() { 23.0 } else { 14.0 };
         card.text(
-            text_x,
+            x + w + 24.0,
             at + 4.0,
             font::fit(label, NAME.em, false, frame.name_w),
             NAME.color(mix(color, INK, 0.25)),

@@ -43,6 +43,31 @@ pub(crate) fn fit(text: &str, em: f64, bold: bool, limit: f64) -> String {
     format!("{}…", cut.trim_end())
 }
 
+/// `text` in lines at most `limit` pixels wide: broken at its ` · `, else between words; no line for an empty text.
+pub(crate) fn wrap(text: &str, em: f64, bold: bool, limit: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = String::new();
+    let fits = |line: &str| width(line, em, bold) <= limit;
+    for part in text.split(" · ").filter(|part| !part.is_empty()) {
+        let longer = if line.is_empty() { part.to_owned() } else { format!("{line} · {part}") };
+        if fits(&longer) {
+            line = longer;
+            continue;
+        }
+        lines.extend(Some(std::mem::take(&mut line)).filter(|line| !line.is_empty()));
+        for word in part.split(' ') {
+            let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
+            if line.is_empty() || fits(&longer) {
+                line = longer;
+            } else {
+                lines.push(std::mem::replace(&mut line, word.to_owned()));
+            }
+        }
+    }
+    lines.extend(Some(line).filter(|line| !line.is_empty()));
+    lines.into_iter().map(|line| fit(&line, em, bold, limit)).collect()
+}
+
 /// Calls `pixel(x, y, coverage)` for every touched pixel of `text` set from (`x`, `baseline`).
 pub(crate) fn paint(
     text: &str,
@@ -81,6 +106,20 @@ mod tests {
             assert!((one - width("8050", 100.0, bold)).abs() < 1.0 && one > 200.0);
         }
         assert!(width("→λ≤°é", 10.0, false) > 20.0);
+    }
+
+    #[test]
+    fn subtitles_break_at_their_dots_then_between_words() {
+        let text =
+            "embedded model tiny · kvsweep-1 v1 · cpu f32 · a check of the pipeline, not of any real model";
+        let lines = wrap(text, 12.5, false, 260.0);
+        assert!(lines.iter().all(|line| width(line, 12.5, false) <= 260.0));
+        assert_eq!(lines[0], "embedded model tiny · kvsweep-1 v1");
+        assert_eq!(lines[1], "cpu f32");
+        assert_eq!(lines[2..].join(" "), "a check of the pipeline, not of any real model");
+        assert_eq!(wrap(text, 12.5, false, 9000.0), [text]);
+        assert!(wrap("", 12.5, false, 50.0).is_empty());
+        assert!(wrap(&"x".repeat(99), 12.5, false, 50.0)[0].ends_with('…'));
     }
 
     #[test]

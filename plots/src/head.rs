@@ -4,7 +4,7 @@
 use crate::axis::{fixed, stride, ticks};
 use crate::color::{INK, LINES, MISSING, MUTED, PAPER, mix, sequential, text_on};
 use crate::heatmap::{color_bar, share};
-use crate::scene::{Picture, Style};
+use crate::scene::{Heading, Picture, Style};
 use crate::{Error, Result};
 
 /// What the numbers are.
@@ -65,18 +65,19 @@ pub fn draw(map: &HeadMap) -> Result<Picture> {
     let map_w = at_x(heads - 1) + cell_w;
     let map_h = cell_h * layers as f64;
     let left = MARGIN + LABEL.width("000") + 10.0;
-    let top = MARGIN + if map.subtitle.is_empty() { 66.0 } else { 84.0 };
     let bars = left + map_w + 26.0;
     let scale_x = bars + BARS + 62.0;
     let (unit, mean_label) = match map.kind {
         Kind::Importance => ("Score", "Layer mean"),
         Kind::Capacity { .. } => ("Entries", "Layer mean"),
     };
-    let width = (scale_x + 62.0 + MARGIN).max(2.0 * MARGIN + Style::new(17.0).bold().width(&map.title));
+    let width = (scale_x + 62.0 + MARGIN).max(Heading::least_width(&map.title, MARGIN));
+    let heading = Heading::new(width, MARGIN, &map.title, &map.subtitle);
+    let top = MARGIN + 66.0 + heading.small_print();
     let strongest = map.kind == Kind::Importance;
     let height = top + map_h + if strongest { 62.0 } else { 40.0 } + MARGIN - 8.0;
     let mut card = Picture::card(width, height, format!("layers by heads: {}", map.title));
-    card.heading(MARGIN, &map.title, &map.subtitle);
+    card.heading(MARGIN, &heading);
     card.text(MARGIN, top - 10.0, "Layer ↓", LABEL);
 
     let places = if range.1 >= 10.0 { 0 } else { 2 };

@@ -3,7 +3,7 @@
 
 use crate::axis::{fixed, number, stride, ticks};
 use crate::color::{MISSING, MUTED, PAPER, RULE, mix, sequential, text_on};
-use crate::scene::{Picture, Style};
+use crate::scene::{Heading, Picture, Style};
 use crate::{Error, Result, font};
 
 /// One map: a (method, budget).
@@ -11,6 +11,8 @@ use crate::{Error, Result, font};
 pub struct Heatmap {
     /// What it shows, e.g. `snapkv, budget 128`; the average is added to it.
     pub title: String,
+    /// Model, protocol, split; may be empty.
+    pub subtitle: String,
     /// Context lengths in tokens, ascending, one a column.
     pub lengths: Vec<usize>,
     /// Depths in percent of the context, ascending, one a row (0 on top).
@@ -126,7 +128,8 @@ fn length_labels(card: &mut Picture, lengths: &[usize], x: f64, y: f64, cell_w: 
 /// A vertical colour bar with `label` above and ticks to the right; takes 58 pixels of width.
 pub(crate) fn color_bar(card: &mut Picture, (x, y): (f64, f64), height: f64, range: (f64, f64), label: &str) {
     const WIDTH: f64 = 14.0;
-    let steps = (height.round() as usize).clamp(32, 256);
+    // A third of the pixels: finer is not seen, and every step takes room in an SVG.
+    let steps = ((height / 3.0).round() as usize).clamp(64, 128);
     for step in 0..steps {
         // Every step reaches to the end: neighbours that only touch show seams when an SVG is scaled.
         let top = (step as f64 / steps as f64 * height).floor();
@@ -155,13 +158,14 @@ pub fn draw(map: &Heatmap) -> Result<Picture> {
     let cell_h = (380.0 / rows).floor().clamp(6.0, 34.0);
     let (plot_w, plot_h) = (cell_w * columns, cell_h * rows);
     let left = MARGIN + map.depths.iter().map(|d| LABEL.width(&percent(*d))).fold(0.0, f64::max) + 8.0;
-    let top = MARGIN + 58.0;
     let bar = left + plot_w + 24.0;
     let title = format!("{}  ·  average {}", map.title, map.average_label());
-    let width = (bar + 58.0 + MARGIN).max(2.0 * MARGIN + Style::new(17.0).bold().width(&title));
+    let width = (bar + 58.0 + MARGIN).max(Heading::least_width(&title, MARGIN));
+    let heading = Heading::new(width, MARGIN, &title, &map.subtitle);
+    let top = MARGIN + 58.0 + heading.small_print();
     let height = top + plot_h + 46.0 + MARGIN - 8.0;
     let mut card = Picture::card(width, height, format!("needle heatmap: {title}"));
-    card.heading(MARGIN, &title, "");
+    card.heading(MARGIN, &heading);
     card.text(MARGIN, top - 10.0, "Needle depth ↓", LABEL);
     cells(&mut card, map, (left, top), (cell_w, cell_h), true);
     depth_labels(&mut card, &map.depths, left - 8.0, top, cell_h, LABEL);
@@ -217,42 +221,37 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
         ));
     }
 
-    let (depths, lengths) = (first.depths.len() as f64, first.lengths.len() as f64);
-    let columns = grid.columns.len() as f64;
+    let sheet = Sheet::of(grid, first);
     let small = LABEL.color(MUTED);
-    let cell_w = (((980.0 / columns) - 16.0) / lengths).floor().clamp(3.0, 40.0);
-    let cell_h = (120.0 / depths).floor().clamp(3.0, 22.0);
-    let (map_w, map_h) = (cell_w * lengths, cell_h * depths);
-    let (gap_x, gap_y) = (18.0, 32.0);
-    let name = Style::new(13.0).bold();
-    let names = grid.rows.iter().map(|row| name.width(&row.label)).fold(0.0, f64::max).clamp(40.0, 150.0);
-    let depth_w = first.depths.iter().map(|d| small.width(&percent(*d))).fold(0.0, f64::max);
-    let left = MARGIN + names + 20.0 + depth_w + 8.0;
-    let top = MARGIN + if grid.subtitle.is_empty() { 72.0 } else { 90.0 };
-    let plot_w = columns * map_w + (columns - 1.0) * gap_x;
-    let rows = grid.rows.len() as f64;
-    let plot_h = rows * map_h + (rows - 1.0) * gap_y;
-    let bar = left + plot_w + 26.0;
-    let heading = Style::new(17.0).bold().width(&grid.title) + 2.0 * MARGIN;
+    let (map_w, map_h) = sheet.map();
     let note = "Context length (tokens) →  ·  needle depth ↓  ·  average above each map";
-    let subtitle = small.width(&grid.subtitle) * 1.1 + 2.0 * MARGIN;
-    let width = (bar + 56.0 + MARGIN).max(heading).max(subtitle).max(left + small.width(note) + MARGIN);
+    let bar = sheet.left(sheet.blocks) - sheet.labels - BLOCK_GAP + 26.0;
+    let width = (bar + 56.0 + MARGIN)
+        .max(Heading::least_width(&grid.title, MARGIN))
+        .max(MARGIN + sheet.labels + small.width(note) + MARGIN);
+    let heading = Heading::new(width, MARGIN, &grid.title, &grid.subtitle);
+    let top = MARGIN + 72.0 + heading.small_print();
+    let plot_h = sheet.rows as f64 * (map_h + GAP.1) - GAP.1;
     let height = top + plot_h + 46.0 + MARGIN - 8.0;
     let mut card = Picture::card(width, height, format!("needle heatmaps: {}", grid.title));
-    card.heading(MARGIN, &grid.title, &grid.subtitle);
+    card.heading(MARGIN, &heading);
 
-    for (column, label) in grid.columns.iter().enumerate() {
-        let x = left + column as f64 * (map_w + gap_x);
-        card.text(x, top - 26.0, font::fit(label, 12.5, true, map_w + gap_x - 6.0), Style::new(12.5).bold());
+    for block in 0..sheet.blocks {
+        for (column, label) in grid.columns.iter().enumerate() {
+            let text = font::fit(label, 12.5, true, map_w + GAP.0 - 6.0);
+            card.text(sheet.x(block, column), top - 26.0, text, Style::new(12.5).bold());
+        }
     }
     for (index, row) in grid.rows.iter().enumerate() {
-        let y = top + index as f64 * (map_h + gap_y);
-        card.text(MARGIN, y + map_h / 2.0 + 4.5, font::fit(&row.label, 13.0, true, names), name);
-        depth_labels_sparse(&mut card, &first.depths, left - 8.0, y, cell_h, small);
+        let (block, line) = (index / sheet.rows, index % sheet.rows);
+        let (left, y) = (sheet.left(block), top + line as f64 * (map_h + GAP.1));
+        let name = font::fit(&row.label, NAME.em, NAME.bold, sheet.names);
+        card.text(left - sheet.labels, y + map_h / 2.0 + 4.5, name, NAME);
+        depth_labels_sparse(&mut card, &first.depths, left - 8.0, y, sheet.cell.1, small);
         let everywhere = row.maps.len() == 1 && grid.columns.len() > 1;
         for (column, map) in row.maps.iter().enumerate() {
             let Some(map) = map else { continue };
-            let x = left + column as f64 * (map_w + gap_x);
+            let x = sheet.x(block, column);
             let average = map.average_label();
             let style = Style::new(12.0).bold();
             card.text(x, y - 7.0, &average, style);
@@ -260,18 +259,74 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
                 let at = x + style.width(&average) + 8.0;
                 card.text(at, y - 7.0, "whatever the budget", small);
             }
-            cells(&mut card, map, (x, y), (cell_w, cell_h), cell_w >= 30.0);
+            cells(&mut card, map, (x, y), sheet.cell, sheet.cell.0 >= 30.0);
             card.frame(x - 0.5, y - 0.5, map_w + 0.5, map_h + 0.5, 0.5, mix(RULE, PAPER, 0.3));
         }
+        let last = line + 1 == sheet.rows || index + 1 == grid.rows.len();
+        for column in (0..grid.columns.len()).filter(|_| last) {
+            let (x, below) = (sheet.x(block, column), y + map_h + 16.0);
+            ends_labels(&mut card, &first.lengths, x, below, map_w, sheet.cell.0, small);
+        }
     }
-    let below = top + plot_h + 16.0;
-    for column in 0..grid.columns.len() {
-        let x = left + column as f64 * (map_w + gap_x);
-        ends_labels(&mut card, &first.lengths, x, below, map_w, cell_w, small);
-    }
-    card.text(left, below + 22.0, note, small);
+    card.text(sheet.left(0), top + plot_h + 38.0, note, small);
     color_bar(&mut card, (bar, top), plot_h.min(220.0), first.range, "Score");
     Ok(card)
+}
+
+const NAME: Style = Style::new(13.0).bold();
+/// Between maps, across and down.
+const GAP: (f64, f64) = (18.0, 32.0);
+/// Between two blocks of methods.
+const BLOCK_GAP: f64 = 44.0;
+
+/// Where the maps of a grid lie. Many methods with few budgets are set in several blocks side by side, so that the
+/// sheet is no ribbon.
+struct Sheet {
+    blocks: usize,
+    rows: usize,
+    columns: usize,
+    cell: (f64, f64),
+    grid: (f64, f64),
+    names: f64,
+    labels: f64,
+}
+
+impl Sheet {
+    fn of(grid: &Grid, first: &Heatmap) -> Self {
+        let names = grid.rows.iter().map(|row| NAME.width(&row.label)).fold(0.0, f64::max).clamp(40.0, 150.0);
+        let depths = first.depths.iter().map(|d| LABEL.width(&percent(*d))).fold(0.0, f64::max);
+        let size = (first.lengths.len() as f64, first.depths.len() as f64);
+        let columns = grid.columns.len();
+        let sheet = |blocks: usize| {
+            let cell_w = ((980.0 / (columns * blocks) as f64 - 16.0) / size.0).floor().clamp(3.0, 40.0);
+            let cell_h = (120.0 / size.1).floor().clamp(3.0, 22.0);
+            let rows = grid.rows.len().div_ceil(blocks);
+            let labels = names + 20.0 + depths + 8.0;
+            Self { blocks, rows, columns, cell: (cell_w, cell_h), grid: size, names, labels }
+        };
+        // The page's shape that pleases: a little wider than high.
+        let shape = |sheet: &Self| {
+            let wide = sheet.blocks as f64 * (sheet.labels + columns as f64 * (sheet.map().0 + GAP.0));
+            (wide / (sheet.rows as f64 * (sheet.map().1 + GAP.1)) / 1.25).ln().abs()
+        };
+        let better = |best: Self, other: Self| if shape(&other) < shape(&best) { other } else { best };
+        (2..=4).filter(|blocks| grid.rows.len() > 4 * (blocks - 1)).map(sheet).fold(sheet(1), better)
+    }
+
+    /// Width and height of a map.
+    fn map(&self) -> (f64, f64) {
+        (self.cell.0 * self.grid.0, self.cell.1 * self.grid.1)
+    }
+
+    /// The left edge of a block's first map.
+    fn left(&self, block: usize) -> f64 {
+        let maps = self.columns as f64 * (self.map().0 + GAP.0) - GAP.0;
+        MARGIN + self.labels + block as f64 * (self.labels + maps + BLOCK_GAP)
+    }
+
+    fn x(&self, block: usize, column: usize) -> f64 {
+        self.left(block) + column as f64 * (self.map().0 + GAP.0)
+    }
 }
 
 /// First, middle and last depth only: a small multiple is read by its shape.
@@ -321,6 +376,7 @@ mod tests {
         };
         Heatmap {
             title: title.to_owned(),
+            subtitle: String::new(),
             lengths: (1..=lengths).map(|i| i * 1000).collect(),
             depths: (0..depths).map(|i| i as f64 * 100.0 / (depths - 1) as f64).collect(),
             values: (0..depths).map(|r| (0..lengths).map(|c| score(r, c)).collect()).collect(),
@@ -372,6 +428,25 @@ mod tests {
         let mixed =
             Grid { title: "t".into(), subtitle: String::new(), columns: vec!["1".into(), "2".into()], rows };
         assert!(grid(&mixed).unwrap_err().to_string().contains("`m` and `n` differ"));
+    }
+
+    #[test]
+    fn many_methods_with_few_budgets_are_no_ribbon() {
+        let rows = (0..13).map(|i| GridRow {
+            label: format!("method {i}"),
+            maps: (0..2).map(|j| Some(map("m", i + j, 4, 10))).collect(),
+        });
+        let sheet = Grid {
+            title: "t".into(),
+            subtitle: "s".into(),
+            columns: vec!["budget 64".into(), "budget 128".into()],
+            rows: rows.collect(),
+        };
+        let picture = grid(&sheet).unwrap();
+        assert!(picture.height < 2 * picture.width, "{} x {}", picture.width, picture.height);
+        let svg = picture.svg().unwrap();
+        assert!((0..13).all(|i| svg.contains(&format!("\nmethod {i}\n"))));
+        assert!(svg.matches("\nbudget 64\n").count() > 1, "every block has its heads");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::axis::{fixed, stride};
 use crate::color::{INK, LINES, MISSING, MUTED, PAPER, mix, sequential};
 use crate::heatmap::{color_bar, percent};
-use crate::scene::{Picture, Style};
+use crate::scene::{Heading, Picture, Style};
 use crate::{Error, Result};
 
 /// What one (method, budget) kept of the needle.
@@ -57,16 +57,15 @@ pub fn draw(map: &Retention) -> Result<Picture> {
     let map_w = layer_w * layers as f64 - split;
     let map_h = cell_h * map.depths.len() as f64;
     let left = MARGIN + LABEL.width("100%") + 10.0;
-    let top = MARGIN + if map.subtitle.is_empty() { 66.0 } else { 84.0 };
     let kept_x = left + map_w + 28.0;
     let right_x = kept_x + BAR + 58.0;
     let scale_x = right_x + BAR + 62.0;
-    let mut card = Picture::card(
-        (scale_x + 58.0 + MARGIN).max(2.0 * MARGIN + Style::new(17.0).bold().width(&map.title)),
-        top + map_h + 46.0 + MARGIN - 8.0,
-        format!("retention map: {}", map.title),
-    );
-    card.heading(MARGIN, &map.title, &map.subtitle);
+    let width = (scale_x + 58.0 + MARGIN).max(Heading::least_width(&map.title, MARGIN));
+    let heading = Heading::new(width, MARGIN, &map.title, &map.subtitle);
+    let top = MARGIN + 66.0 + heading.small_print();
+    let height = top + map_h + 46.0 + MARGIN - 8.0;
+    let mut card = Picture::card(width, height, format!("retention map: {}", map.title));
+    card.heading(MARGIN, &heading);
     card.text(MARGIN, top - 10.0, "Needle depth ↓", LABEL);
     card.text(kept_x, top - 10.0, "Needle kept", LABEL.color(INK));
     card.text(right_x, top - 10.0, "Answer right", LABEL.color(INK));

@@ -3,7 +3,7 @@
 //! Coordinates are in CSS pixels, y downward. SVG uses quarter pixels; PNG is drawn at four times the
 //! size and averaged to twice the size, which gives every edge the same soft rim. All colours are opaque.
 
-use crate::color::{INK, PAPER, RULE, Rgb};
+use crate::color::{INK, MUTED, PAPER, RULE, Rgb};
 use crate::{Error, Result, font};
 use kvsweep_results::visible;
 use plotters::prelude::*;
@@ -66,6 +66,36 @@ enum Item {
     Polygon { points: Vec<(f64, f64)>, fill: Rgb },
     Circle { x: f64, y: f64, r: f64, fill: Rgb },
     Text { x: f64, baseline: f64, text: String, style: Style },
+}
+
+const TITLE: Style = Style::new(17.0).bold();
+const SUBTITLE: Style = Style::new(12.5).color(MUTED);
+/// From one line of a subtitle to the next.
+const LINE: f64 = 17.5;
+
+/// A title over small print that wraps at the card's width.
+#[derive(Clone, Debug)]
+pub(crate) struct Heading {
+    title: String,
+    lines: Vec<String>,
+}
+
+impl Heading {
+    /// The heading of a card `width` pixels wide.
+    pub(crate) fn new(width: f64, margin: f64, title: &str, subtitle: &str) -> Self {
+        let lines = font::wrap(subtitle, SUBTITLE.em, SUBTITLE.bold, width - 2.0 * margin);
+        Self { title: title.to_owned(), lines }
+    }
+
+    /// The least width of a card whose title is not cut.
+    pub(crate) fn least_width(title: &str, margin: f64) -> f64 {
+        TITLE.width(title) + 2.0 * margin
+    }
+
+    /// What the small print adds to the height.
+    pub(crate) fn small_print(&self) -> f64 {
+        self.lines.len() as f64 * LINE
+    }
 }
 
 /// A picture ready to be saved: [`write()`], or [`Picture::svg`] and [`Picture::png`] in memory.
@@ -137,18 +167,16 @@ impl Picture {
         self.items.push(Item::Text { x, baseline, text: visible(text.as_ref()), style });
     }
 
-    /// Title and subtitle at the left margin; returns the y below them.
-    pub(crate) fn heading(&mut self, margin: f64, title: &str, subtitle: &str) -> f64 {
+    /// A heading at the left margin.
+    pub(crate) fn heading(&mut self, margin: f64, heading: &Heading) {
         let room = f64::from(self.width) - 2.0 * margin;
-        let style = Style::new(17.0).bold();
         let mut y = margin + 13.0;
-        self.text(margin, y, font::fit(title, style.em, style.bold, room), style);
-        if !subtitle.is_empty() {
-            let style = Style::new(12.5).color(crate::color::MUTED);
-            y += 20.0;
-            self.text(margin, y, font::fit(subtitle, style.em, style.bold, room), style);
+        self.text(margin, y, font::fit(&heading.title, TITLE.em, TITLE.bold, room), TITLE);
+        y += 2.5;
+        for line in &heading.lines {
+            y += LINE;
+            self.text(margin, y, line, SUBTITLE);
         }
-        y
     }
 
     fn paint<B: DrawingBackend>(

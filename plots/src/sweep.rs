@@ -82,6 +82,7 @@ pub fn needle_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
     let row = |depth: &i64| lengths.iter().map(|l| mean(scores.get(&(*depth, *l))?)).collect();
     Some(Heatmap {
         title: variant_title(group, variant),
+        subtitle: group.caption(),
         values: depths.iter().map(row).collect(),
         lengths: lengths.iter().map(|l| *l as usize).collect(),
         depths: depths.iter().map(|d| *d as f64 / 1000.0).collect(),
@@ -110,7 +111,7 @@ pub fn needle_grid(group: &Group) -> Option<Grid> {
     let count = group.examples.values().filter(|e| e.info.needle.is_some()).count();
     (!rows.is_empty()).then(|| Grid {
         title: "Needle in a haystack".to_owned(),
-        subtitle: format!("{} · {count} needles", group.label()),
+        subtitle: format!("{count} needles · {}", group.caption()),
         columns,
         rows,
     })
@@ -148,7 +149,7 @@ pub fn retention(group: &Group, variant: &VariantKey) -> Option<Retention> {
     };
     (layers > 0 && heads > 0).then(|| Retention {
         title: format!("{}: what is kept of the needle", variant_title(group, variant)),
-        subtitle: format!("{} · {lengths}", group.label()),
+        subtitle: format!("{lengths} · {}", group.caption()),
         depths: by_depth.keys().map(|d| *d as f64 / 1000.0).collect(),
         kept: kept.collect(),
         right: by_depth.values().map(|(_, right)| mean(right)).collect(),
@@ -197,7 +198,7 @@ pub fn capacity_map(group: &Group, variant: &VariantKey) -> Option<HeadMap> {
     }
     Some(HeadMap {
         title: format!("{}: capacity of each head", variant_title(group, variant)),
-        subtitle: format!("{} · mean over {} prompts", group.label(), records(group, variant).count()),
+        subtitle: format!("mean over {} prompts · {}", records(group, variant).count(), group.caption()),
         kind: Kind::Capacity { budget },
         values,
         heads: if variant.granularity == "query-head" { "Query head" } else { "KV head" }.to_owned(),
@@ -225,7 +226,7 @@ pub fn layer_capacities(group: &Group) -> Option<Curves> {
     }
     (!panels.is_empty()).then(|| Curves {
         title: "Capacity by layer".to_owned(),
-        subtitle: group.label(),
+        subtitle: group.caption(),
         x: XAxis::Layer,
         y_label: "Entries per head".to_owned(),
         names: Vec::new(),

@@ -82,6 +82,7 @@ fn sample() -> ReportData {
     };
     let map = |title: &str, weak: f64| Heatmap {
         title: title.into(),
+        subtitle: String::new(),
         lengths: (1..=8).map(|i| i * 512).collect(),
         depths: (0..11).map(|i| f64::from(i) * 10.0).collect(),
         values: (0..11)
@@ -106,6 +107,7 @@ fn sample() -> ReportData {
         Example {
             dataset: sets[set].into(),
             name: format!("row {}", index / sets.len()),
+            key: format!("{}#{index}", sets[set]),
             about: "1,204 tokens, 96 of them cut from the middle".into(),
             tail: String::new(),
             tokens: Some(Tokens { head: 18, gap: 1100, pieces: pieces.clone() }),

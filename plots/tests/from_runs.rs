@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 const LAYERS: usize = 4;
 const HEADS: usize = 2;
-const PROMPT: u32 = 400;
+const PROMPT: u32 = 1200;
 
 fn manifest() -> Manifest {
     let method = |spec: &str, budgeted| MethodInfo {
@@ -225,7 +225,9 @@ fn a_run_becomes_a_page() {
         tables: &tables,
         papers: &papers,
         oddities: &|name| vec![format!("{name} truncates in the middle")],
-        tokens: &|key| key.example.ends_with("-0").then(|| (0..PROMPT).map(|p| format!("t{p} ")).collect()),
+        tokens: &|key, _| {
+            key.example.ends_with("-0").then(|| (0..PROMPT).map(|p| format!("t{p} ")).collect())
+        },
     };
     let data = from_runs(&merged, options()).unwrap();
     let groups: Vec<&str> = data.figures.iter().map(|g| g.title.as_str()).collect();
@@ -246,8 +248,9 @@ fn a_run_becomes_a_page() {
     assert_eq!(data.examples.len(), 24);
     let shown = data.examples.iter().find(|e| e.tokens.is_some() && e.results[1].kept.is_some()).unwrap();
     let tokens = shown.tokens.as_ref().unwrap();
-    assert_eq!((tokens.pieces.len(), tokens.head, tokens.gap), (320, 64, 80));
-    assert_eq!(tokens.pieces[64], "t144 ");
+    assert_eq!((tokens.pieces.len(), tokens.head, tokens.gap), (1024, 256, 176));
+    assert_eq!(tokens.pieces[256], "t432 ");
+    assert_eq!((shown.name.as_str(), shown.key.as_str()), ("row 0", "qasper-0"));
     let kept = shown.results[1].kept.as_ref().unwrap();
     assert!(kept.starts_with('0') && kept.ends_with('9') && kept.matches('9').count() == 63);
     assert_eq!(shown.results[0].strip.as_ref().unwrap(), &"9".repeat(64));
@@ -257,10 +260,17 @@ fn a_run_becomes_a_page() {
     assert!(row.last().unwrap().mark == Mark::Best && row.last().unwrap().note.contains(" to "));
 
     let paper = &data.papers[0];
-    assert_eq!(paper.rows.len(), 1, "only cells that both have");
+    assert_eq!((paper.rows.len(), paper.columns.len()), (1, 3), "only cells that both have");
     let texts: Vec<&str> = paper.rows[0].iter().map(|c| c.text.as_str()).collect();
-    assert_eq!(texts, ["SnapKV", "128", "Qasper", "31.0", "32.50", "+1.50", "200", "reproduced"]);
-    assert!(paper.rows[0][7].mark == Mark::Reproduced && paper.notes[0].contains("1 printed cells are not"));
+    assert_eq!(texts, ["SnapKV", "128", "32.50"]);
+    let cell = &paper.rows[0][2];
+    assert_eq!(cell.note, "paper 31.0, +1.50\n30.5 to 34.5, n 200\nreproduced");
+    assert!(cell.mark == Mark::Reproduced && paper.notes[1].contains("1 printed cells are not"));
+    assert!(paper.notes[0].contains("● reproduced"));
+    let mut rehearsal = papers[0].clone();
+    rehearsal.rehearsal.push("mini split".into());
+    let rehearsal = kvsweep_plots::report::paper(&rehearsal);
+    assert!(rehearsal.rows[0][2].mark == Mark::None && rehearsal.rows[0][2].note.ends_with("(reproduced)"));
 
     let page = render(&data).unwrap();
     assert_eq!(page, render(&from_runs(&merged, options()).unwrap()).unwrap(), "the same bytes");

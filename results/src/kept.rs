@@ -33,6 +33,29 @@ pub struct VariantKept {
     pub layers: Vec<LayerKept>,
 }
 
+impl VariantKept {
+    /// For each of `length` prompt positions, the share of heads that kept it, layers weighted equally.
+    pub fn shares(&self, length: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; length];
+        for layer in &self.layers {
+            match layer {
+                LayerKept::All => shares.iter_mut().for_each(|share| *share += 1.0),
+                LayerKept::Heads(heads) => {
+                    let weight = 1.0 / heads.len().max(1) as f64;
+                    for &position in heads.iter().flatten() {
+                        if let Some(share) = shares.get_mut(position as usize) {
+                            *share += weight;
+                        }
+                    }
+                }
+            }
+        }
+        let layers = self.layers.len().max(1) as f64;
+        shares.iter_mut().for_each(|share| *share /= layers);
+        shares
+    }
+}
+
 /// What every variant of one example kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptPositions {
@@ -239,6 +262,16 @@ mod tests {
         }
         let newer = KeptPositions::from_text("kvsweep-kept 2\n", Path::new("x")).unwrap_err().to_string();
         assert!(newer.contains("schema 2"), "{newer}");
+    }
+
+    #[test]
+    fn shares_weigh_layers_equally_and_ignore_positions_outside() {
+        let kept = VariantKept {
+            variant: "v".into(),
+            layers: vec![LayerKept::All, LayerKept::Heads(vec![vec![0, 9], vec![0, 2]])],
+        };
+        assert_eq!(kept.shares(4), [1.0, 0.5, 0.75, 0.5]);
+        assert_eq!(kept.shares(0), [0.0; 0]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::manifest::{DatasetInfo, Manifest, MethodInfo};
 use crate::record::{ExampleInfo, ExampleKey, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
 
+const PIPELINE: &str = " · a check of the pipeline, not of any real model";
+
 /// One example with the variants of all runs.
 #[derive(Clone, Debug)]
 pub struct MergedExample {
@@ -117,6 +119,13 @@ impl Group {
         let model =
             if m.model.embedded { format!("embedded model {}", m.model.name) } else { m.model.name.clone() };
         format!("{model} · {} v{} · {} {}", m.protocol.name, m.protocol.version, m.device, m.dtype)
+    }
+
+    /// Model, protocol and split in one line, and what the embedded model's scores are worth: what stands under every
+    /// picture and over every table.
+    pub fn caption(&self) -> String {
+        let caution = if self.manifest.model.embedded { PIPELINE } else { "" };
+        format!("{} · {} split{caution}", self.label(), self.manifest.split)
     }
 
     fn source(&self, index: usize) -> String {

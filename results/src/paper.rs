@@ -176,6 +176,11 @@ impl PaperComparison {
         }
     }
 
+    /// Whether any printed number has one of ours beside it.
+    pub fn has_common_cells(&self) -> bool {
+        self.cells.iter().any(|cell| cell.theirs.is_some() && cell.ours.is_some())
+    }
+
     /// Counts of the verdicts, and of printed cells that we have not measured.
     pub fn counts(&self) -> (Vec<(Verdict, usize)>, usize) {
         let count = |verdict| self.cells.iter().filter(|cell| cell.verdict == Some(verdict)).count();
@@ -270,11 +275,7 @@ impl PaperComparison {
 fn rehearsal(paper: &PaperTable, group: &Group) -> Vec<String> {
     let manifest = &group.manifest;
     let mut why = Vec::new();
-    let same_name = |hub: &str| {
-        let own = manifest.model.name.rsplit('/').next().unwrap_or_default();
-        hub.rsplit('/').next().unwrap_or_default().eq_ignore_ascii_case(own)
-    };
-    if !paper.hub.as_deref().is_some_and(same_name) {
+    if !paper.has_model(&manifest.model.name) {
         why.push(format!("model {}", manifest.model.name));
     }
     if paper.protocol.as_ref() != Some(&manifest.protocol.name) {
@@ -284,7 +285,7 @@ fn rehearsal(paper: &PaperTable, group: &Group) -> Vec<String> {
         why.push(format!("{} split", manifest.split));
     }
     if let Some(limit) = manifest.limit {
-        why.push(format!("first {limit} rows"));
+        why.push(if limit == 1 { "first row".to_owned() } else { format!("first {limit} rows") });
     }
     let finished = |name: &str| group.examples.keys().filter(|key| key.dataset == name).count() as u64;
     if group.datasets.iter().any(|dataset| finished(&dataset.name) < dataset.examples) {
@@ -294,7 +295,7 @@ fn rehearsal(paper: &PaperTable, group: &Group) -> Vec<String> {
 }
 
 fn notes(paper: &PaperTable, gate: Gate, rehearsal: &[String]) -> Vec<String> {
-    let mut notes: Vec<String> = paper.note.iter().cloned().collect();
+    let mut notes: Vec<String> = paper.note.iter().flat_map(|note| note.lines()).map(str::to_owned).collect();
     if !rehearsal.is_empty() {
         notes.push("rehearsal: verdicts stand in brackets and claim nothing about the paper".to_owned());
     }
@@ -447,6 +448,32 @@ mod tests {
         let compressed =
             all.cells.iter().filter(|cell| cell.budget.is_some()).filter_map(|cell| cell.verdict);
         assert!(compressed.into_iter().all(|v| matches!(v, Verdict::Off | Verdict::Gated)));
+    }
+
+    #[test]
+    fn other_data_sets_stand_in_for_the_papers() {
+        let paper = published::find("headkv-llama-3-8b").unwrap();
+        let player = |name: &str| match name {
+            "narrativeqa" | "qasper" => Some("one".to_owned()),
+            "multifieldqa_en" | "hotpotqa" | "2wikimqa" | "musique" => Some("two".to_owned()),
+            _ => None,
+        };
+        let played = paper.played(&player);
+        let parts = |name: &str| &played.columns.iter().find(|c| c.name == name).unwrap().parts;
+        assert_eq!(parts("qasper"), &[("one".to_owned(), 1.0)]);
+        assert_eq!(parts("computation"), &[]);
+        let average = parts("avg6");
+        assert_eq!((average[0].0.as_str(), average[1].0.as_str(), average.len()), ("one", "two", 2));
+        assert!((average[0].1 - 2.0 / 6.0).abs() < 1e-12 && (average[1].1 - 4.0 / 6.0).abs() < 1e-12);
+        let note = played.note.unwrap();
+        assert!(note.contains("one for narrativeqa, qasper") && note.contains("stand in"), "{note}");
+        assert_eq!(paper.played(&|name| Some(name.to_owned())), *paper, "who plays himself changes nothing");
+
+        let mut m = manifest();
+        assert!(!paper.is_of(&m));
+        m.model.name = "/models/meta-llama-3-8B-instruct".into();
+        m.protocol.name = "headkv".into();
+        assert!(paper.is_of(&m));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::Result;
 use crate::error::ResultsError;
+use crate::manifest::Manifest;
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
@@ -187,6 +188,49 @@ impl PaperTable {
             }
         }
         names
+    }
+
+    /// The table with other data sets in the place of its own, for a rehearsal: `player` names who plays a data set,
+    /// if anyone does. A note says who plays whom.
+    pub fn played(&self, player: &dyn Fn(&str) -> Option<String>) -> Self {
+        let mut table = self.clone();
+        for column in &mut table.columns {
+            let mut parts: Vec<(String, f64)> = Vec::new();
+            for (name, weight) in &column.parts {
+                let Some(name) = player(name) else {
+                    parts.clear();
+                    break;
+                };
+                match parts.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += weight,
+                    None => parts.push((name, *weight)),
+                }
+            }
+            column.parts = parts;
+        }
+        let mut roles: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for name in self.datasets() {
+            if let Some(player) = player(&name).filter(|player| *player != name) {
+                roles.entry(player).or_default().push(name);
+            }
+        }
+        if !roles.is_empty() {
+            let roles: Vec<String> =
+                roles.iter().map(|(player, names)| format!("{player} for {}", names.join(", "))).collect();
+            let note = format!("rehearsal: other data sets stand in for the paper's: {}", roles.join("; "));
+            table.note = Some(table.note.map_or(note.clone(), |own| format!("{own}\n{note}")));
+        }
+        table
+    }
+
+    /// Whether a run has the table's model and protocol.
+    pub fn is_of(&self, manifest: &Manifest) -> bool {
+        self.has_model(&manifest.model.name) && self.protocol.as_ref() == Some(&manifest.protocol.name)
+    }
+
+    pub(crate) fn has_model(&self, name: &str) -> bool {
+        let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
+        self.hub.as_deref().is_some_and(|hub| last(hub) == last(name))
     }
 
     /// The budgets of its rows, ascending.

@@ -515,7 +515,7 @@ pub(crate) mod tests {
         let wide = table.render(Format::Text, None);
         assert!(
             wide.starts_with(
-                "LongBench · embedded model tiny · longbench v1 · cpu f32 · mini split · embedded tiny model"
+                "LongBench · embedded model tiny · longbench v1 · cpu f32 · mini split · a check of the pipeline"
             ),
             "{wide}"
         );

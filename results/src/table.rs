@@ -285,9 +285,8 @@ fn distinguish_params(rows: &mut [Row]) {
 fn title(merged: &Merged, layout: &TableLayout) -> String {
     let mut title = layout.title.clone();
     if let [group] = merged.groups.as_slice() {
-        title.push_str(&format!(" · {} · {} split", group.label(), group.manifest.split));
-    }
-    if merged.groups.iter().any(|group| group.manifest.model.embedded) {
+        title.push_str(&format!(" · {}", group.caption()));
+    } else if merged.groups.iter().any(|group| group.manifest.model.embedded) {
         title.push_str(" · embedded tiny model: a check of the pipeline, not of any real model");
     }
     title
@@ -298,7 +297,13 @@ fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) -> Vec<Stri
     for group in &merged.groups {
         let named = if merged.groups.len() > 1 { format!("{}: ", group.label()) } else { String::new() };
         if let Some(limit) = group.manifest.limit {
-            notes.push(format!("{named}rehearsal on the first {limit} rows of each data set"));
+            // A needle's limit is one of trials or cells, by its variant.
+            let needles = group.manifest.suite == "needle";
+            notes.push(match limit {
+                _ if needles => format!("{named}rehearsal, limited to {limit}"),
+                1 => format!("{named}rehearsal on the first row of each data set"),
+                _ => format!("{named}rehearsal on the first {limit} rows of each data set"),
+            });
         }
         if group.commits.len() > 1 {
             notes.push(format!("{named}records of several commits: {}", group.commits.join(", ")));

@@ -24,7 +24,7 @@ use crate::calibration::{self, Calibrations};
 use crate::cli::{CalibrateArgs, CalibrateWhat, HeadKind as KindArg};
 use crate::detection::{self, Source};
 use crate::exit::{Exit, usage};
-use crate::model::TextSide;
+use crate::model::{TINY, TextSide};
 use crate::questions::Question;
 use crate::{interrupt, kept, output, provenance};
 
@@ -126,7 +126,13 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     if let Some(path) = &args.map {
         let picture = head::draw(&HeadMap {
             title: title.to_owned(),
-            subtitle: format!("{}, {} of {} needle tests passed", model.name, passed.len(), tests.len()),
+            subtitle: format!(
+                "{}{} · {} of {} needle tests passed",
+                if model.name == TINY { "embedded model " } else { "" },
+                model.name,
+                passed.len(),
+                tests.len()
+            ),
             kind: Kind::Importance,
             heads: "Query head".to_owned(),
             values: lists.means(),

@@ -1,15 +1,13 @@
 //! `kvsweep explain RUN EXAMPLE`: the exact prompt of a recorded example, what truncation removed, and which tokens each
 //! variant kept.
 
-use anyhow::Context;
-use kvsweep_results::{LayerKept, Run};
+use kvsweep_results::Run;
 use serde_json::json;
 
-use crate::cli::{ExplainArgs, ModelArgs, RunArgs, Split, Suite};
+use crate::cli::ExplainArgs;
 use crate::exit::Exit;
-use crate::model::TextSide;
-use crate::questions::{self, Selected};
-use crate::{kept, model, output};
+use crate::output;
+use crate::recorded::Recorded;
 
 /// Runs the command.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
@@ -32,50 +30,14 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
         ),
     };
 
-    // The run's own settings give the same prompt again; its hash proves it.
-    let manifest = &run.manifest;
-    let suite = Suite::by_name(&manifest.suite)
-        .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
-    let numbers = |name: &str| {
-        manifest.settings.get(name).map(|list| list.split(',').filter_map(|n| n.parse().ok()).collect())
-    };
-    let run_args = RunArgs {
-        suite: Some(suite),
-        model: ModelArgs { model: Some(manifest.model.name.clone()), ..ModelArgs::default() },
-        split: Some(if manifest.split == "mini" { Split::Mini } else { Split::Full }),
-        data: args.data.clone(),
-        datasets: (suite != Suite::Needle).then(|| vec![record.key.dataset.clone()]),
-        limit: manifest.limit.map(|limit| limit as usize),
-        lengths: numbers(questions::LENGTHS),
-        depths: manifest
-            .settings
-            .get(questions::DEPTHS)
-            .map(|list| list.split(',').filter_map(|n| n.parse().ok()).collect()),
-        ..RunArgs::default()
-    };
-    let loaded = run_args.model.load()?;
-    let text = TextSide::new(&loaded)?;
-    let facts = model::facts(&loaded);
-    let protocol = kvsweep_tasks::protocol::by_name(&manifest.protocol.name)?;
-    let datasets = questions::datasets(&Selected::of(suite, &run_args)?, protocol, &facts, &text)?;
-    let question = datasets
-        .iter()
-        .flat_map(|dataset| &dataset.questions)
-        .find(|question| question.key == record.key)
-        .with_context(|| {
-            format!("example `{}` is not in the data; give the run's rows with --data", record.key.example)
-        })?;
-    let prompt = question.prompt(protocol, &facts, &text)?;
-    anyhow::ensure!(
-        kept::ids_sha256(&prompt.ids) == record.info.prompt_sha256,
-        "the prompt of `{}` is not the recorded one any more: other rows, another tokenizer or another protocol version",
-        record.key.example
-    );
+    let names = Some(vec![record.key.dataset.clone()]);
+    let recorded = Recorded::of(&run.manifest, names, args.data.as_deref())?;
+    let prompt = recorded.prompt(&record.key, &record.info.prompt_sha256)?;
     let positions = run.kept(&record.key)?;
     let shares: Vec<(String, Vec<f64>)> = positions
         .iter()
         .flat_map(|kept| &kept.variants)
-        .map(|variant| (variant.variant.clone(), share_by_position(&variant.layers, prompt.ids.len())))
+        .map(|variant| (variant.variant.clone(), variant.shares(prompt.ids.len())))
         .collect();
     if args.json {
         output::json(&json!({
@@ -118,25 +80,6 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
         ))?;
     }
     Ok(Exit::Done)
-}
-
-/// For every prompt position, the share of layers and heads that kept it.
-fn share_by_position(layers: &[LayerKept], len: usize) -> Vec<f64> {
-    let mut shares = vec![0.0; len];
-    for layer in layers {
-        match layer {
-            LayerKept::All => shares.iter_mut().for_each(|share| *share += 1.0),
-            LayerKept::Heads(heads) => {
-                for &position in heads.iter().flatten() {
-                    if let Some(share) = shares.get_mut(position as usize) {
-                        *share += 1.0 / heads.len() as f64;
-                    }
-                }
-            }
-        }
-    }
-    shares.iter_mut().for_each(|share| *share /= layers.len().max(1) as f64);
-    shares
 }
 
 /// The prompt in 96 columns, darker where more of it was kept.

@@ -1,37 +1,38 @@
 //! `kvsweep export RUN --layout NAME`: a run's predictions as another harness writes them.
 
-use kvsweep_results::Run;
-use kvsweep_tasks::layouts::{self, ExportMeta, Prediction};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cli::ExportArgs;
-use crate::exit::Exit;
+use anyhow::Context;
+use kvsweep_results::{ExampleRecord, Run, VariantKey};
+use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
+
+use crate::cli::{ExportArgs, Suite};
+use crate::exit::{Exit, usage};
 use crate::output;
 
 /// Runs the command: one tree a variant.
 pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     let run = Run::load(&args.run)?;
-    let variants = run.manifest.variants();
-    for variant in &variants {
-        let predictions: Vec<Prediction> = run
-            .examples
-            .iter()
-            .filter_map(|example| {
-                let answer = example.variants.iter().find(|answer| answer.variant == *variant)?;
-                let info = &example.info;
-                Some(Prediction {
-                    dataset: example.key.dataset.clone(),
-                    pred: answer.prediction.clone(),
-                    answers: info.answers.clone(),
-                    all_classes: info.all_classes.clone(),
-                    length: info.length.unwrap_or_default(),
-                    prompt: info.prompt_tail.clone(),
-                    input: String::new(),
-                    context: String::new(),
-                    language: info.language.clone(),
-                    id: example.key.example.clone(),
-                })
-            })
-            .collect();
+    let needles = run.manifest.suite == Suite::Needle.name();
+    if needles != needle::LAYOUTS.iter().any(|layout| layout.0 == args.layout)
+        && layouts::names().contains(&args.layout.as_str())
+    {
+        let (what, other): (_, Vec<&str>) = if needles {
+            ("needle results", needle::LAYOUTS.iter().map(|layout| layout.0).collect())
+        } else {
+            ("data sets", layouts::LAYOUTS.iter().map(|layout| layout.name()).collect())
+        };
+        return Err(usage(format!(
+            "`{}` holds {what} and the layout `{}` does not; layouts that do: {}",
+            args.run.display(),
+            args.layout,
+            other.join(", ")
+        )));
+    }
+    let written = if needles { Some(written_at(&args.run)?) } else { None };
+    for variant in &run.manifest.variants() {
         let meta = ExportMeta {
             model: run.manifest.model.name.clone(),
             method: variant.method.clone(),
@@ -42,9 +43,112 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
             Some(budget) => args.output.join(format!("{}-{budget}", variant.method)),
             None => args.output.join(&variant.method),
         };
-        for path in layouts::export(&root, &args.layout, &meta, &predictions)? {
+        let files = match &written {
+            Some(time) => needle::export(&root, &args.layout, &meta, time, &needle_records(&run, variant)?)?,
+            None => layouts::export(&root, &args.layout, &meta, &predictions(&run, variant))?,
+        };
+        for path in files {
             output::line(&path.display().to_string())?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// One variant's answers with their places in the records.
+fn answers<'a>(run: &'a Run, variant: &VariantKey) -> Vec<(&'a ExampleRecord, usize)> {
+    let place = |example: &ExampleRecord| example.variants.iter().position(|a| a.variant == *variant);
+    run.examples.iter().filter_map(|example| Some((example, place(example)?))).collect()
+}
+
+fn predictions(run: &Run, variant: &VariantKey) -> Vec<Prediction> {
+    let prediction = |(example, place): (&ExampleRecord, usize)| {
+        let info = &example.info;
+        Prediction {
+            dataset: example.key.dataset.clone(),
+            pred: example.variants[place].prediction.clone(),
+            answers: info.answers.clone(),
+            all_classes: info.all_classes.clone(),
+            length: info.length.unwrap_or_default(),
+            prompt: info.prompt_tail.clone(),
+            input: String::new(),
+            context: String::new(),
+            language: info.language.clone(),
+            id: example.key.example.clone(),
+        }
+    };
+    answers(run, variant).into_iter().map(prediction).collect()
+}
+
+/// One record a cell of the grid: those testers write one file a cell.
+fn needle_records(run: &Run, variant: &VariantKey) -> anyhow::Result<Vec<NeedleRecord>> {
+    let mut records = Vec::new();
+    let mut cells = BTreeSet::new();
+    for (example, place) in answers(run, variant) {
+        let key = &example.key.example;
+        let grid = example.info.needle.with_context(|| format!("example `{key}` has no needle's place"))?;
+        anyhow::ensure!(
+            cells.insert((grid.length, grid.depth.to_bits())),
+            "`{}` has several trials of length {} at depth {}, and these layouts hold one result a cell; run it with \
+             --limit 1",
+            run.path.display(),
+            grid.length,
+            grid.depth
+        );
+        let seconds = example
+            .timings
+            .as_ref()
+            .and_then(|timings| Some(timings.prefill_s + timings.variants.get(place)?.decode_s));
+        records.push(NeedleRecord {
+            length: u64::from(grid.length),
+            prompt_tokens: u64::from(example.info.prompt_tokens),
+            depth: grid.depth,
+            needle: example.info.answers.first().cloned().unwrap_or_default(),
+            response: example.variants[place].prediction.clone(),
+            seconds: seconds.unwrap_or_default(),
+        });
+    }
+    Ok(records)
+}
+
+/// When the run's records were last written, as the testers write times: the same run gives the same files.
+fn written_at(run: &Path) -> anyhow::Result<String> {
+    let records: PathBuf = run.join("records.jsonl");
+    let modified = fs_err::metadata(&records)?.modified()?;
+    Ok(utc(modified))
+}
+
+/// `2026-01-31 12:00:00+0000`.
+fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days: eras of 400 years that begin on the first of March, so that leap days come last.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month_name) =
+        (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month_name <= 2);
+    format!(
+        "{year:04}-{month_name:02}-{date:02} {:02}:{:02}:{:02}+0000",
+        rest / 3_600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_civil_dates() {
+        let at = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01 00:00:00+0000");
+        assert_eq!(at(951_827_696), "2000-02-29 12:34:56+0000");
+        assert_eq!(at(1_735_689_599), "2024-12-31 23:59:59+0000");
+        assert_eq!(at(4_107_542_400), "2100-03-01 00:00:00+0000");
+    }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use kvsweep_results::paper::PaperComparison;
 use kvsweep_results::published::{self, PaperTable};
-use kvsweep_results::{Bootstrap, Merged, Run};
-use kvsweep_tasks::datasets;
+use kvsweep_results::{Bootstrap, Group, Merged, Run};
+use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
 use serde_json::json;
 
 use crate::cli::{PaperArgs, RunArgs, Split, Suite, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::output;
+use crate::questions::NEEDLE;
 
 /// Runs the command.
 pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
@@ -41,13 +42,44 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     }
     let merged = Merged::of(&runs, false)?;
     let Some(group) = merged.groups.first() else { anyhow::bail!("nothing was run") };
-    let comparison = PaperComparison::new(paper, group, &Bootstrap::default());
+    let comparison = compare(paper, group);
     if args.json {
         output::line(&comparison.to_json()?)?;
     } else {
         output::data(&comparison.render(false))?;
     }
+    let paths: Vec<String> = runs.iter().map(|run| format!("`{}`", run.path.display())).collect();
+    output::note(&format!(
+        "run directories: {}; `kvsweep report RUN… --paper {}` puts them on a page",
+        paths.join(", "),
+        paper.id
+    ));
     Ok(Exit::Done)
+}
+
+/// Ours beside theirs. On the mini split, mini data sets of the same category (and metric) stand in for
+/// the paper's.
+pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
+    let bootstrap = Bootstrap::default();
+    if group.manifest.split != "mini" {
+        return PaperComparison::new(paper, group, &bootstrap);
+    }
+    let names = paper.datasets();
+    let played = paper.played(&|name| {
+        if name == NEEDLE {
+            return Some(name.to_owned());
+        }
+        let of = datasets::by_name(name).ok().filter(|info| info.language != Language::Chinese)?;
+        // Of the same metric where there is one, and in turn where there are several.
+        let same = |info: &DatasetInfo| info.category == of.category && info.metric == of.metric;
+        let strict = mini::all().iter().any(same);
+        let alike = |info: &DatasetInfo| if strict { same(info) } else { info.category == of.category };
+        let mut rivals = names.iter().filter(|other| datasets::by_name(other).is_ok_and(alike));
+        let place = rivals.position(|other| other == name)?;
+        let players: Vec<_> = mini::all().iter().filter(|info| alike(info)).collect();
+        players.get(place % players.len().max(1)).map(|info| info.name.to_owned())
+    });
+    PaperComparison::new(&played, group, &bootstrap)
 }
 
 fn list(as_json: bool) -> anyhow::Result<Exit> {

@@ -35,6 +35,18 @@ fn a_run_becomes_tables_a_page_and_an_explanation() {
     succeed(dir.path(), &["report", "run", "-o", "page.html"]);
     let page = std::fs::read_to_string(dir.path().join("page.html")).unwrap();
     assert!(page.contains("snapkv") && page.len() < 5_000_000);
+    assert!(page.contains("<h1>LongBench on the embedded model tiny: 3 methods, budgets 64 to 128</h1>"));
+    assert!(page.contains("a check of the pipeline, not of any real model"));
+    assert!(
+        page.contains(r#""pieces":["#),
+        "prompts of examples with stored positions are shown token by token"
+    );
+    assert!(!page.contains("Beside the papers"), "the embedded model is in no paper");
+    succeed(dir.path(), &["report", "run", "--paper", "headkv-llama-3-8b", "-o", "page.html"]);
+    let page = std::fs::read_to_string(dir.path().join("page.html")).unwrap();
+    assert!(page.contains("Beside the papers") && page.contains("rehearsal, not a reproduction"));
+    let (code, _, stderr) = run(dir.path(), &["report", "run", "--paper", "nosuch", "-o", "page.html"]);
+    assert_eq!(code, 2, "{stderr}");
 
     let records = std::fs::read_to_string(dir.path().join("run/records.jsonl")).unwrap();
     let record: Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
@@ -48,6 +60,49 @@ fn a_run_becomes_tables_a_page_and_an_explanation() {
 
     let same = succeed(dir.path(), &["compare", "run", "run", "--gate"]);
     assert!(!same.is_empty());
+}
+
+#[test]
+fn needle_results_go_out_in_the_testers_own_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let needle = ["run", "needle", "--lengths", "512", "--methods", "full,snapkv", "--budget", "64"];
+    succeed(dir.path(), &[&needle[..], &["--depths", "0,100", "--out", "run"]].concat());
+    let files = succeed(dir.path(), &["export", "run", "--layout", "needle-kvcache-factory", "-o", "out"]);
+    assert_eq!(files.lines().count(), 4, "{files}");
+    let file = files.lines().find(|file| file.contains("snapkv-64")).unwrap();
+    let record: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join(file)).unwrap()).unwrap();
+    assert_eq!((record["context_length"].as_u64(), record["depth_percent"].as_f64()), (Some(512), Some(0.0)));
+    assert!(record["test_timestamp_utc"].as_str().unwrap().ends_with("+0000"), "{record}");
+    assert!(record["test_duration_seconds"].as_f64().unwrap() > 0.0);
+    let folder = Path::new(file).parent().unwrap().to_str().unwrap();
+    let read = succeed(dir.path(), &["score", folder, "--layout", "needle-kvcache-factory", "--json"]);
+    let read: Value = serde_json::from_str(&read).unwrap();
+    assert_eq!(read["cells"].as_array().unwrap().len(), 2, "{read}");
+    assert_eq!(read["mean_recorded"], read["mean_score"]);
+
+    let (code, _, stderr) = run(dir.path(), &["export", "run", "--layout", "longbench", "-o", "other"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("needle-headkv"), "{stderr}");
+    succeed(dir.path(), &[&needle[..], &["--depths", "0", "--limit", "2", "--out", "trials"]].concat());
+    let (code, _, stderr) = run(dir.path(), &["export", "trials", "--layout", "needle-headkv", "-o", "x"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("--limit 1"), "{stderr}");
+}
+
+#[test]
+fn a_paper_is_rehearsed_on_the_mini_split_with_every_cell_marked_so() {
+    let dir = tempfile::tempdir().unwrap();
+    // Rows with parameters of their own make several sweeps.
+    let paper = ["paper", "headkv-llama-3-8b", "--split", "mini", "--limit", "1", "--budgets", "64,128"];
+    let (code, table, stderr) = run(dir.path(), &[&paper[..], &["--out", "runs"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(table.contains("rehearsal, not a reproduction (model tiny, mini split, first row)"), "{table}");
+    let cells: Vec<&str> = table.lines().filter(|line| line.contains("HeadKV-R2")).collect();
+    assert!(cells.len() > 6 && cells.iter().all(|line| line.ends_with(')')), "{table}");
+    assert!(table.contains("mini_people for ") && table.contains("full-cache gate: closed"), "{table}");
+    assert!(!cells.iter().any(|line| line.contains("reproduced")), "the gate is closed: {table}");
+    assert!(stderr.contains("runs/part-2"), "{stderr}");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Bounds on what a page holds: untrusted texts are cut, with a notice, and the page keeps under its limit.
 
 use super::render::embed;
-use super::{Example, ReportData};
+use super::{Example, ReportData, Tokens};
+use serde_json::{Value, json};
 
 /// Characters of one answer, reference or prompt end that are shown.
 const TEXT: usize = 2_000;
 /// Bytes of examples as escaped JSON.
 const EXAMPLES: usize = 2_800_000;
+/// Tokens of a prompt's beginning and end where a page has no room for more.
+const SHORT_ENDS: (usize, usize) = (64, 256);
 /// Bytes of pictures as SVG.
 pub(super) const FIGURES: usize = 1_900_000;
 
@@ -42,11 +45,81 @@ fn cut(example: &Example) -> Example {
     example
 }
 
+/// The example with at most [`SHORT_ENDS`] of its tokens; none if it has no more than that already.
+fn shortened(example: &Example) -> Option<Example> {
+    let tokens = example.tokens.as_ref()?;
+    let count = tokens.pieces.len();
+    let first = SHORT_ENDS.0.min(tokens.head);
+    let last = count - SHORT_ENDS.1.min(count - tokens.head);
+    if first == tokens.head && last == tokens.head {
+        return None;
+    }
+    let mut short = example.clone();
+    short.tokens = Some(Tokens {
+        pieces: tokens.pieces[..first].iter().chain(&tokens.pieces[last..]).cloned().collect(),
+        head: first,
+        gap: tokens.gap + last - first,
+    });
+    for result in &mut short.results {
+        // One digit a token, all ASCII.
+        result.kept = result
+            .kept
+            .take()
+            .filter(|kept| kept.len() == count)
+            .map(|kept| [&kept[..first], &kept[last..]].concat());
+    }
+    Some(short)
+}
+
+fn without_tokens(example: &Example) -> Example {
+    let mut bare = Example { tokens: None, ..example.clone() };
+    bare.results.iter_mut().for_each(|result| result.kept = None);
+    bare
+}
+
+/// The form in which the page's script reads an example: answers that several variants gave stand once.
+fn compact(example: &Example) -> Value {
+    let mut said: Vec<(&str, Option<usize>)> = Vec::new();
+    let rounded = |value: f64| (value * 100.0).round() / 100.0;
+    let results: Vec<Value> = example
+        .results
+        .iter()
+        .map(|result| {
+            let text = (result.prediction.as_str(), result.cut);
+            let place = said.iter().position(|known| *known == text).unwrap_or_else(|| {
+                said.push(text);
+                said.len() - 1
+            });
+            let mut row = vec![
+                json!(result.variant),
+                json!(place),
+                json!(rounded(result.score)),
+                json!(rounded(result.entries)),
+            ];
+            if result.strip.is_some() || result.kept.is_some() {
+                row.push(json!(result.strip));
+                row.push(json!(result.kept));
+            }
+            Value::Array(row)
+        })
+        .collect();
+    let tokens = example.tokens.as_ref().map(|t| json!({ "pieces": t.pieces, "head": t.head, "gap": t.gap }));
+    json!({
+        "dataset": example.dataset,
+        "name": example.name,
+        "key": example.key,
+        "about": example.about,
+        "tail": example.tail,
+        "tokens": tokens,
+        "answers": example.answers,
+        "said": said.iter().map(|(text, cut)| cut.map_or(json!(text), |cut| json!([text, cut]))).collect::<Vec<_>>(),
+        "results": results,
+    })
+}
+
 /// The examples as JSON values that fit, taken in turn from every data set, in the order given; and a notice
 /// if some had to stay out.
-pub(crate) fn examples(
-    data: &ReportData,
-) -> Result<(Vec<serde_json::Value>, Option<String>), serde_json::Error> {
+pub(crate) fn examples(data: &ReportData) -> (Vec<Value>, Option<String>) {
     // Rank: the place of an example inside its data set. Low ranks first, so that every data set is seen.
     let mut seen = std::collections::BTreeMap::new();
     let mut order: Vec<(usize, usize)> = Vec::new();
@@ -57,18 +130,24 @@ pub(crate) fn examples(
     }
     order.sort_unstable();
     let (mut used, mut bare) = (0, 0);
-    let mut fitting: Vec<(usize, serde_json::Value)> = Vec::new();
+    let mut fitting: Vec<(usize, Value)> = Vec::new();
     for (_, index) in order {
-        let mut example = cut(&data.examples[index]);
-        let mut value = serde_json::to_value(&example)?;
-        let mut size = embed(&value).len();
+        let example = cut(&data.examples[index]);
+        let sized = |example: &Example| {
+            let value = compact(example);
+            let size = embed(&value).len();
+            (value, size)
+        };
+        let (mut value, mut size) = sized(&example);
         // Tokens are the first to go: the strip still shows where a variant looked.
         if used + size > EXAMPLES / 2 && example.tokens.is_some() {
-            bare += 1;
-            example.tokens = None;
-            example.results.iter_mut().for_each(|result| result.kept = None);
-            value = serde_json::to_value(&example)?;
-            size = embed(&value).len();
+            if let Some(short) = shortened(&example) {
+                (value, size) = sized(&short);
+            }
+            if used + size > EXAMPLES / 2 {
+                bare += 1;
+                (value, size) = sized(&without_tokens(&example));
+            }
         }
         if used + size > EXAMPLES {
             continue;
@@ -86,7 +165,7 @@ pub(crate) fn examples(
         notice.push(format!("{bare} examples show their prompt without token highlighting"));
     }
     let notice = (!notice.is_empty()).then(|| notice.join("; "));
-    Ok((fitting.into_iter().map(|(_, value)| value).collect(), notice))
+    (fitting.into_iter().map(|(_, value)| value).collect(), notice)
 }
 
 #[cfg(test)]
@@ -105,17 +184,61 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_stays_out_evenly_over_data_sets() {
+        let answer = |variant| Answer {
+            variant,
+            prediction: format!("{variant:03}{}", "x".repeat(TEXT - 3)),
+            ..Answer::default()
+        };
         let example = |dataset: &str| Example {
             dataset: dataset.into(),
-            results: vec![Answer { prediction: "x".repeat(TEXT), ..Answer::default() }; 100],
+            results: (0..100).map(answer).collect(),
             ..Example::default()
         };
         let names = ["a"; 30].into_iter().chain(["b"; 30]);
         let data = ReportData { examples: names.map(example).collect(), ..ReportData::default() };
-        let (kept, notice) = examples(&data).unwrap();
+        let (kept, notice) = examples(&data);
         let count = |name: &str| kept.iter().filter(|v| v["dataset"] == name).count();
         assert!(kept.len() < 60 && kept.len() > 8);
         assert!(count("a").abs_diff(count("b")) <= 1);
         assert!(notice.unwrap().contains("of 60 examples"));
+    }
+
+    #[test]
+    fn answers_that_are_the_same_stand_once() {
+        let answer = |variant, prediction: &str| Answer {
+            variant,
+            prediction: prediction.into(),
+            score: 100.0 / 3.0,
+            ..Answer::default()
+        };
+        let mut example =
+            Example { results: vec![answer(0, "a"), answer(1, "b"), answer(2, "a")], ..Example::default() };
+        example.results[1].cut = Some(9000);
+        example.results[2].strip = Some("09".into());
+        let value = compact(&example);
+        assert_eq!(value["said"], json!(["a", ["b", 9000]]));
+        assert_eq!(
+            value["results"],
+            json!([[0, 0, 33.33, 0.0], [1, 1, 33.33, 0.0], [2, 0, 33.33, 0.0, "09", null]])
+        );
+    }
+
+    #[test]
+    fn a_prompt_is_shortened_to_its_ends() {
+        let example = Example {
+            tokens: Some(Tokens { pieces: (0..1000).map(|i| format!("t{i} ")).collect(), head: 300, gap: 7 }),
+            results: vec![Answer {
+                kept: Some((0..1000).map(|i| char::from(b'0' + (i % 10) as u8)).collect()),
+                ..Answer::default()
+            }],
+            ..Example::default()
+        };
+        let short = shortened(&example).unwrap();
+        let tokens = short.tokens.as_ref().unwrap();
+        assert_eq!((tokens.pieces.len(), tokens.head, tokens.gap), (320, 64, 7 + 680));
+        assert_eq!((tokens.pieces[63].as_str(), tokens.pieces[64].as_str()), ("t63 ", "t744 "));
+        let kept = short.results[0].kept.as_ref().unwrap();
+        assert_eq!((kept.len(), &kept[62..66]), (320, "2345"));
+        assert_eq!(shortened(&short), None, "no shorter than that");
     }
 }

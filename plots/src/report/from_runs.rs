@@ -7,23 +7,19 @@ use crate::axis::{bytes, fixed};
 use crate::curve::{self, XAxis};
 use crate::sweep::{self, Columns};
 use crate::{Result, head, heatmap, retention};
-use kvsweep_results::paper::{PaperComparison, Verdict};
-use kvsweep_results::{
-    ColumnKind, ExampleKey, Group, LayerKept, Merged, MergedExample, ScoreTable, VariantKept,
-};
+use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
+use kvsweep_results::{ColumnKind, ExampleKey, Group, Merged, MergedExample, ScoreTable, VariantKept};
 use std::collections::BTreeMap;
 
-/// Tokens shown of a prompt's beginning and end.
-const ENDS: (usize, usize) = (64, 256);
-/// Examples of each data set whose prompts are shown token by token.
-const TOKENIZED: usize = 4;
+/// Tokens shown of a prompt's beginning and end; a shorter prompt is shown whole.
+const ENDS: (usize, usize) = (256, 768);
 /// Examples of each data set whose kept positions are read: a large run has thousands of such files.
 const TRACED: usize = 16;
 /// Parts of a prompt in a strip.
 const STRIP: usize = 64;
 
 /// Gives the text of every token of an example's prompt.
-pub type TokenTexts<'a> = dyn Fn(&ExampleKey) -> Option<Vec<String>> + 'a;
+pub type TokenTexts<'a> = dyn Fn(&ExampleKey, &MergedExample) -> Option<Vec<String>> + 'a;
 
 /// What the runs themselves do not tell.
 pub struct Options<'a> {
@@ -54,13 +50,17 @@ pub fn from_runs(merged: &Merged, options: Options<'_>) -> Result<ReportData> {
             "The embedded tiny model checks the pipeline; its scores say nothing about real models.".into(),
         );
     }
-    notices.extend(options.tables.iter().flat_map(|t| t.notes.iter().cloned()));
+    for table in options.tables {
+        let named =
+            if options.tables.len() > 1 { format!("{}: ", short(&table.title)) } else { String::new() };
+        notices.extend(table.notes.iter().map(|note| format!("{named}{note}")));
+    }
     notices.extend(merged.problems.iter().map(|p| format!("record not used: {p}")));
     notices.dedup();
 
     let mut data = ReportData {
         title: options.title,
-        subtitle: merged.groups.iter().map(Group::label).collect::<Vec<_>>().join(" and "),
+        subtitle: merged.groups.iter().map(Group::caption).collect::<Vec<_>>().join(" and "),
         generator: options.generator,
         tables: options.tables.iter().map(table).collect(),
         papers: options.papers.iter().map(paper).collect(),
@@ -84,9 +84,9 @@ pub fn from_runs(merged: &Merged, options: Options<'_>) -> Result<ReportData> {
         for (key, example) in keys {
             let rank = seen.entry(&key.dataset).or_default();
             *rank += 1;
-            let texts = if *rank <= TOKENIZED { (options.tokens)(key) } else { None };
             let traced = *rank <= TRACED;
             let kept = if traced { kept_of(group, key, &mut notices) } else { BTreeMap::new() };
+            let texts = if kept.is_empty() { None } else { (options.tokens)(key, example) };
             data.examples.push(show(group, key, example, first, texts, &kept));
         }
     }
@@ -103,27 +103,6 @@ fn kept_of(group: &Group, key: &ExampleKey, notices: &mut Vec<String>) -> BTreeM
             BTreeMap::new()
         }
     }
-}
-
-/// Share of heads that keep each of `length` positions, layers weighted equally.
-fn shares(kept: &VariantKept, length: usize) -> Vec<f64> {
-    let mut shares = vec![0.0; length];
-    for layer in &kept.layers {
-        match layer {
-            LayerKept::All => shares.iter_mut().for_each(|share| *share += 1.0),
-            LayerKept::Heads(heads) => {
-                let weight = 1.0 / heads.len().max(1) as f64;
-                for position in heads.iter().flatten() {
-                    if let Some(share) = shares.get_mut(*position as usize) {
-                        *share += weight;
-                    }
-                }
-            }
-        }
-    }
-    let layers = kept.layers.len().max(1) as f64;
-    shares.iter_mut().for_each(|share| *share /= layers);
-    shares
 }
 
 /// 0 for none, 9 for all; whatever was kept at all is at least 1.
@@ -172,7 +151,7 @@ fn show(
     for (index, variant) in group.variants.iter().enumerate() {
         let Some(found) = example.variants.get(variant) else { continue };
         let record = &found.record;
-        let shares = kept.get(&variant.to_string()).map(|kept| shares(kept, length));
+        let shares = kept.get(&variant.to_string()).map(|kept| kept.shares(length));
         let ends = |shares: &Vec<f64>| -> String {
             shares[..head].iter().chain(&shares[tail..]).map(|s| digit(*s)).collect()
         };
@@ -190,13 +169,6 @@ fn show(
     if info.truncated_tokens > 0 {
         about.push(format!("{} cut from the middle", grouped(u64::from(info.truncated_tokens))));
     }
-    if let Some(needle) = info.needle {
-        about.push(format!(
-            "needle at {} % of {}",
-            fixed(needle.depth, 1),
-            grouped(u64::from(needle.length))
-        ));
-    }
     if let Some(metric) = example.variants.values().next().map(|v| &v.record.metric) {
         about.push(format!("metric {metric}"));
     }
@@ -204,9 +176,18 @@ fn show(
         let pieces = texts[..head].iter().chain(&texts[tail..]).cloned().collect();
         Tokens { pieces, head, gap: tail - head }
     });
+    let mut name = format!("row {}", info.row);
+    if let Some(needle) = info.needle {
+        name.push_str(&format!(
+            ", {} at {}",
+            grouped(u64::from(needle.length)),
+            heatmap::percent(needle.depth)
+        ));
+    }
     Example {
         dataset: key.dataset.clone(),
-        name: key.example.clone(),
+        name,
+        key: key.example.clone(),
         about: about.join(" · "),
         tail: if tokens.is_some() { String::new() } else { info.prompt_tail.clone() },
         tokens,
@@ -223,9 +204,19 @@ pub fn table(scores: &ScoreTable) -> Table {
     if several {
         columns.push(Head { title: "Model and protocol".into(), ..Head::default() });
     }
+    // What is the same in every row is said once, below the table.
+    let first = scores.rows.first();
+    let granularity =
+        first.map(|row| &row.granularity).filter(|g| scores.rows.iter().all(|r| r.granularity == **g));
+    let count = first.map(|row| row.n).filter(|n| scores.rows.iter().all(|row| row.n == *n));
     columns.push(number("Budget"));
-    columns.push(Head { title: "Per".into(), ..Head::default() });
-    columns.extend(["Entries", "Bytes", "n"].map(number));
+    if granularity.is_none() {
+        columns.push(Head { title: "Stored per".into(), ..Head::default() });
+    }
+    columns.extend(["Entries", "KV held"].map(number));
+    if count.is_none() {
+        columns.push(number("n"));
+    }
     columns.extend(scores.columns.iter().map(|c| Head {
         title: c.title.clone(),
         numeric: true,
@@ -238,11 +229,15 @@ pub fn table(scores: &ScoreTable) -> Table {
             cells.push(Cell::text(&row.group));
         }
         cells.push(row.budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())));
-        cells.push(Cell::text(&row.granularity));
+        if granularity.is_none() {
+            cells.push(Cell::text(&row.granularity));
+        }
         let most = format!("most {}", row.entries_max);
         cells.push(Cell { note: most, ..Cell::number(row.entries_mean, fixed(row.entries_mean, 1)) });
         cells.push(Cell::number(row.bytes, bytes(row.bytes)));
-        cells.push(Cell::number(row.n as f64, grouped(row.n as u64)));
+        if count.is_none() {
+            cells.push(Cell::number(row.n as f64, grouped(row.n as u64)));
+        }
         for (cell, rank) in row.cells.iter().zip(ranks) {
             let Some(cell) = cell else {
                 cells.push(Cell::text("–"));
@@ -262,66 +257,111 @@ pub fn table(scores: &ScoreTable) -> Table {
     let b = &scores.bootstrap;
     let how = format!(
         "Percent. Small print: {:.0} % bootstrap intervals over examples ({} resamples, seed {}). Bold is the best \
-         compressed score of a budget, underlined the second. Entries are kept per head, the mean over layers and \
-         heads; bytes are what the cache really held.",
+         compressed score of a budget, underlined the second. Entries are those kept per head, the mean over layers \
+         and heads; KV held is what the cache really took.",
         b.level * 100.0,
         grouped(b.resamples as u64),
         b.seed
     );
     let mut notes = vec![how];
+    let mut same = Vec::new();
+    if let Some(n) = count {
+        same.push(format!("over {} answers", grouped(n as u64)));
+    }
+    if let Some(granularity) = granularity {
+        same.push(format!(
+            "stored once per {}",
+            granularity.replace("kv-", "KV ").replace("query-", "query ")
+        ));
+    }
+    if !same.is_empty() {
+        notes.push(format!("Every row: {}.", same.join(", ")));
+    }
     notes.extend(scores.notes.iter().cloned());
     Table { title: short(&scores.title).to_owned(), notes, columns, rows: rows.collect() }
 }
 
-/// A published table beside ours: the cells that both have.
+/// A published table with ours in its cells: the rows and columns where both have a number.
 pub fn paper(comparison: &PaperComparison) -> Table {
-    let text = |title: &str| Head { title: title.into(), ..Head::default() };
-    let number = |title: &str| Head { title: title.into(), numeric: true, summary: false };
-    let mut rows = Vec::new();
-    for cell in &comparison.cells {
-        let (Some(theirs), Some(ours)) = (&cell.theirs, &cell.ours) else { continue };
-        let mark = match cell.verdict {
-            Some(Verdict::Reproduced) => Mark::Reproduced,
-            Some(Verdict::Close) => Mark::Close,
-            Some(Verdict::Off) => Mark::Off,
-            Some(Verdict::Gated) | None => Mark::None,
-        };
-        let interval = sweep::interval(ours)
-            .map_or(String::new(), |(low, high)| format!("{} to {}", fixed(low, 1), fixed(high, 1)));
-        let difference = cell.difference.map_or(Cell::text("–"), |d| {
-            Cell::number(d, format!("{}{}", if d > 0.0 { "+" } else { "" }, fixed(d, 2)))
-        });
-        rows.push(vec![
-            Cell { note: cell.method.clone().unwrap_or_default(), ..Cell::text(&cell.printed_method) },
-            cell.budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())),
-            Cell::text(&cell.column),
-            Cell { sort: theirs.parse().ok(), ..Cell::text(theirs) },
-            Cell { note: interval, ..Cell::number(ours.score, fixed(ours.score, 2)) },
-            difference,
-            Cell::number(ours.n as f64, grouped(ours.n as u64)),
-            Cell { mark, ..Cell::text(cell.verdict.map_or(String::new(), |v| v.to_string())) },
-        ]);
+    let common = || comparison.cells.iter().filter(|cell| cell.theirs.is_some() && cell.ours.is_some());
+    let mut names: Vec<&String> = Vec::new();
+    let mut lines: Vec<(&String, Option<u32>)> = Vec::new();
+    for cell in common() {
+        if !names.contains(&&cell.column) {
+            names.push(&cell.column);
+        }
+        if !lines.contains(&(&cell.printed_method, cell.budget)) {
+            lines.push((&cell.printed_method, cell.budget));
+        }
     }
+    let place = |name: &String| comparison.cells.iter().position(|cell| cell.column == *name);
+    names.sort_by_key(|name| place(name));
+    let mut rows = Vec::new();
+    for (method, budget) in lines {
+        let of_row = || common().filter(|cell| cell.printed_method == *method && cell.budget == budget);
+        let spec = of_row().find_map(|cell| cell.method.clone()).unwrap_or_default();
+        let mut row = vec![
+            Cell { note: spec, ..Cell::text(method) },
+            budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())),
+        ];
+        row.extend(names.iter().map(|name| {
+            of_row()
+                .find(|cell| cell.column == **name)
+                .map_or(Cell::text("–"), |cell| both(cell, comparison))
+        }));
+        rows.push(row);
+    }
+    let mut columns = vec![
+        Head { title: "Method".into(), ..Head::default() },
+        Head { title: "Budget".into(), numeric: true, summary: false },
+    ];
+    columns.extend(names.into_iter().map(|name| Head {
+        title: name.clone(),
+        numeric: true,
+        summary: name.starts_with("avg") || name.starts_with("cat_"),
+    }));
     let (verdicts, unmeasured) = comparison.counts();
     let counts: Vec<String> = verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
-    let mut notes = vec![format!("{}; {unmeasured} printed cells are not measured here.", counts.join(", "))];
+    let mut notes = vec![
+        "Ours; small print: the paper's number and our difference, our 95 % interval and sample count."
+            .to_owned(),
+        format!("{}; {unmeasured} printed cells are not measured here.", counts.join(", ")),
+    ];
+    if comparison.rehearsal.is_empty() {
+        notes[0].push_str(" ● reproduced, ◐ close, ○ off.");
+    }
     notes.extend(comparison.notes.iter().cloned());
     notes.extend(comparison.sources.iter().map(|source| format!("Source: {source}")));
-    Table {
-        title: comparison.title.clone(),
-        notes,
-        columns: vec![
-            text("Method"),
-            number("Budget"),
-            text("Column"),
-            number("Paper"),
-            number("Ours"),
-            number("Difference"),
-            number("n"),
-            text("Verdict"),
-        ],
-        rows,
+    Table { title: comparison.title.clone(), notes, columns, rows }
+}
+
+/// Our number, with theirs as small print. A rehearsal's verdict stands in brackets and is not coloured.
+fn both(cell: &PaperCell, comparison: &PaperComparison) -> Cell {
+    let Some(ours) = &cell.ours else { return Cell::text("–") };
+    let mut note = format!("paper {}", cell.theirs.as_deref().unwrap_or("–"));
+    if let Some(d) = cell.difference {
+        note.push_str(&format!(", {}{}", if d > 0.0 { "+" } else { "" }, fixed(d, 2)));
     }
+    note.push('\n');
+    if let Some((low, high)) = sweep::interval(ours) {
+        note.push_str(&format!("{} to {}, ", fixed(low, 1), fixed(high, 1)));
+    }
+    note.push_str(&format!("n {}", grouped(ours.n as u64)));
+    let mut mark = Mark::None;
+    if let Some(verdict) = cell.verdict {
+        if comparison.rehearsal.is_empty() {
+            note.push_str(&format!("\n{verdict}"));
+            mark = match verdict {
+                Verdict::Reproduced => Mark::Reproduced,
+                Verdict::Close => Mark::Close,
+                Verdict::Off => Mark::Off,
+                Verdict::Gated => Mark::None,
+            };
+        } else {
+            note.push_str(&format!("\n({verdict})"));
+        }
+    }
+    Cell { note, mark, ..Cell::number(ours.score, fixed(ours.score, 2)) }
 }
 
 /// A table's own title, without the model and protocol that stand in the page's head.
@@ -340,31 +380,46 @@ fn summary(merged: &Merged, tables: &[ScoreTable]) -> Vec<Fact> {
         fact("Examples".into(), grouped(examples as u64), format!("{datasets} data sets")),
         fact("Answers".into(), grouped(answers as u64), format!("{variants} variants of every prefill")),
     ];
-    let [table, ..] = tables else { return facts };
+    for table in tables {
+        facts.extend(headlines(table, tables.len() > 1));
+    }
+    facts
+}
+
+/// The full cache's average, and the best compressed one of every budget; `named` by the table where there are several.
+fn headlines(table: &ScoreTable, named: bool) -> Vec<Fact> {
+    let mut facts = Vec::new();
     let Some(last) = table.columns.len().checked_sub(1) else { return facts };
-    let name = table.columns[last].title.clone();
+    let of = if named { format!("{}: ", short(&table.title)) } else { String::new() };
+    let name = &table.columns[last].title;
     let score = |row: &kvsweep_results::Row| row.cells.get(last).copied().flatten();
     let full = table.rows.iter().filter(|row| row.budget.is_none()).find_map(|row| Some((row, score(row)?)));
     if let Some((row, cell)) = full {
-        let note =
-            sweep::interval(&cell).map(|(l, h)| format!("{} to {} · {name}", fixed(l, 1), fixed(h, 1)));
-        let label = format!("{}, everything kept", row.method);
-        facts.push(fact(label, fixed(cell.score, 2), note.unwrap_or_else(|| name.clone())));
+        let note = sweep::interval(&cell).map(|(l, h)| format!("{} to {}, {name}", fixed(l, 1), fixed(h, 1)));
+        facts.push(Fact {
+            label: format!("{of}{}, everything kept", row.method),
+            value: fixed(cell.score, 2),
+            note: note.unwrap_or_else(|| name.clone()),
+        });
     }
     let mut budgets: Vec<u32> = table.rows.iter().filter_map(|row| row.budget).collect();
     budgets.sort_unstable();
     budgets.dedup();
     for budget in budgets {
-        let rows = table.rows.iter().filter(|row| row.budget == Some(budget));
-        let best =
-            rows.filter_map(|row| Some((row, score(row)?))).max_by(|a, b| a.1.score.total_cmp(&b.1.score));
+        let rows = || table.rows.iter().filter(|row| row.budget == Some(budget));
+        let scored = || rows().filter_map(|row| Some((row, score(row)?)));
+        let best = scored().reduce(|best, other| if other.1.score > best.1.score { other } else { best });
         let Some((row, cell)) = best else { continue };
         let mut note = fixed(cell.score, 2);
+        match scored().filter(|(_, other)| other.score == cell.score).count() {
+            1 => {}
+            ties => note = format!("{note}, as {} others", ties - 1),
+        }
         if let Some((_, full)) = &full {
             let loss = cell.score - full.score;
             note.push_str(&format!(", {}{} to full", if loss > 0.0 { "+" } else { "" }, fixed(loss, 2)));
         }
-        facts.push(fact(format!("Best at budget {budget}"), row.method.clone(), note));
+        facts.push(Fact { label: format!("{of}best at budget {budget}"), value: row.method.clone(), note });
     }
     facts
 }
@@ -503,13 +558,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_weigh_layers_equally_and_ignore_positions_outside() {
-        let kept = VariantKept {
-            variant: "v".into(),
-            layers: vec![LayerKept::All, LayerKept::Heads(vec![vec![0, 9], vec![0, 2]])],
-        };
-        assert_eq!(shares(&kept, 4), [1.0, 0.5, 0.75, 0.5]);
-        assert_eq!(strip(&shares(&kept, 4)), "9575");
+    fn shares_become_digits_and_strips() {
+        assert_eq!(strip(&[1.0, 0.5, 0.75, 0.5]), "9575");
         assert_eq!(strip(&[]), "");
         assert_eq!((digit(0.0), digit(0.001), digit(1.0)), ('0', '1', '9'));
         assert_eq!(strip(&vec![1.0; 1000]).len(), STRIP);

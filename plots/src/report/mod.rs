@@ -152,12 +152,14 @@ pub enum Mark {
 }
 
 /// An example to browse. Long texts are cut when the page is made; the page says so.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Example {
     /// Data set.
     pub dataset: String,
-    /// Its name inside the data set.
+    /// Its short name inside the data set, e.g. `row 3`.
     pub name: String,
+    /// Its key, as `kvsweep explain` takes it; may be empty.
+    pub key: String,
     /// Prompt length and truncation, e.g. `1,204 tokens, 96 cut from the middle`.
     pub about: String,
     /// The end of the prompt, where its tokens are not known.
@@ -171,7 +173,7 @@ pub struct Example {
 }
 
 /// The ends of a prompt, token by token.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tokens {
     /// Text of each shown token.
     pub pieces: Vec<String>,
@@ -182,7 +184,7 @@ pub struct Tokens {
 }
 
 /// What one variant said about one example.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// Index into [`ReportData::variants`].
     pub variant: usize,

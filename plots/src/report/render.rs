@@ -16,7 +16,7 @@ const PAGE: &str = include_str!("report.html.jinja");
 /// # Errors
 /// A picture that cannot be rendered, or data that cannot be encoded.
 pub fn render(data: &ReportData) -> Result<String> {
-    let (examples, left_out) = cut::examples(data)?;
+    let (examples, left_out) = cut::examples(data);
     let browser = serde_json::json!({ "variants": data.variants, "examples": examples });
     let (figures, figures_left_out) = figures(data)?;
     let mut environment = Environment::new();
@@ -162,6 +162,7 @@ mod tests {
     fn a_sweep_of_any_size_stays_under_five_megabytes() {
         let map = Heatmap {
             title: "t".into(),
+            subtitle: String::new(),
             lengths: (1..=40).collect(),
             depths: (0..20).map(f64::from).collect(),
             values: vec![vec![Some(50.0); 40]; 20],
@@ -169,9 +170,9 @@ mod tests {
         };
         let figure = Figure { caption: "c".into(), picture: heatmap::draw(&map).unwrap() };
         let group = FigureGroup { title: "g".into(), intro: String::new(), figures: vec![figure; 40] };
-        let answer = |variant| Answer {
+        let answer = |variant: usize| Answer {
             variant,
-            prediction: "an answer of some words, with <tags> & all".repeat(4),
+            prediction: format!("{variant} {}", "an answer of some words, with <tags> & all".repeat(4)),
             kept: Some("5".repeat(320)),
             strip: Some("5".repeat(64)),
             ..Answer::default()
@@ -193,6 +194,45 @@ mod tests {
         assert!(page.len() < 5_000_000 && page.len() > 3_500_000, "{}", page.len());
         assert!(page.contains("of 420 examples fit on this page") && page.contains("more pictures would"));
         assert!((0..21).all(|set| page.contains(&format!("set{set:02}"))), "every data set is seen");
+    }
+
+    #[test]
+    fn a_full_mini_sweep_fits_with_all_its_examples() {
+        let example = |index: usize| {
+            // Two rows of each of twelve data sets keep their positions: prompts of 512 and of 1,024 tokens.
+            let traced = (index % 50 < 2).then_some(512 << (index % 50));
+            let answer = |variant: usize| Answer {
+                variant,
+                prediction: format!(" some words of an answer, number {}", variant % 12),
+                score: variant as f64 / 0.37,
+                entries: 63.7,
+                kept: traced.map(|length| "3".repeat(length)),
+                strip: traced.map(|_| "3".repeat(64)),
+                ..Answer::default()
+            };
+            Example {
+                dataset: format!("mini_{:02}", index / 50),
+                name: format!("row {}", index % 50),
+                key: "k".repeat(50),
+                tail: if traced.is_none() { "word of a prompt ".repeat(35) } else { String::new() },
+                tokens: traced.map(|length| Tokens {
+                    pieces: vec![" piece".into(); length],
+                    head: 9,
+                    gap: 0,
+                }),
+                results: (0..49).map(answer).collect(),
+                ..Example::default()
+            }
+        };
+        let data = ReportData {
+            examples: (0..600).map(example).collect(),
+            variants: (0..49).map(|v| v.to_string()).collect(),
+            ..ReportData::default()
+        };
+        let page = render(&data).unwrap();
+        assert!(page.len() < 3_000_000, "{}", page.len());
+        assert!(!page.contains("fit on this page"), "all of them");
+        assert!(page.contains("of a prompt"));
     }
 
     #[test]

@@ -76,9 +76,31 @@
     small();
   }
 
+  // Folded pictures open and close together.
+  for (const button of document.querySelectorAll("button.fold")) {
+    const folded = [...button.closest("section").querySelectorAll("details")];
+    const open = () => folded.every(one => one.open);
+    const name = () => { button.textContent = `${open() ? "Close" : "Open"} all ${folded.length}`; };
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const wanted = !open();
+      folded.forEach(one => { one.open = wanted; });
+      name();
+    });
+    folded.forEach(one => one.addEventListener("toggle", name));
+    name();
+  }
+
   const browser = document.querySelector(".browser");
   if (!browser) return;
   const data = JSON.parse(document.getElementById("data").textContent);
+  // On the page an answer that several variants gave stands once; one that was cut brings its whole length.
+  for (const example of data.examples) {
+    const said = example.said.map(text => typeof text === "string" ? [text, null] : text);
+    example.results = example.results.map(([variant, place, score, entries, strip, kept]) =>
+      ({ variant, prediction: said[place][0], cut: said[place][1], score, entries, strip, kept }));
+    example.name = `${example.dataset} · ${example.name}`;
+  }
   const list = browser.querySelector(".list");
   const detail = browser.querySelector(".detail");
   const select = browser.querySelector("select");
@@ -100,17 +122,32 @@
   };
   const short = value => value.toFixed(1);
   const buttons = data.examples.map((example, index) => {
-    const [low, high] = spread(example);
+    const [low, high] = spread(example).map(score => score.toFixed(0));
     const name = make("span");
-    name.append(visible(`${example.dataset} · ${example.name}`));
-    const range = make("small", {}, low === high ? short(low) : `${short(low)}–${short(high)}`);
-    const button = make("button", { type: "button" }, name, range);
+    name.append(visible(example.name));
+    const range = make("small", { title: "lowest and highest score" }, low === high ? low : `${low}–${high}`);
+    const button = make("button", { type: "button", tabindex: "-1" }, name, range);
     button.addEventListener("click", () => open(index, true));
     list.append(make("li", {}, button));
     return button;
   });
   const haystack = data.examples.map(e =>
-    [e.name, e.tail, ...e.answers, ...e.results.map(r => r.prediction)].join(" ").toLowerCase());
+    [e.name, e.key, e.tail, ...e.answers, ...e.results.map(r => r.prediction)].join(" ").toLowerCase());
+
+  // Of a list of buttons only one is a stop of the Tab key; the arrow keys move inside.
+  const stop = (buttons, chosen) => buttons.forEach(one => { one.tabIndex = one === chosen ? 0 : -1; });
+  const arrows = (event, buttons) => {
+    const place = buttons.indexOf(document.activeElement);
+    const last = buttons.length - 1;
+    const next = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: last }[event.key];
+    if (next === undefined || place < 0) return null;
+    event.preventDefault();
+    const button = buttons[Math.min(Math.max(next, 0), last)];
+    stop(buttons, button);
+    button.focus();
+    return button;
+  };
+  const seen = () => buttons.filter(button => !button.parentNode.hidden);
 
   const filter = () => {
     const wanted = words(search.value);
@@ -123,21 +160,17 @@
       if (fits) shown += 1;
     });
     count.textContent = `${shown} of ${data.examples.length} examples`;
+    const fitting = seen();
+    stop(buttons, fitting.find(button => button.getAttribute("aria-current") === "true") || fitting[0]);
   };
   [select, differ].forEach(control => control.addEventListener("change", filter));
   search.addEventListener("input", filter);
   filter();
 
-  list.addEventListener("keydown", event => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    const seen = buttons.filter(button => !button.parentNode.hidden);
-    const next = seen[seen.indexOf(document.activeElement) + step];
-    if (next) next.focus();
-    event.preventDefault();
-  });
+  list.addEventListener("keydown", event => arrows(event, seen()));
 
-  const shade = digit => `rgba(var(--keep), ${(Number(digit) / 9 * 0.62).toFixed(3)})`;
+  const shade = digit => `rgba(var(--keep), calc(var(--most) * ${(Number(digit) / 9).toFixed(2)}))`;
+  const share = digit => ({ 0: "none", 9: "all" })[digit] || `about ${Math.round(Number(digit) / 9 * 100)} %`;
   const strip = digits => {
     const bar = make("span", { class: "strip", title: "share of heads that kept each part of the prompt, beginning to end" });
     const stops = [...digits].map((digit, i) =>
@@ -149,12 +182,14 @@
   const prompt = example => {
     const box = make("div", { class: "text", tabindex: "0", role: "region", "aria-label": "prompt" });
     if (!example.tokens) {
-      box.append(visible(example.tail));
+      box.append("… ", visible(example.tail));
       return { box, mark: null };
     }
     const { pieces, head, gap } = example.tokens;
     const spans = pieces.map((piece, index) => {
-      if (gap && index === head) box.append(make("span", { class: "gap" }, `… ${gap} tokens …`));
+      if (gap && index === head) {
+        box.append(make("span", { class: "gap" }, `… ${gap.toLocaleString("en")} tokens not shown …`));
+      }
       const span = make("span", { class: "tok" });
       span.append(visible(piece));
       box.append(span);
@@ -162,6 +197,7 @@
     });
     const mark = kept => spans.forEach((span, index) => {
       span.style.background = kept ? shade(kept[index] || 0) : "";
+      span.title = kept ? `kept by ${share(kept[index])} of the heads` : "";
     });
     return { box, mark };
   };
@@ -170,9 +206,10 @@
     const example = data.examples[index];
     buttons.forEach((button, i) => button.setAttribute("aria-current", i === index));
     const title = make("h3");
-    title.append(visible(`${example.dataset} · ${example.name}`));
+    title.append(visible(example.name));
     const { box, mark } = prompt(example);
-    const caption = make("h4", {}, "Prompt");
+    const caption = make("h4", {}, mark ? "Prompt" : "End of the prompt");
+    stop(buttons, buttons[index]);
     const answers = make("ul", { class: "answers" });
     for (const answer of example.answers) {
       const item = make("li", { dir: "auto" });
@@ -186,6 +223,7 @@
       mark(result.kept);
       caption.textContent = `Prompt; shaded: what ${name} kept`;
     };
+    const variants = [];
     for (const result of example.results) {
       const row = make("tr");
       const name = data.variants[result.variant] ?? "?";
@@ -194,15 +232,17 @@
         const button = make("button", { type: "button" });
         button.append(visible(name));
         button.title = "Show the tokens it kept";
-        button.addEventListener("click", () => show(row, result, name));
+        button.addEventListener("click", () => { show(row, result, name); stop(variants, button); });
+        variants.push(button);
         label.append(button);
       } else {
         label.append(visible(name));
       }
       if (result.strip) label.append(strip(result.strip));
       const said = make("div", { class: "said", dir: "auto" });
-      if (result.prediction) said.append(visible(result.prediction));
-      else said.append(make("span", { class: "empty" }, "nothing"));
+      const text = result.prediction.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "");
+      if (text) said.append(visible(text));
+      else said.append(make("span", { class: "empty" }, result.prediction ? "only white space" : "nothing"));
       if (result.cut) {
         said.append(make("small", {}, ` … cut: the whole answer has ${result.cut.toLocaleString("en")} characters`));
       }
@@ -214,10 +254,23 @@
     const head = make("thead", {}, make("tr", {}, ...["Variant", "Score", "Answer"].map(t => make("th", { scope: "col" }, t))));
     const about = make("p", { class: "note" });
     about.append(visible(example.about));
+    if (example.key) {
+      const key = make("code");
+      key.append(visible(example.key));
+      about.append(" · ", key);
+    }
+    body.addEventListener("keydown", event => {
+      const button = arrows(event, variants);
+      if (button) button.click();
+    });
+    const hint = variants.length > 1 ? make("small", {}, " the arrow keys go from variant to variant") : "";
     detail.replaceChildren(title, about, caption, box, make("h4", {}, "Reference"), answers,
-      make("h4", {}, "Answers"), make("table", { class: "results" }, head, body));
+      make("h4", {}, "Answers", hint), make("table", { class: "results" }, head, body));
     const first = example.results.findIndex(result => mark && result.kept && /[0-8]/.test(result.kept));
-    if (first >= 0) show(body.rows[first], example.results[first], data.variants[example.results[first].variant]);
+    if (first >= 0) {
+      show(body.rows[first], example.results[first], data.variants[example.results[first].variant]);
+      stop(variants, body.rows[first].querySelector("button"));
+    }
     box.scrollTop = box.scrollHeight; // the question stands at the end
     if (move) history.replaceState(null, "", `#example-${index}`);
     if (move && window.matchMedia("(max-width: 52rem)").matches) detail.focus();

@@ -1,0 +1,131 @@
+//! The prompts of a finished run, rendered again from its manifest: no weights, only tokenizer and rows.
+
+use std::path::Path;
+
+use anyhow::Context;
+use kvsweep_engine::model::Card;
+use kvsweep_results::{ExampleKey, Manifest};
+use kvsweep_tasks::protocol::{self, Protocol};
+use kvsweep_tasks::{ModelFacts, Tokenizer};
+
+use crate::cli::{ModelArgs, RunArgs, Split, Suite};
+use crate::kept;
+use crate::model::{self, TextSide};
+use crate::questions::{self, Dataset, Prompt, Selected};
+
+/// A run's questions, and what renders them.
+pub struct Recorded {
+    card: Card,
+    facts: ModelFacts,
+    protocol: &'static Protocol,
+    datasets: Vec<Dataset>,
+}
+
+impl Recorded {
+    /// Reads what the run read: `names` of its data sets, from `data` where it had local rows.
+    ///
+    /// # Errors
+    /// A suite, protocol, model or rows that are not there any more.
+    pub fn of(manifest: &Manifest, names: Option<Vec<String>>, data: Option<&Path>) -> anyhow::Result<Self> {
+        let suite = Suite::by_name(&manifest.suite)
+            .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
+        let setting = |name: &str| manifest.settings.get(name).map(|list| list.split(','));
+        let args = RunArgs {
+            suite: Some(suite),
+            model: ModelArgs { model: Some(manifest.model.name.clone()), ..ModelArgs::default() },
+            split: Some(if manifest.split == "mini" { Split::Mini } else { Split::Full }),
+            data: data.map(Path::to_owned),
+            datasets: names.filter(|_| suite != Suite::Needle),
+            limit: manifest.limit.map(|limit| limit as usize),
+            lengths: setting(questions::LENGTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
+            depths: setting(questions::DEPTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
+            ..RunArgs::default()
+        };
+        let selected = Selected::of(suite, &args)?;
+        let protocol = protocol::by_name(&manifest.protocol.name)?;
+        let (card, _) = args.model.card()?;
+        let facts = model::facts(&card);
+        let datasets = questions::datasets(&selected, protocol, &facts, &TextSide::new(&card)?)?;
+        Ok(Self { card, facts, protocol, datasets })
+    }
+
+    /// The prompt of an example; its hash must be the recorded one.
+    ///
+    /// # Errors
+    /// An example that is not in the data, a prompt that is not the recorded one.
+    pub fn prompt(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Prompt> {
+        let mut questions = self.datasets.iter().flat_map(|dataset| &dataset.questions);
+        let question = questions.find(|question| question.key == *key).with_context(|| {
+            format!("example `{}` is not in the data; give the run's rows with --data", key.example)
+        })?;
+        let text = TextSide::new(&self.card)?;
+        let prompt = question.prompt(self.protocol, &self.facts, &text)?;
+        anyhow::ensure!(
+            kept::ids_sha256(&prompt.ids) == sha256,
+            "the prompt of `{}` is not the recorded one any more: other rows, another tokenizer or another protocol \
+             version",
+            key.example
+        );
+        Ok(prompt)
+    }
+
+    /// The text that each token of an example's prompt adds. A token that ends inside a character adds nothing; the
+    /// one that completes it adds the character.
+    ///
+    /// # Errors
+    /// As [`Recorded::prompt`]; what the tokenizer says.
+    pub fn tokens(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Vec<String>> {
+        let text = TextSide::new(&self.card)?;
+        let ids = self.prompt(key, sha256)?.ids;
+        pieces(&ids, &|ids| text.decode(ids, false)).map_err(anyhow::Error::msg)
+    }
+}
+
+/// Tokens that one character may be spread over.
+const LONGEST_CHARACTER: usize = 8;
+
+/// What every token adds to the text of those before it. Decoding one by one would lose the spaces of some
+/// tokenizers and every character of several tokens, so each is decoded behind the piece before it.
+fn pieces(ids: &[u32], decode: &dyn Fn(&[u32]) -> Result<String, String>) -> Result<Vec<String>, String> {
+    let mut pieces = Vec::with_capacity(ids.len());
+    let (mut context, mut done) = (0, 0);
+    for end in 1..=ids.len() {
+        let before = decode(&ids[context..done])?;
+        let text = decode(&ids[context..end])?;
+        if text.ends_with('\u{fffd}') && end < ids.len() && end - done < LONGEST_CHARACTER {
+            pieces.push(String::new());
+            continue;
+        }
+        pieces.push(text.strip_prefix(&before).unwrap_or(&text).to_owned());
+        (context, done) = (done, end);
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_join_to_the_text_and_keep_characters_whole() {
+        let bytes: Vec<u32> = "a – 鱼.".bytes().map(u32::from).collect();
+        let decode = |ids: &[u32]| {
+            let bytes: Vec<u8> = ids.iter().map(|&id| id as u8).collect();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let pieces = pieces(&bytes, &decode).unwrap();
+        assert_eq!(pieces.len(), bytes.len());
+        assert_eq!(pieces.concat(), "a – 鱼.");
+        assert!(pieces.contains(&"鱼".to_owned()) && pieces.iter().all(|piece| !piece.contains('\u{fffd}')));
+    }
+
+    #[test]
+    fn a_space_that_a_lone_token_would_lose_is_kept() {
+        let words = ["▁one", "▁two", "▁three"];
+        let decode = |ids: &[u32]| {
+            let text: String = ids.iter().map(|&id| words[id as usize]).collect();
+            Ok(text.replace('▁', " ").trim_start().to_owned())
+        };
+        assert_eq!(pieces(&[0, 1, 2], &decode).unwrap(), ["one", " two", " three"]);
+    }
+}
