@@ -93,9 +93,14 @@ impl ModelArgs {
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> anyhow::Result<Device> {
-    use anyhow::Context;
-    Device::new_cuda(index).with_context(|| {
-        format!("cannot use CUDA device {index}; `nvidia-smi` shows the devices and the driver")
+    Device::new_cuda(index).map_err(|error| {
+        // candle may put a backtrace behind the first line.
+        let error = error.to_string();
+        let reason = error.lines().next().unwrap_or_default();
+        anyhow::anyhow!(
+            "cannot use CUDA device {index}, no driver or no such device: {reason}\n\
+             hint: `nvidia-smi` shows the driver and the devices; --device cpu needs neither"
+        )
     })
 }
 
