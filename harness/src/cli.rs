@@ -168,6 +168,12 @@ pub struct RunArgs {
     /// The first N rows of each data set; for needle, N trials a cell
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Seed of the mini split's rows; other seeds give fresh rows of the same kind [default: 0, the suite]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Leave the context out of every prompt: what the model answers without reading (contamination control)
+    #[arg(long)]
+    pub without_context: bool,
     /// Needle: prompt lengths in tokens
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub lengths: Option<Vec<usize>>,

@@ -137,8 +137,13 @@ impl Source {
             Self::Mini { seed } => {
                 for &length in lengths {
                     for &depth in depths {
-                        let trial = CALIBRATION_TRIALS + seed;
-                        let case = needle::mini_case(length, depth, trial, facts, text, text.chat())?;
+                        let trial = mini::NeedleTrial {
+                            seed: mini::SUITE_SEED,
+                            length,
+                            depth: depth as usize,
+                            number: CALIBRATION_TRIALS + seed,
+                        };
+                        let case = needle::mini_case(trial, false, facts, text, text.chat())?;
                         let answer =
                             text.encode(&format!(" {}", case.expected), false).map_err(anyhow::Error::msg)?;
                         let within = case.needle.clone().and_then(|needle| {

@@ -222,7 +222,13 @@ pub struct Selected {
     limit: Option<usize>,
     lengths: Option<Vec<usize>>,
     depths: Option<Vec<u32>>,
+    /// Seed of the mini suite's rows.
+    pub seed: u64,
+    without_context: bool,
 }
+
+/// The setting of a manifest that says that prompts have no context.
+pub const WITHOUT_CONTEXT: &str = "without-context";
 
 /// The setting of a manifest that lists the needle's context lengths.
 pub const LENGTHS: &str = "needle-lengths";
@@ -258,6 +264,14 @@ impl Selected {
         if suite == Suite::Needle && args.datasets.is_some() {
             return Err(usage("the suite `needle` has no data sets; use --lengths and --depths"));
         }
+        if split == Split::Full && args.seed.is_some() {
+            return Err(usage(
+                "--seed belongs to the generated mini split; the rows of `--split full` have none",
+            ));
+        }
+        if args.without_context && (suite, split) == (Suite::Needle, Split::Full) {
+            return Err(usage("--without-context leaves nothing of a haystack of essays; use --split mini"));
+        }
         if args.limit == Some(0) {
             return Err(usage("--limit 0 selects nothing; give at least 1"));
         }
@@ -272,6 +286,8 @@ impl Selected {
             limit: args.limit,
             lengths: args.lengths.clone(),
             depths,
+            seed: args.seed.unwrap_or(mini::SUITE_SEED),
+            without_context: args.without_context,
         };
         if suite != Suite::Needle {
             match split {
@@ -346,6 +362,9 @@ impl Selected {
         if self.split == Split::Mini {
             settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
         }
+        if self.without_context {
+            settings.insert(WITHOUT_CONTEXT.to_owned(), "true".to_owned());
+        }
         settings
     }
 
@@ -419,12 +438,14 @@ fn mini_rows(selected: &Selected) -> anyhow::Result<Vec<Dataset>> {
     let mut out = Vec::new();
     for set in selected.mini_sets()? {
         let info = datasets::mini::info(set)?;
-        let rows = mini::rows(set, mini::SUITE_SEED);
+        // A limit beyond the suite's rows makes more of them.
+        let rows = mini::rows(set, selected.seed, selected.limit.unwrap_or(0).max(mini::ROWS));
         let sha256 = datasets::mini::sha256(&rows)?;
         let questions = rows
             .into_iter()
             .enumerate()
-            .map(|(row, mini)| Question::row(datasets::mini::example(row, mini), &info, row));
+            .map(|(row, mini)| Question::row(datasets::mini::example(row, mini), &info, row))
+            .take(selected.limit.unwrap_or(mini::ROWS));
         out.push(selected.dataset(set.name, &sha256, questions.collect())?);
     }
     Ok(out)
@@ -487,8 +508,9 @@ fn mini_needle(selected: &Selected, facts: &ModelFacts, text: &TextSide<'_>) -> 
             facts.name
         );
         for &depth in &depths {
-            for trial in 0..trials {
-                let case = needle::mini_case(length, depth, trial as u64, facts, text, text.chat())?;
+            for number in 0..trials as u64 {
+                let trial = mini::NeedleTrial { seed: selected.seed, length, depth: depth as usize, number };
+                let case = needle::mini_case(trial, selected.without_context, facts, text, text.chat())?;
                 questions.push(Question::needle(case, NeedleGrading::Exact, questions.len()));
             }
         }
@@ -528,6 +550,13 @@ impl Selected {
     fn dataset(&self, name: &str, sha256: &str, mut questions: Vec<Question>) -> anyhow::Result<Dataset> {
         if self.suite != Suite::Needle {
             questions.truncate(self.limit.unwrap_or(usize::MAX));
+        }
+        if self.without_context {
+            for question in &mut questions {
+                if let Asked::Row { example, .. } = &mut question.asked {
+                    example.context.clear();
+                }
+            }
         }
         let first = questions.first().cloned().with_context(|| format!("data set `{name}` has no rows"))?;
         if let Some((index, count)) = self.shard {

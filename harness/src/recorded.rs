@@ -37,6 +37,8 @@ impl Recorded {
             data: data.map(Path::to_owned),
             datasets: names.filter(|_| suite != Suite::Needle),
             limit: manifest.limit.map(|limit| limit as usize),
+            seed: (manifest.split == "mini").then_some(manifest.seed),
+            without_context: setting(questions::WITHOUT_CONTEXT).is_some(),
             lengths: setting(questions::LENGTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
             depths: setting(questions::DEPTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
             ..RunArgs::default()

@@ -124,8 +124,11 @@ impl Group {
     /// Model, protocol and split in one line, and what the embedded model's scores are worth: what stands under every
     /// picture and over every table.
     pub fn caption(&self) -> String {
-        let caution = if self.manifest.model.embedded { PIPELINE } else { "" };
-        format!("{} · {} split{caution}", self.label(), self.manifest.split)
+        let manifest = &self.manifest;
+        let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
+        let context = manifest.settings.get("without-context").map_or("", |_| " · context removed");
+        let caution = if manifest.model.embedded { PIPELINE } else { "" };
+        format!("{} · {} split{seed}{context}{caution}", self.label(), manifest.split)
     }
 
     fn source(&self, index: usize) -> String {

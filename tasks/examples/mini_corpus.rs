@@ -44,8 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["needle", depth, first, count, tokens] => {
             let first: u64 = first.parse()?;
             let count: u64 = count.parse()?;
-            for trial in first..first + count {
-                let case = mini::needle(tokens.parse()?, depth.parse()?, trial, &mini::estimate_tokens);
+            for number in first..first + count {
+                let (length, depth) = (tokens.parse()?, depth.parse()?);
+                let trial = mini::NeedleTrial { seed: mini::SUITE_SEED, length, depth, number };
+                let case = mini::needle(trial, &mini::estimate_tokens);
                 let row = json!({"prompt": case.prompt, "answer": [case.answer], "metric": "exact",
                     "classes": null, "max_new_tokens": 12});
                 writeln!(out, "{row}")?;

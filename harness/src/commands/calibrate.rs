@@ -245,7 +245,7 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let mut hash = Sha256::new();
     for set in mini::datasets() {
         let info = datasets::mini::info(set)?;
-        let rows = mini::rows(set, LAYER_ROWS_SEED + args.seed);
+        let rows = mini::rows(set, LAYER_ROWS_SEED + args.seed, mini::ROWS);
         hash.update(datasets::mini::sha256(&rows)?);
         let mut sums = vec![0.0; model.config.layers];
         for (row, mini) in rows.into_iter().enumerate().take(limit) {

@@ -176,7 +176,7 @@ fn manifest(
         dtype: dtype_name(model).to_owned(),
         limit: args.limit.map(|limit| limit as u64),
         shard: selected.shard.map(|(index, count)| Shard { index, count }),
-        seed: kvsweep_tasks::mini::SUITE_SEED,
+        seed: selected.seed,
         settings,
     })
 }

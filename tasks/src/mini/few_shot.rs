@@ -6,8 +6,10 @@ use rand::seq::SliceRandom;
 use super::grammar::{Document, Item, Plan, Source};
 use super::words::{LABELS, NAMES, NOUNS, estimate_tokens, label, town};
 
-/// Labels of one document.
-const CLASSES: usize = 6;
+/// First words of the labels of one document.
+const FIRSTS: usize = 2;
+/// Second words of the labels of one document; each goes with each first word.
+const SECONDS: usize = 3;
 /// Examples of each cue, about.
 const SHOTS: usize = 4;
 
@@ -20,13 +22,18 @@ fn examples(
 ) -> Document {
     let mut numbers: Vec<usize> = (0..LABELS).collect();
     numbers.shuffle(&mut source.rng);
-    let labels: Vec<String> = numbers.into_iter().take(CLASSES).map(label).collect();
+    let (firsts, seconds) = numbers[..FIRSTS + SECONDS].split_at(FIRSTS);
+    // Two words, so that the second has to be looked up once the cache is compressed.
+    let labels: Vec<String> = firsts
+        .iter()
+        .flat_map(|first| seconds.iter().map(|second| format!("{} {}", label(*first), label(*second))))
+        .collect();
     let probe = text(source, cues.first().map_or("", String::as_str));
     let shots = (plan.tokens / (estimate_tokens(&probe) + 3)).max(2);
     let mut cues: Vec<(String, &str)> = cues
         .into_iter()
         .take((shots / SHOTS).clamp(2, 48))
-        .map(|cue| (cue, labels.get(source.rng.random_range(0..CLASSES)).map_or("", String::as_str)))
+        .map(|cue| (cue, labels.get(source.rng.random_range(0..labels.len())).map_or("", String::as_str)))
         .collect();
     let mut told: Vec<String> = Vec::new();
     while told.len() < shots {
@@ -52,7 +59,7 @@ pub(super) fn types(source: &mut Source, plan: Plan) -> Document {
     examples(source, plan, nouns, |source, noun| {
         let thing = source.thing();
         let adjective = thing.split(' ').next().unwrap_or_default();
-        format!("Text: a {adjective} {noun}\nType:")
+        format!("Text: a {adjective} {noun}\nType")
     })
 }
 
@@ -62,6 +69,6 @@ pub(super) fn classes(source: &mut Source, plan: Plan) -> Document {
     numbers.shuffle(&mut source.rng);
     let towns = numbers.into_iter().map(town).collect();
     examples(source, plan, towns, |source, place| {
-        format!("Message: {} went to {place}\nClass:", source.person())
+        format!("Message: {} went to {place}\nClass", source.person())
     })
 }

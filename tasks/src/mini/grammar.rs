@@ -53,8 +53,8 @@ pub(super) enum Relation {
     Sell,
     /// A person has a password.
     Password,
-    /// A thing lies in a town.
-    Place,
+    /// A thing belongs to a person.
+    Owner,
     /// A person has a friend.
     Friend,
     /// A town makes a thing.
@@ -63,20 +63,22 @@ pub(super) enum Relation {
 
 impl Relation {
     /// One sentence that states `value` for `key`.
+    ///
+    /// At most two words stand between key and value: a small model looks back only so far.
     pub(super) fn state(self, rng: &mut ChaCha8Rng, key: &str, value: &str) -> String {
         let form = rng.random_range(0..2);
         match (self, form) {
             (Self::Home, 0) => format!("{key} lives in {value}."),
-            (Self::Home, _) => format!("{key} has a home in {value}."),
+            (Self::Home, _) => format!("{key} stays in {value}."),
             (Self::Keep, 0) => format!("{key} keeps a {value}."),
-            (Self::Keep, _) => format!("{key} looks after a {value}."),
+            (Self::Keep, _) => format!("{key} owns a {value}."),
             (Self::Sell, 0) => format!("{key} sells a {value}."),
-            (Self::Sell, _) => format!("{key} has for sale a {value}."),
+            (Self::Sell, _) => format!("{key} offers a {value}."),
             (Self::Password, _) => format!("The password of {key} is {value}."),
-            (Self::Place, 0) => format!("The {key} lies in {value}."),
-            (Self::Place, _) => format!("The {key} was left in {value}."),
+            (Self::Owner, 0) => format!("The {key} belongs to {value}."),
+            (Self::Owner, _) => format!("The {key} went to {value}."),
             (Self::Friend, 0) => format!("The friend of {key} is {value}."),
-            (Self::Friend, _) => format!("{key} is a friend of {value}."),
+            (Self::Friend, _) => format!("{key} befriended {value}."),
             (Self::Make, 0) => format!("People in {key} make the {value}."),
             (Self::Make, _) => format!("Workers in {key} make the {value}."),
         }
@@ -89,7 +91,7 @@ impl Relation {
             Self::Keep => format!("What does {key} keep?"),
             Self::Sell => format!("What does {key} sell?"),
             Self::Password => format!("What is the password of {key}?"),
-            Self::Place => format!("Where is the {key}?"),
+            Self::Owner => format!("Who has the {key}?"),
             Self::Friend => format!("Who is the friend of {key}?"),
             Self::Make => format!("What is made in {key}?"),
         }
@@ -170,8 +172,8 @@ impl Source {
     /// The value that `relation` states: a town, a person or a thing.
     pub(super) fn value(&mut self, relation: Relation) -> String {
         match relation {
-            Relation::Home | Relation::Place => self.town(),
-            Relation::Friend => self.person(),
+            Relation::Home => self.town(),
+            Relation::Friend | Relation::Owner => self.person(),
             _ => self.thing(),
         }
     }
@@ -204,13 +206,13 @@ impl Source {
                 (self.filler(), None)
             } else {
                 let relation = relations.choose(&mut self.rng).copied().unwrap_or(Relation::Home);
-                let again = relation != Relation::Place && self.rng.random_bool(0.3);
+                let again = relation != Relation::Owner && self.rng.random_bool(0.3);
                 let met =
                     known.choose_mut(&mut self.rng).filter(|(_, told)| again && !told.contains(&relation));
                 let key = if let Some((person, told)) = met {
                     told.push(relation);
                     person.clone()
-                } else if relation == Relation::Place {
+                } else if relation == Relation::Owner {
                     self.key_thing()
                 } else {
                     let person = self.person();

@@ -4,10 +4,10 @@ use rand::seq::SliceRandom;
 
 use super::grammar::{Document, Item, Plan, Relation, Source, lines};
 use super::words::{NAMES, estimate_tokens};
-use super::{FILLER, SUITE_SEED, rng};
+use super::{FILLER, rng};
 
 /// What a haystack's sentences tell: all but passwords.
-const HAY: [Relation; 4] = [Relation::Home, Relation::Keep, Relation::Sell, Relation::Place];
+const HAY: [Relation; 4] = [Relation::Home, Relation::Keep, Relation::Sell, Relation::Owner];
 
 /// The prompt of a needle trial.
 pub const NEEDLE_PROMPT: &str = "Read the notes and answer.\n{context}\n\nQuestion: {input}\nAnswer:";
@@ -27,31 +27,37 @@ pub struct NeedleCase {
     pub prompt: String,
 }
 
-/// The needle trial number `trial` at a length and a depth.
+/// Which needle trial: each has its own haystack, key and value, always the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedleTrial {
+    /// Seed of the suite; [`super::SUITE_SEED`] for the suite itself.
+    pub seed: u64,
+    /// Tokens of the prompt, at most.
+    pub length: usize,
+    /// Percent of the haystack's tokens before the needle; more than 100 counts as 100.
+    pub depth: usize,
+    /// Number of the trial within its length and depth.
+    pub number: u64,
+}
+
+/// Builds a needle trial.
 ///
-/// The prompt has as many sentences as keep it within `length_tokens` tokens, counted by `count`;
-/// the needle stands after `depth_percent` percent of their tokens (more than 100 counts as 100).
-/// Each (length, depth, trial) has its own haystack, key and value, always the same.
-pub fn needle(
-    length_tokens: usize,
-    depth_percent: usize,
-    trial: u64,
-    count: &dyn Fn(&str) -> usize,
-) -> NeedleCase {
-    let name = format!("needle/{length_tokens}/{depth_percent}");
-    let mut source = Source::new(rng("suite", &name, SUITE_SEED, trial), NAMES);
+/// The prompt has as many sentences as keep it within its length, counted by `count`.
+pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> NeedleCase {
+    let NeedleTrial { seed, length, depth, number } = trial;
+    let mut source = Source::new(rng("suite", &format!("needle/{length}/{depth}"), seed, number), NAMES);
     let (person, answer) = (source.person(), source.thing());
     let needle = Relation::Password.state(&mut source.rng, &person, &answer);
     let question = Relation::Password.ask(&person);
     let fixed = NEEDLE_PROMPT.replace("{context}", &needle).replace("{input}", &question);
-    let room = length_tokens.saturating_sub(count(&fixed));
+    let room = length.saturating_sub(count(&fixed));
     // More than fits: what is over is cut below, by true counts.
     let plan = Plan { tokens: room + room / 8, questions: 1, filler: FILLER };
     let (mut hay, _) = source.facts(plan, &HAY);
     let breaks = source.rng.clone();
     loop {
         let costs: Vec<usize> = hay.iter().map(|sentence| count(sentence)).collect();
-        let target = costs.iter().sum::<usize>() * depth_percent.min(100);
+        let target = costs.iter().sum::<usize>() * depth.min(100);
         let mut passed = 0;
         let at = costs
             .iter()
@@ -65,7 +71,7 @@ pub fn needle(
         sentences.insert(at, needle.clone());
         let context = lines(&mut breaks.clone(), &sentences);
         let prompt = NEEDLE_PROMPT.replace("{context}", &context).replace("{input}", &question);
-        let over = count(&prompt).saturating_sub(length_tokens);
+        let over = count(&prompt).saturating_sub(length);
         if over == 0 || hay.is_empty() {
             return NeedleCase { context, question, needle, answer, prompt };
         }
@@ -101,7 +107,8 @@ mod tests {
     fn the_needle_stands_at_its_depth_and_the_prompt_fits() {
         for length in [128, 512, 4096] {
             for depth in [0, 30, 50, 100] {
-                let case = needle(length, depth, 3, &estimate_tokens);
+                let trial = NeedleTrial { seed: 0, length, depth, number: 3 };
+                let case = needle(trial, &estimate_tokens);
                 let tokens = estimate_tokens(&case.prompt);
                 assert!(tokens <= length && tokens + 40 > length, "{tokens} of {length}");
                 let at = case.context.find(&case.needle).expect("the needle is in the context");
@@ -110,15 +117,18 @@ mod tests {
                 assert!(before.abs_diff(all * depth) <= all * 3 + 1600, "{before} of {all}");
                 assert_eq!(case.context.matches("password").count(), 1);
                 assert!(case.needle.ends_with(&format!("{}.", case.answer)));
-                assert_eq!(case, needle(length, depth, 3, &estimate_tokens));
+                assert_eq!(case, needle(trial, &estimate_tokens));
             }
         }
     }
 
     #[test]
-    fn keys_and_values_change_with_the_trial() {
-        let a = needle(256, 50, 0, &estimate_tokens);
-        let b = needle(256, 50, 1, &estimate_tokens);
-        assert_ne!((a.question, a.answer), (b.question, b.answer));
+    fn keys_and_values_change_with_the_trial_and_the_seed() {
+        let ask = |seed, number| {
+            let case = needle(NeedleTrial { seed, length: 256, depth: 50, number }, &estimate_tokens);
+            (case.question, case.answer)
+        };
+        assert_ne!(ask(0, 0), ask(0, 1));
+        assert_ne!(ask(0, 0), ask(1, 0));
     }
 }

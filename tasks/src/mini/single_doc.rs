@@ -7,14 +7,14 @@ fn prose(source: &mut Source, plan: Plan, relations: &[Relation]) -> Document {
     Document { context: lines(&mut source.rng, &sentences), items, classes: None }
 }
 
-/// People, where they live, what they keep and what they sell.
+/// People: what they keep, what they sell, and their friends.
 pub(super) fn people(source: &mut Source, plan: Plan) -> Document {
-    prose(source, plan, &[Relation::Home, Relation::Keep, Relation::Sell])
+    prose(source, plan, &[Relation::Keep, Relation::Sell, Relation::Friend])
 }
 
-/// Things and the towns they lie in.
+/// Things and the people who have them.
 pub(super) fn things(source: &mut Source, plan: Plan) -> Document {
-    prose(source, plan, &[Relation::Place])
+    prose(source, plan, &[Relation::Owner])
 }
 
 /// Facts of all relations but [`Relation::Make`]; for training only.
@@ -24,7 +24,7 @@ pub(super) fn mixed_facts(source: &mut Source, plan: Plan) -> (Vec<String>, Vec<
         Relation::Keep,
         Relation::Sell,
         Relation::Password,
-        Relation::Place,
+        Relation::Owner,
         Relation::Friend,
     ];
     source.facts(plan, &all)

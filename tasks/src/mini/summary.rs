@@ -12,7 +12,7 @@ fn report(source: &mut Source, plan: Plan, names: &[&str], state: fn(&str, &str)
     let taken: usize = told.iter().map(|sentence| estimate_tokens(sentence) + 1).sum();
     let rest = Plan { tokens: plan.tokens.saturating_sub(taken), ..plan };
     let (mut sentences, _) =
-        source.facts(rest, &[Relation::Home, Relation::Keep, Relation::Sell, Relation::Place]);
+        source.facts(rest, &[Relation::Home, Relation::Keep, Relation::Sell, Relation::Owner]);
     for sentence in told {
         let at = source.rng.random_range(0..=sentences.len());
         sentences.insert(at, sentence);

@@ -17,7 +17,7 @@ pub(super) fn passage_retrieval(source: &mut Source, plan: Plan) -> Document {
     let (mut paragraphs, mut items) = (Vec::new(), Vec::new());
     for number in numbers {
         let title = source.person();
-        let mut text = format!("Title: {title}, Paragraph {number}:");
+        let mut text = format!("Title: {title} ({number}).");
         for _ in 0..source.rng.random_range(sentences..sentences + 2) {
             text.push(' ');
             let sentence = if source.rng.random_bool(plan.filler) {
@@ -46,7 +46,9 @@ pub(super) fn passage_retrieval(source: &mut Source, plan: Plan) -> Document {
 pub(super) fn count(source: &mut Source, plan: Plan) -> Document {
     let mut told = Vec::new();
     let mut items = Vec::new();
-    for event in ["bell", "horn", "gong", "alarm"] {
+    let mut events = ["bell", "horn", "gong", "alarm", "whistle", "siren", "cannon", "rattle"];
+    events.shuffle(&mut source.rng);
+    for event in events.iter().take((plan.tokens / 48).clamp(2, events.len())) {
         let times = source.rng.random_range(1..6);
         told.extend((0..times).map(|_| format!("The {event} was heard in {}.", source.town())));
         items.push(Item {

@@ -54,34 +54,37 @@ pub fn cases(
 }
 
 /// Builds one case of the mini suite: a password among the suite's own sentences, asked of in the model's own chat
-/// template. Prompt, template and answer together have at most `length` tokens.
+/// template. Prompt, template and answer together have at most `trial.length` tokens. With `without_context`, only the
+/// question is asked.
 ///
 /// # Errors
 /// What the tokenizer says; a prompt beyond the model's positions.
 pub fn mini_case(
-    length: usize,
-    depth: u32,
-    trial: u64,
+    trial: mini::NeedleTrial,
+    without_context: bool,
     model: &ModelFacts,
     tokenizer: &dyn Tokenizer,
     chat: Option<&dyn ChatTemplate>,
 ) -> Result<NeedleCase, TaskError> {
+    let mini::NeedleTrial { length, depth, number, .. } = trial;
     let variant = &super::variants::VARIANTS[0];
     let builder = Builder { variant, model, tokenizer, chat };
     let count = |text: &str| tokenizer.encode(text, false).map_or(0, |ids| ids.len());
     // Two more for tokens that do not merge where prompt and template meet.
     let around = builder.chat_prompt("").map_err(TaskError::Needle)?.1.len() + MINI_ANSWER_TOKENS + 2;
-    let made = mini::needle(length.saturating_sub(around), depth as usize, trial, &count);
+    let made = mini::needle(mini::NeedleTrial { length: length.saturating_sub(around), ..trial }, &count);
     let build = || {
         let mut stop = stop_ids(variant.stop, model, tokenizer)?;
         stop.max_new = MINI_ANSWER_TOKENS;
-        let (text, ids) = builder.chat_prompt(&made.prompt)?;
+        let prompt =
+            if without_context { made.prompt.replace(&made.context, "") } else { made.prompt.clone() };
+        let (text, ids) = builder.chat_prompt(&prompt)?;
         builder.check(&ids, length, &stop)?;
-        let needle = builder.span(&ids, &made.needle)?;
+        let needle = if without_context { None } else { builder.span(&ids, &made.needle)? };
         Ok(NeedleCase {
-            key: format!("needle#{length}-{depth}-{trial}"),
+            key: format!("needle#{length}-{depth}-{number}"),
             length,
-            depth,
+            depth: depth as u32,
             text,
             ids,
             needle,
