@@ -14,27 +14,13 @@ use rayon::prelude::*;
 use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
 use crate::budget::{adakv, pyramid};
 use crate::error::MethodError;
-use crate::group::{GroupLayout, GroupOrder, GroupReduce};
 use crate::observation::Observation;
-use crate::pooling::Pooling;
-use crate::scoring::{self, Scores, Scoring};
+use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
 
 params! {
     /// Parameters of AdaKV.
-    AdaKv {
-        /// Last prompt tokens: they vote, and are always kept.
-        window: usize = 32,
-        /// Pooling size, odd.
-        kernel: usize = 7,
-        /// `avgpool` or `maxpool`.
-        pooling: Pooling = Pooling::Max,
-        /// Which query heads score a KV head: `contiguous` or `strided`.
-        group_layout: GroupLayout = GroupLayout::Contiguous,
-        /// How they become one row: `mean`, `max` or `sum`.
-        group_reduce: GroupReduce = GroupReduce::Mean,
-        /// `before-pooling` or `after-pooling`.
-        group_order: GroupOrder = GroupOrder::BeforePooling,
+    AdaKv, voted for by a window of 32 {
         /// Share of the budget that every head gets whatever its scores: 1 is SnapKV, 0 fully adaptive.
         floor: f64 = 0.2,
         /// Weigh a head's scores by how concentrated they are before heads compete.
@@ -60,19 +46,6 @@ pub(crate) const ENTRY: Entry = Entry {
     parameters: AdaKv::PARAMETERS,
     parse: parse::<AdaKv>,
 };
-
-impl AdaKv {
-    fn scoring(&self) -> Scoring {
-        Scoring {
-            window: self.window,
-            kernel: self.kernel,
-            pooling: self.pooling,
-            layout: self.group_layout,
-            reduce: self.group_reduce,
-            order: self.group_order,
-        }
-    }
-}
 
 impl Method for AdaKv {
     fn check(&self) -> Result<(), (&'static str, String)> {

@@ -14,11 +14,9 @@
 use super::{Context, Entry, Method, MethodState, params, parse};
 use crate::budget::headkv;
 use crate::error::MethodError;
-use crate::group::{GroupLayout, GroupOrder, GroupReduce};
 use crate::inputs::InputKind;
 use crate::observation::Observation;
-use crate::pooling::Pooling;
-use crate::scoring::{self, Scores, Scoring};
+use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -35,19 +33,7 @@ pub enum CapacityBase {
 
 params! {
     /// Parameters of HeadKV.
-    HeadKv {
-        /// Last prompt tokens: they vote, and are always kept.
-        window: usize = 8,
-        /// Pooling size, odd.
-        kernel: usize = 7,
-        /// `avgpool` or `maxpool`.
-        pooling: Pooling = Pooling::Max,
-        /// Which query heads score a KV head: `contiguous` or `strided`.
-        group_layout: GroupLayout = GroupLayout::Contiguous,
-        /// How they become one row: `mean`, `max` or `sum`.
-        group_reduce: GroupReduce = GroupReduce::Mean,
-        /// `before-pooling` or `after-pooling`.
-        group_order: GroupOrder = GroupOrder::BeforePooling,
+    HeadKv, voted for by a window of 8 {
         /// Above 1; the smaller, the more of the budget goes by head scores. Published: 1.005, 1.01, 1.1, 1.2,
         /// 1.5, 2, 5, 10.
         beta: f64 = 1.01,
@@ -80,17 +66,6 @@ pub(crate) const R2: Entry = Entry {
 };
 
 impl HeadKv {
-    fn scoring(&self) -> Scoring {
-        Scoring {
-            window: self.window,
-            kernel: self.kernel,
-            pooling: self.pooling,
-            layout: self.group_layout,
-            reduce: self.group_reduce,
-            order: self.group_order,
-        }
-    }
-
     /// Capacities of the stored heads, layer-major, window excluded.
     pub(crate) fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
         let (layers, heads) = (ctx.shape.layers, ctx.shape.query_heads);

@@ -260,6 +260,40 @@ where
 
 /// Declares a parameter struct: its fields, their documentation (also kept for listings) and defaults.
 macro_rules! params {
+    // With the parameters that all methods share whose last prompt tokens vote by attention, and their `scoring`.
+    ($(#[$outer:meta])* $name:ident, voted for by a window of $window:literal { $($own:tt)* }) => {
+        $crate::method::params! {
+            $(#[$outer])*
+            $name {
+                /// Last prompt tokens: they vote, and are always kept.
+                window: usize = $window,
+                /// Pooling size, odd.
+                kernel: usize = 7,
+                /// `avgpool` or `maxpool`.
+                pooling: $crate::pooling::Pooling = $crate::pooling::Pooling::Max,
+                /// Which query heads score a KV head: `contiguous` or `strided`.
+                group_layout: $crate::group::GroupLayout = $crate::group::GroupLayout::Contiguous,
+                /// How they become one row: `mean`, `max` or `sum`.
+                group_reduce: $crate::group::GroupReduce = $crate::group::GroupReduce::Mean,
+                /// `before-pooling` or `after-pooling`.
+                group_order: $crate::group::GroupOrder = $crate::group::GroupOrder::BeforePooling,
+                $($own)*
+            }
+        }
+
+        impl $name {
+            fn scoring(&self) -> $crate::scoring::Scoring {
+                $crate::scoring::Scoring {
+                    window: self.window,
+                    kernel: self.kernel,
+                    pooling: self.pooling,
+                    layout: self.group_layout,
+                    reduce: self.group_reduce,
+                    order: self.group_order,
+                }
+            }
+        }
+    };
     ($(#[$outer:meta])* $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr,)* }) => {
         $(#[$outer])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

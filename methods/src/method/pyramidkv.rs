@@ -12,27 +12,13 @@
 use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
 use crate::budget::pyramid::{self, CapacityFrom};
 use crate::error::MethodError;
-use crate::group::{GroupLayout, GroupOrder, GroupReduce};
 use crate::observation::Observation;
-use crate::pooling::Pooling;
-use crate::scoring::{self, Scores, Scoring};
+use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
 
 params! {
     /// Parameters of PyramidKV.
-    PyramidKv {
-        /// Last prompt tokens: they vote, and are always kept.
-        window: usize = 8,
-        /// Pooling size, odd.
-        kernel: usize = 7,
-        /// `avgpool` or `maxpool`.
-        pooling: Pooling = Pooling::Max,
-        /// Which query heads score a KV head: `contiguous` or `strided`.
-        group_layout: GroupLayout = GroupLayout::Contiguous,
-        /// How they become one row: `mean`, `max` or `sum`.
-        group_reduce: GroupReduce = GroupReduce::Mean,
-        /// `before-pooling` or `after-pooling`.
-        group_order: GroupOrder = GroupOrder::BeforePooling,
+    PyramidKv, voted for by a window of 8 {
         /// Steepness: the last layer ideally keeps one `beta`-th of the budget.
         beta: usize = 20,
         /// Which prompt fixes the capacities: each (`prompt`), the first of the data set (`dataset`) or of
@@ -53,19 +39,6 @@ pub(crate) const ENTRY: Entry = Entry {
     parameters: PyramidKv::PARAMETERS,
     parse: parse::<PyramidKv>,
 };
-
-impl PyramidKv {
-    fn scoring(&self) -> Scoring {
-        Scoring {
-            window: self.window,
-            kernel: self.kernel,
-            pooling: self.pooling,
-            layout: self.group_layout,
-            reduce: self.group_reduce,
-            order: self.group_order,
-        }
-    }
-}
 
 impl Method for PyramidKv {
     fn check(&self) -> Result<(), (&'static str, String)> {

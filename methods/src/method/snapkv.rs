@@ -16,27 +16,13 @@
 
 use super::{Context, Entry, Method, MethodState, params, parse};
 use crate::error::MethodError;
-use crate::group::{GroupLayout, GroupOrder, GroupReduce};
 use crate::observation::Observation;
-use crate::pooling::Pooling;
-use crate::scoring::{self, Scores, Scoring};
+use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
 
 params! {
     /// Parameters of SnapKV.
-    SnapKv {
-        /// Last prompt tokens: they vote, and are always kept.
-        window: usize = 32,
-        /// Pooling size, odd.
-        kernel: usize = 7,
-        /// `avgpool` or `maxpool`.
-        pooling: Pooling = Pooling::Max,
-        /// Which query heads score a KV head: `contiguous` or `strided`.
-        group_layout: GroupLayout = GroupLayout::Contiguous,
-        /// How they become one row: `mean`, `max` or `sum`.
-        group_reduce: GroupReduce = GroupReduce::Mean,
-        /// `before-pooling` or `after-pooling`.
-        group_order: GroupOrder = GroupOrder::BeforePooling,
+    SnapKv, voted for by a window of 32 {
     }
 }
 
@@ -52,19 +38,6 @@ pub(crate) const ENTRY: Entry = Entry {
     parameters: SnapKv::PARAMETERS,
     parse: parse::<SnapKv>,
 };
-
-impl SnapKv {
-    fn scoring(&self) -> Scoring {
-        Scoring {
-            window: self.window,
-            kernel: self.kernel,
-            pooling: self.pooling,
-            layout: self.group_layout,
-            reduce: self.group_reduce,
-            order: self.group_order,
-        }
-    }
-}
 
 impl Method for SnapKv {
     fn check(&self) -> Result<(), (&'static str, String)> {
