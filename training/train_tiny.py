@@ -71,6 +71,8 @@ ALL = (
     "mini_classes mini_passage_retrieval mini_passage_retrieval mini_count mini_count mini_variables "
     "mini_functions"
 ).split()
+SLOW = "mini_passage_retrieval mini_count mini_count mini_count mini_towns".split()
+LAST = "mini_passage_retrieval mini_people mini_things mini_towns mini_friends needle".split()
 
 # (last step, longest documents, tokens a step, kinds); each stage goes on where the one before
 # ended.
@@ -79,11 +81,13 @@ STAGES = [
     (360, 192, 6144, [*EASY, *ALL]),
     (600, 384, 6144, ALL),
     (850, 768, 8192, ALL),
-    (1100, 1536, 8192, ALL),
-    (1400, 3072, 8192, ALL),
-    (2000, 4096, 8192, ALL),
+    (1020, 1536, 8192, ALL),
+    (1100, 1536, 8192, [*ALL, *SLOW]),
+    (1290, 3072, 8192, [*ALL, *SLOW]),
+    (1500, 3072, 8192, [*ALL, *LAST]),
+    (1950, 4096, 8192, [*ALL, *LAST]),
 ]
-DECAY_STEPS = 500  # the learning rate falls to a twentieth over the last steps
+DECAY_STEPS = 750  # the learning rate falls to a twentieth over the last steps
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
 POSITIONS = 4096
 MUON_RATE, ADAM_RATE, WARMUP = 3e-3, 2e-3, 20

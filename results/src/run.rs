@@ -464,7 +464,7 @@ pub(crate) mod tests {
             dtype: "f32".into(),
             limit: None,
             shard: None,
-            seed: 42,
+            seed: 0,
             settings: Default::default(),
         }
     }

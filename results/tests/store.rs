@@ -44,7 +44,7 @@ fn manifest() -> Manifest {
         dtype: "f32".into(),
         limit: None,
         shard: None,
-        seed: 42,
+        seed: 0,
         settings: Default::default(),
     }
 }
