@@ -528,7 +528,7 @@ def curve(args):
         longest = next(stage[1] for stage in STAGES if int(row["step"]) <= stage[0])
         if longest != seen:
             parts += [f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="24" y2="{height - bottom}" stroke="#999" stroke-dasharray="3 3"/>',
-                      text(x(at) + 3, 20, longest, "start", "#666")]
+                      text(x(at) + 3, 38, longest, "start", "#666")]
             seen = longest
     parts += [line("answer_loss", 4, "#b3381b"), line("answer_accuracy", 1, "#1b5fb3"),
               text(left, 10, "loss on answers (nats a token)", "start", "#b3381b"),

@@ -127,8 +127,12 @@ impl Group {
         let manifest = &self.manifest;
         let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
         let context = manifest.settings.get("without-context").map_or("", |_| " · context removed");
+        let masked = manifest
+            .settings
+            .get("mask-heads")
+            .map_or(String::new(), |heads| format!(" · heads masked: {heads}"));
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
-        format!("{} · {} split{seed}{context}{caution}", self.label(), manifest.split)
+        format!("{} · {} split{seed}{context}{masked}{caution}", self.label(), manifest.split)
     }
 
     fn source(&self, index: usize) -> String {

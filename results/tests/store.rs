@@ -44,7 +44,7 @@ fn manifest() -> Manifest {
         dtype: "f32".into(),
         limit: None,
         shard: None,
-        seed: 0,
+        seed: 42,
         settings: Default::default(),
     }
 }

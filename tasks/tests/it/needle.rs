@@ -1,5 +1,6 @@
 //! Needle prompts of every variant with the real tokenizers and essays.
 
+use kvsweep_tasks::mini::{NeedleTrial, SUITE_SEED};
 use kvsweep_tasks::needle::{Essays, NeedleGrading, cases, mini_case, variants};
 use kvsweep_tasks::{ModelFacts, Tokenizer};
 
@@ -96,14 +97,18 @@ fn prompts_hold_the_bos_tokens_of_their_repository() {
 fn mini_needles_are_found_and_graded() {
     let Some(tokenizer) = HubTokenizer::load("llama3") else { return };
     let chat = OwnTemplate("llama3");
-    let case = mini_case(512, 50, 1, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
+    let trial = NeedleTrial { seed: SUITE_SEED, length: 512, depth: 50, number: 1 };
+    let case = mini_case(trial, false, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
     let span = case.needle.clone().unwrap();
     assert!(tokenizer.decode(&case.ids[span.clone()], true).unwrap().contains(case.answer.trim()));
     assert!((30..70).contains(&(span.start * 100 / case.ids.len())), "{span:?}");
     assert!((450..=512 - 16).contains(&case.ids.len()), "{}", case.ids.len());
     assert_eq!(NeedleGrading::Exact.score(&case.expected, &case).unwrap(), 1.0);
     assert_eq!(NeedleGrading::Exact.score("something else", &case).unwrap(), 0.0);
-    assert!(mini_case(512, 50, 1, &ModelFacts::default(), &tokenizer, Some(&chat)).is_err());
+    assert!(mini_case(trial, false, &ModelFacts::default(), &tokenizer, Some(&chat)).is_err());
+    let alone = mini_case(trial, true, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
+    assert_eq!((alone.needle, alone.expected), (None, case.expected.clone()));
+    assert!(!alone.text.contains(&case.expected) && alone.ids.len() < 64, "{}", alone.text);
     let ours = NeedleGrading::Variant(variants::by_name("compresskv").unwrap());
     let others = ours.others(variants::NEEDLE, &case).unwrap();
     assert_eq!(others.len(), 1, "{others:?}");
