@@ -15,13 +15,13 @@ paper *ARGS:
 # The mini suite at this commit against the newest stored baseline; exits 3 on a significant loss
 regress OUT="runs/regress":
     rm -rf {{OUT}}
-    cargo kvsweep run longbench --budgets 64,256 --limit 8 --out {{OUT}}
+    cargo kvsweep run longbench --budget 128 --limit 24 --out {{OUT}}
     cargo kvsweep compare stored {{OUT}} --gate
 
 # Store the current commit (a clean tree) as the baseline that `regress` compares with
 baseline OUT="runs/baseline":
     rm -rf {{OUT}}
-    cargo kvsweep run longbench --budgets 64,256 --limit 8 --out {{OUT}} --record-baseline
+    cargo kvsweep run longbench --budget 128 --limit 24 --out {{OUT}} --record-baseline
 
 # All tests
 test:
