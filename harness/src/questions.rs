@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use kvsweep_results::{ExampleKey, Needle};
+use kvsweep_results::{ExampleKey, Needle, WITHOUT_CONTEXT};
 use kvsweep_tasks::datasets::{self, DatasetInfo};
 use kvsweep_tasks::needle::variants::NeedleVariant;
 use kvsweep_tasks::needle::{self, Essays, NeedleGrading};
@@ -227,9 +227,6 @@ pub struct Selected {
     without_context: bool,
 }
 
-/// The setting of a manifest that says that prompts have no context.
-pub const WITHOUT_CONTEXT: &str = "without-context";
-
 /// The setting of a manifest that lists the needle's context lengths.
 pub const LENGTHS: &str = "needle-lengths";
 
@@ -444,8 +441,7 @@ fn mini_rows(selected: &Selected) -> anyhow::Result<Vec<Dataset>> {
         let questions = rows
             .into_iter()
             .enumerate()
-            .map(|(row, mini)| Question::row(datasets::mini::example(row, mini), &info, row))
-            .take(selected.limit.unwrap_or(mini::ROWS));
+            .map(|(row, mini)| Question::row(datasets::mini::example(row, mini), &info, row));
         out.push(selected.dataset(set.name, &sha256, questions.collect())?);
     }
     Ok(out)

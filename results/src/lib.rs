@@ -24,7 +24,10 @@ mod text;
 pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
-pub use manifest::{DatasetInfo, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard};
+pub use manifest::{
+    DatasetInfo, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard,
+    WITHOUT_CONTEXT,
+};
 pub use merge::{Group, Merged, MergedExample, MergedVariant};
 pub use record::{
     CellKey, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, Needle, SCHEMA, SelectionDigest, Timings,

@@ -121,6 +121,12 @@ pub struct Manifest {
     pub settings: BTreeMap<String, String>,
 }
 
+/// The setting that names the heads masked in decode.
+pub const MASK_HEADS: &str = "mask-heads";
+
+/// The setting that says that prompts have no context.
+pub const WITHOUT_CONTEXT: &str = "without-context";
+
 impl Manifest {
     /// The variants of every example, in the order they are recorded: methods, and inside a method the budgets.
     pub fn variants(&self) -> Vec<VariantKey> {

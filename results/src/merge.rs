@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::Result;
 use crate::error::{Conflict, ResultsError};
 use crate::kept::KeptPositions;
-use crate::manifest::{DatasetInfo, Manifest, MethodInfo};
+use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
 use crate::record::{ExampleInfo, ExampleKey, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
 
@@ -126,10 +126,10 @@ impl Group {
     pub fn caption(&self) -> String {
         let manifest = &self.manifest;
         let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
-        let context = manifest.settings.get("without-context").map_or("", |_| " · context removed");
+        let context = manifest.settings.get(WITHOUT_CONTEXT).map_or("", |_| " · context removed");
         let masked = manifest
             .settings
-            .get("mask-heads")
+            .get(MASK_HEADS)
             .map_or(String::new(), |heads| format!(" · heads masked: {heads}"));
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
         format!("{} · {} split{seed}{context}{masked}{caution}", self.label(), manifest.split)

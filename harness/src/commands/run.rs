@@ -7,8 +7,8 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::Model;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Run, RunDir, SCHEMA,
-    Shard,
+    DatasetInfo, Format, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Run, RunDir,
+    SCHEMA, Shard,
 };
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
 
@@ -132,7 +132,7 @@ fn manifest(
     let mut settings = selected.settings(datasets);
     settings.extend(calibrations.hashes(&variants.specs));
     if let Some(mask) = &args.mask_heads {
-        settings.insert("mask-heads".to_owned(), mask.clone());
+        settings.insert(MASK_HEADS.to_owned(), mask.clone());
     }
     Ok(Manifest {
         schema: SCHEMA,
