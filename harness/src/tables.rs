@@ -25,6 +25,14 @@ pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Res
     Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
+/// The runs of each suite, in the order in which the suites come first: a table each, since their columns and averages
+/// have nothing in common.
+pub fn by_suite(runs: &mut [Run]) -> impl Iterator<Item = &[Run]> {
+    let suites: Vec<String> = runs.iter().map(|run| run.manifest.suite.clone()).collect();
+    runs.sort_by_key(|run| suites.iter().position(|suite| *suite == run.manifest.suite));
+    runs.chunk_by(|a, b| a.manifest.suite == b.manifest.suite)
+}
+
 /// The table of `runs`, and the merged records behind it.
 ///
 /// # Errors

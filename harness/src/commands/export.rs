@@ -114,28 +114,15 @@ fn needle_records(run: &Run, variant: &VariantKey) -> anyhow::Result<Vec<NeedleR
 fn written_at(run: &Path) -> anyhow::Result<String> {
     let records: PathBuf = run.join("records.jsonl");
     let modified = fs_err::metadata(&records)?.modified()?;
-    Ok(utc(modified))
+    utc(modified).with_context(|| format!("the time `{}` was last written", records.display()))
 }
 
 /// `2026-01-31 12:00:00+0000`.
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from days: eras of 400 years that begin on the first of March, so that leap days come last.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (date, month_name) =
-        (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = era * 400 + year + u64::from(month_name <= 2);
-    format!(
-        "{year:04}-{month_name:02}-{date:02} {:02}:{:02}:{:02}+0000",
-        rest / 3_600,
-        rest / 60 % 60,
-        rest % 60
-    )
+fn utc(at: SystemTime) -> anyhow::Result<String> {
+    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let at = time::UtcDateTime::from_unix_timestamp(i64::try_from(seconds)?)?;
+    let ((year, month, day), (hour, minute, second)) = (at.to_calendar_date(), at.as_hms());
+    Ok(format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02}+0000", u8::from(month)))
 }
 
 #[cfg(test)]
@@ -145,7 +132,7 @@ mod tests {
 
     #[test]
     fn times_are_civil_dates() {
-        let at = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
+        let at = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds)).expect("a year below 10,000");
         assert_eq!(at(0), "1970-01-01 00:00:00+0000");
         assert_eq!(at(951_827_696), "2000-02-29 12:34:56+0000");
         assert_eq!(at(1_735_689_599), "2024-12-31 23:59:59+0000");

@@ -15,11 +15,8 @@ use crate::{output, provenance, tables};
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let mut runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
-    // A table a suite: their columns and averages have nothing in common.
-    let suites: Vec<String> = runs.iter().map(|run| run.manifest.suite.clone()).collect();
-    runs.sort_by_key(|run| suites.iter().position(|suite| *suite == run.manifest.suite));
     let mut score_tables = Vec::new();
-    for runs in runs.chunk_by(|a, b| a.manifest.suite == b.manifest.suite) {
+    for runs in tables::by_suite(&mut runs) {
         score_tables.push(tables::of(runs, None, true)?.0);
     }
     let merged = Merged::of(&runs, true)?;

@@ -1,4 +1,4 @@
-//! `kvsweep table RUN…`: the score table of one or several runs, or the paired differences of its methods.
+//! `kvsweep table RUN…`: the score table of one or several runs, one a suite, or the paired differences of its methods.
 
 use kvsweep_results::pairs::MethodPairs;
 use kvsweep_results::{Bootstrap, Format, Manifest, Merged, Run};
@@ -12,10 +12,25 @@ const ALPHA: f64 = 0.05;
 
 /// Runs the command.
 pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
-    let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
-    if args.pairs {
-        return pairs(args, &runs);
+    let mut runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let suites: Vec<&[Run]> = tables::by_suite(&mut runs).collect();
+    if suites.len() > 1 && matches!(args.format, TableFormat::Csv | TableFormat::Json) {
+        return Err(usage("the runs are of several suites; name those of one to write csv or json"));
     }
+    let mut exit = Exit::Done;
+    for (number, runs) in suites.into_iter().enumerate() {
+        if number > 0 {
+            output::line("")?;
+        }
+        let printed = if args.pairs { pairs(args, runs)? } else { scores(args, runs)? };
+        if printed != Exit::Done {
+            exit = printed;
+        }
+    }
+    Ok(exit)
+}
+
+fn scores(args: &TableArgs, runs: &[Run]) -> anyhow::Result<Exit> {
     let format = match args.format {
         TableFormat::Text => Format::Text,
         TableFormat::Md => Format::Markdown,
@@ -23,7 +38,7 @@ pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
         TableFormat::Latex => Format::Latex,
         TableFormat::Json => Format::Json,
     };
-    let (table, merged) = tables::of(&runs, args.protocol.as_deref(), args.mixed)?;
+    let (table, merged) = tables::of(runs, args.protocol.as_deref(), args.mixed)?;
     tables::print(&table, &merged, format)
 }
 

@@ -81,6 +81,13 @@ fn needle_results_go_out_in_the_testers_own_files() {
     assert_eq!(read["cells"].as_array().unwrap().len(), 2, "{read}");
     assert_eq!(read["mean_recorded"], read["mean_score"]);
 
+    // Another suite's run beside it is a table of its own.
+    succeed(dir.path(), &[SWEEP, &["--budget", "64", "--out", "rows"]].concat());
+    let table = |runs: &[&str]| succeed(dir.path(), &[&["table"], runs].concat());
+    assert_eq!(table(&["run", "rows"]), format!("{}\n{}", table(&["run"]), table(&["rows"])));
+    let (code, _, stderr) = run(dir.path(), &["table", "run", "rows", "--format", "csv"]);
+    assert_eq!(code, 2, "{stderr}");
+
     let (code, _, stderr) = run(dir.path(), &["export", "run", "--layout", "longbench", "-o", "other"]);
     assert_eq!(code, 2, "{stderr}");
     assert!(stderr.contains("needle-headkv"), "{stderr}");
