@@ -44,7 +44,7 @@ CONFIG = {
     "vocab_size": VOCABULARY,
     "hidden_size": 256,
     "intermediate_size": 512,
-    "num_hidden_layers": 6,
+    "num_hidden_layers": 8,
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "head_dim": 32,
@@ -52,7 +52,14 @@ CONFIG = {
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
     "rope_theta": 500000.0,
-    "rope_scaling": None,
+    # The slower ten of sixteen rotations stand nearly still: content is matched at any distance.
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 64.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 2.0,
+        "original_max_position_embeddings": 512,
+    },
     "tie_word_embeddings": True,
     "attention_bias": False,
     "attention_dropout": 0.0,
@@ -73,21 +80,34 @@ ALL = (
 ).split()
 SLOW = "mini_passage_retrieval mini_count mini_count mini_count mini_towns".split()
 LAST = "mini_passage_retrieval mini_people mini_things mini_towns mini_friends needle".split()
+ONCE = list(dict.fromkeys(ALL))
+EXACT = "mini_passage_retrieval mini_people mini_things mini_friends needle".split() * 2
+EVEN = "mini_passage_retrieval mini_people mini_things mini_friends mini_friends mini_towns mini_towns mini_classes needle".split()
 
-# (last step, longest documents, tokens a step, kinds); each stage goes on where the one before
-# ended.
+# (last step, longest documents, tokens a step, kinds, learning rate at its end as a share of the
+# highest); each stage goes on where the one before ended, rates change in straight lines.
 STAGES = [
-    (160, 128, 4096, EASY),
-    (360, 192, 6144, [*EASY, *ALL]),
-    (600, 384, 6144, ALL),
-    (850, 768, 8192, ALL),
-    (1020, 1536, 8192, ALL),
-    (1100, 1536, 8192, [*ALL, *SLOW]),
-    (1290, 3072, 8192, [*ALL, *SLOW]),
-    (1500, 3072, 8192, [*ALL, *LAST]),
-    (1950, 4096, 8192, [*ALL, *LAST]),
+    (160, 128, 4096, EASY, 1.0),
+    (360, 192, 6144, [*EASY, *ALL], 1.0),
+    (600, 384, 6144, ALL, 1.0),
+    (850, 768, 8192, ALL, 1.0),
+    (1020, 1536, 8192, ALL, 1.0),
+    (1100, 1536, 8192, [*ALL, *SLOW], 1.0),
+    (1290, 3072, 8192, [*ALL, *SLOW], 1.0),
+    (1500, 3072, 8192, [*ALL, *LAST], 0.6),
+    (1950, 4096, 8192, [*ALL, *LAST], 0.05),
+    (1980, 384, 6144, [*ALL, *LAST], 1.0),
+    (2350, 384, 6144, [*ALL, *LAST], 1.0),
+    (2402, 768, 8192, [*ALL, *LAST], 0.1),
+    (2440, 384, 6144, [*ALL, *LAST], 1.0),
+    (2720, 384, 6144, [*ALL, *LAST], 1.0),
+    (3000, 768, 8192, [*ONCE, *EXACT], 1.0),
+    (3190, 1536, 8192, [*ONCE, *EXACT], 0.85),
+    (3240, 1536, 8192, [*ONCE, *EVEN], 0.8),
+    (3470, 3072, 8192, [*ONCE, *EVEN], 0.45),
+    (3740, 4096, 8192, [*ONCE, *EVEN], 0.01),
 ]
-DECAY_STEPS = 750  # the learning rate falls to a twentieth over the last steps
+FIRST_LAYERS, GROWN_AT = 6, 2402  # until this step; then `grow` adds two
 LENGTHS = [128, 192, 384, 768, 1536, 3072, 4096]
 POSITIONS = 4096
 MUON_RATE, ADAM_RATE, WARMUP = 3e-3, 2e-3, 20
@@ -140,6 +160,16 @@ def learn_tokenizer(program, out):
     write_json(out, "config.json", CONFIG)
 
 
+def rate_at(step):
+    """The learning rate at a step, as a share of the highest."""
+    before, start = 0, 1.0
+    for last, *_, end in STAGES:
+        if step <= last:
+            return min(1.0, step / WARMUP) * (start + (end - start) * (step - before) / (last - before))
+        before, start = last, end
+    return start
+
+
 def write_json(out, name, value):
     with open(os.path.join(out, name), "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
@@ -162,7 +192,7 @@ def encode(tokenizer, document, chat):
 def batch(program, tokenizer, seed, step, stage):
     """Ids, positions, answer mask of a step: determined by seed, step and stage alone."""
     rng = random.Random(f"{seed}/{step}")
-    _, longest, total, kinds = stage
+    _, longest, total, kinds, _ = stage
     shorter = [length for length in LENGTHS if length < longest]
     length = longest if not shorter or rng.random() < 0.7 else rng.choice(shorter)
     kinds = rng.sample(kinds, len(kinds))
@@ -234,17 +264,27 @@ def attend(q, k, v):
     return torch.cat(done, 3).flatten(1, 2)
 
 
+def rotations(c):
+    """Radians a position for each pair of a head, slowed down as in Llama 3.1."""
+    half, scaling = c["head_dim"] // 2, c["rope_scaling"]
+    rate = c["rope_theta"] ** (-torch.arange(half) / half)
+    turns = scaling["original_max_position_embeddings"] * rate / (2 * math.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    share = ((turns - low) / (high - low)).clamp(0, 1)
+    return rate * (share + (1 - share) / scaling["factor"])
+
+
 def rotate(x, cos, sin):
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 class Llama(torch.nn.Module):
-    def __init__(self, c=CONFIG):
+    def __init__(self, layers, c=CONFIG):
         super().__init__()
         self.config = c
         self.embed = torch.nn.Embedding(c["vocab_size"], c["hidden_size"])
-        self.layers = torch.nn.ModuleList(Layer(c) for _ in range(c["num_hidden_layers"]))
+        self.layers = torch.nn.ModuleList(Layer(c) for _ in range(layers))
         self.norm = torch.nn.Parameter(torch.ones(c["hidden_size"]))
         self.initialise()
 
@@ -260,8 +300,8 @@ class Llama(torch.nn.Module):
         c = self.config
         hidden, head, groups = c["hidden_size"], c["head_dim"], c["num_key_value_heads"]
         half, share = head // 2, c["num_attention_heads"] // groups
-        rate = c["rope_theta"] ** (-torch.arange(half) / half)
-        flat = torch.cat([torch.arange(9, half), torch.arange(9, half) + half])  # hardly rotate
+        rate = rotations(c)
+        flat = torch.cat([torch.arange(6, half), torch.arange(6, half) + half])  # hardly rotate
         basis = lambda n: torch.linalg.qr(torch.randn(hidden, n))[0].T  # n orthonormal rows
         self.embed.weight.normal_(std=0.1)
         self.embed.weight[:, 0] = 0.3
@@ -293,19 +333,73 @@ class Llama(torch.nn.Module):
                     for i in range(share):
                         o[:, group, i] = 0.1 * values[group * head : (group + 1) * head].T
 
-    def forward(self, ids, positions, wanted):
-        """Logits at the places that the mask `wanted` names."""
-        c = self.config
-        half = c["head_dim"] // 2
-        rate = c["rope_theta"] ** (-torch.arange(half) / half)
-        angle = positions[:, None, :, None] * rate
+    def residual(self, ids, positions, layers):
+        """The residual stream after the first `layers` layers."""
+        angle = positions[:, None, :, None] * rotations(self.config)
         kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
         cos, sin = angle.cos().to(kind), angle.sin().to(kind)
         x = self.embed(ids)
-        for layer in self.layers:
+        for layer in self.layers[:layers]:
             x = layer(x, cos, sin)
+        return x
+
+    def forward(self, ids, positions, wanted):
+        """Logits at the places that the mask `wanted` names."""
+        x = self.residual(ids, positions, len(self.layers))
         x = F.rms_norm(x[wanted], (x.shape[-1],), self.norm, 1e-5)
         return F.linear(x, self.embed.weight)
+
+
+@torch.no_grad()
+def grow(model, ids, positions, real):
+    """Adds two layers after the first, which look up the word after the one looked up before.
+
+    By then the first KV group of the second layer finds a value's first word by its key: the
+    question mark attends to it. Its second word it took from any place where the first word
+    stands. The new layers let the question mark find that one, too: the first hands to each token
+    the lookup key of the token before it, the second looks up by these with the queries of the
+    trained layer. The residual stream has hardly used directions for both; all else that the new
+    layers write begins at zero. `ids`, `positions` and `real` are a batch to measure those on.
+    """
+    c, lookup = model.config, model.layers[1]
+    hidden, head, groups = c["hidden_size"], c["head_dim"], c["num_key_value_heads"]
+    half, share = head // 2, c["num_attention_heads"] // groups
+    x = model.residual(ids, positions, 1)[real]
+    h = F.rms_norm(x, (hidden,), lookup.norm1, 1e-5)
+    moment = lambda of: of.T @ of / len(of)
+    free = torch.linalg.eigh(moment(x)).eigenvectors.T[: 2 * head]
+    constant = torch.linalg.solve(moment(h) + 1e-3 * torch.eye(hidden), h.mean(0))  # h @ constant is near 1
+    size = 0.15 * x.norm(dim=-1).mean()  # of what is added to the residual stream
+    hand, find = Layer(c), Layer(c)
+    for layer in (hand, find):
+        for part in (layer.q, layer.k, layer.gate, layer.up):
+            part.weight.normal_(std=0.5 * part.in_features**-0.5)
+        layer.v.weight.copy_(torch.linalg.qr(torch.randn(hidden, groups * head))[0].T)
+        layer.o.weight.zero_()
+        layer.down.weight.zero_()
+        layer.norm1.copy_(lookup.norm1)
+    queries = lambda layer: layer.q.weight.view(groups, share, head, hidden)[0]
+    keys = lambda layer: layer.k.weight.view(groups, head, hidden)[0]
+    values = lambda layer: layer.v.weight.view(groups, head, hidden)[0]
+    out = lambda layer: layer.o.weight.view(hidden, groups, share, head)[:, 0]
+    # By rotary phase alone: head i looks i + 1 tokens back.
+    phase, sharpness = 5, 60**0.5
+    rate = rotations(c)[:phase, None]
+    queries(hand)[:], keys(hand)[:] = 0, 0
+    keys(hand)[:phase] = sharpness * constant
+    for i in range(share):
+        queries(hand)[i, :phase] = sharpness * torch.cos(rate * (i + 1)) * constant
+        queries(hand)[i, half : half + phase] = -sharpness * torch.sin(rate * (i + 1)) * constant
+    values(hand)[:] = keys(lookup)
+    scale = size / (h @ keys(lookup).T).norm(dim=-1).mean()
+    out(hand)[:, 0] = scale * free[:head].T
+    rms = (x.pow(2).mean(-1).sqrt() * (1 + 0.15**2) ** 0.5).mean()
+    queries(find)[:] = queries(lookup)
+    keys(find)[:] = free[:head] / lookup.norm1 * rms / scale
+    values(find)[:] = values(lookup)
+    out(find)[:] = (size / share / (h @ values(lookup).T).norm(dim=-1).mean() * free[head:].T)[:, None]
+    model.layers.insert(1, hand)
+    model.layers.insert(2, find)
 
 
 NAMES = {
@@ -362,19 +456,23 @@ class Muon:
                 p.mul_(1 - 0.05 * rate).sub_(rate * update)
 
 
+def optimisers(model):
+    """Muon for the layers' matrices; AdamW for the others, which are returned as well."""
+    matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    return Muon(matrices), torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0), others
+
+
 def train(args):
     torch.manual_seed(args.seed)
     tokenizer = Tokenizer.from_file(os.path.join(args.out, "tokenizer.json"))
     os.makedirs(args.work, exist_ok=True)
     path = os.path.join(args.work, "checkpoint.pt")
-    model = Llama()
-    matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    muon = Muon(matrices)
-    adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     step, tokens, seconds = 0, 0, 0.0
-    if os.path.exists(path):
-        saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True) if os.path.exists(path) else None
+    model = Llama(CONFIG["num_hidden_layers"] if saved and saved["step"] > GROWN_AT else FIRST_LAYERS)
+    muon, adam, others = optimisers(model)
+    if saved:
         model.load_state_dict(saved["model"])
         adam.load_state_dict(saved["adam"])
         for shape, buffer in zip(muon.state, saved["muon"]):
@@ -400,6 +498,9 @@ def train(args):
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     while step < last and seconds - before < args.minutes * 60 and not stopped:
         ids, positions, answers, real, length = ready.get()
+        if step == GROWN_AT:
+            grow(model, ids, positions, real)
+            muon, adam, others = optimisers(model)
         part = torch.rand(ids.shape, generator=torch.Generator().manual_seed(step)) < TEXT_SHARE
         target, answers = ids[:, 1:], answers[:, 1:]
         wanted = answers | (part[:, 1:] & real[:, 1:])
@@ -413,7 +514,7 @@ def train(args):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         step += 1
-        scale = min(1.0, step / WARMUP, max(0.05, (last - step) / DECAY_STEPS))
+        scale = rate_at(step)
         muon.step(MUON_RATE * scale)
         for group in adam.param_groups:
             group["lr"] = ADAM_RATE * scale
@@ -443,7 +544,7 @@ def save(path, model, adam, muon, step, tokens, seconds):
 
 
 def export(args):
-    model = Llama()
+    model = Llama(CONFIG["num_hidden_layers"])
     saved = torch.load(os.path.join(args.work, "checkpoint.pt"), weights_only=True)
     model.load_state_dict(saved["model"])
     weights = {name: value.detach().half().contiguous() for name, value in hub_weights(model).items()}
@@ -459,7 +560,7 @@ def export(args):
 def evaluate(args):
     """Share of exact answers: an answer is exact if each of its tokens is the likeliest one."""
     tokenizer = Tokenizer.from_file(os.path.join(args.out, "tokenizer.json"))
-    model = Llama()
+    model = Llama(CONFIG["num_hidden_layers"])
     weights = load_file(os.path.join(args.out, "model.safetensors"))
     for name, value in hub_weights(model).items():
         value.copy_(weights[name])

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::grammar::{Document, Plan, Source, lines};
-use super::words::{NAMES, estimate_tokens};
+use super::words::{ADJECTIVES, NAMES, estimate_tokens};
 use super::{NEEDLE_PROMPT, PEOPLE, datasets, needle, render, rng, single_doc};
 
 /// Kinds of training documents beside the data sets of the suite, which go by their names.
@@ -40,7 +40,7 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
     // A summary is one question, counts are few; of the others, as many as there is room for.
     let asked = match kind {
         "mini_minutes" | "mini_gates" => 40,
-        "mini_count" => (tokens / 3).min(120),
+        "mini_count" => (tokens / 3).min(160),
         _ => (tokens as f64 * rng.random_range(0.3..0.6)) as usize,
     };
     let pool = [6, 12, NAMES].choose(&mut rng).copied().unwrap_or(NAMES);
@@ -50,7 +50,8 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
         questions: if kind == "needle" { asked / 20 } else { asked / 8 },
         filler: rng.random_range(0.0..0.6),
     };
-    let document = build(&mut Source::new(rng, pool), plan);
+    let adjectives = [3, 8, ADJECTIVES.len()].choose(&mut rng).copied().unwrap_or(ADJECTIVES.len());
+    let document = build(&mut Source::new(rng, pool).with_adjectives(adjectives), plan);
     let (_, tail) = template.split_once("{context}").unwrap_or((template, ""));
     let mut turns = Vec::new();
     let mut left = tokens;

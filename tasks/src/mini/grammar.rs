@@ -104,6 +104,7 @@ pub(super) struct Source {
     pub(super) rng: ChaCha8Rng,
     firsts: Vec<usize>,
     lasts: Vec<usize>,
+    adjectives: Vec<&'static str>,
     taken: BTreeSet<String>,
 }
 
@@ -118,7 +119,15 @@ impl Source {
             all
         };
         let (firsts, lasts) = (pick(), pick());
-        Self { rng, firsts, lasts, taken: BTreeSet::new() }
+        Self { rng, firsts, lasts, adjectives: ADJECTIVES.to_vec(), taken: BTreeSet::new() }
+    }
+
+    /// The same source with at most `count` adjectives in values: the fewer, the less the first
+    /// word of a value says about the second.
+    pub(super) fn with_adjectives(mut self, count: usize) -> Self {
+        self.adjectives.shuffle(&mut self.rng);
+        self.adjectives.truncate(count.max(1));
+        self
     }
 
     fn any<'a>(&mut self, list: &[&'a str]) -> &'a str {
@@ -146,13 +155,14 @@ impl Source {
 
     /// A thing, as a value: adjective and noun.
     pub(super) fn thing(&mut self) -> String {
-        format!("{} {}", self.any(&ADJECTIVES), self.any(&NOUNS))
+        let adjective = self.adjectives.choose(&mut self.rng).copied().unwrap_or_default();
+        format!("{adjective} {}", self.any(&NOUNS))
     }
 
     /// A thing that no other key is.
     pub(super) fn key_thing(&mut self) -> String {
         loop {
-            let thing = self.thing();
+            let thing = format!("{} {}", self.any(&ADJECTIVES), self.any(&NOUNS));
             if self.taken.insert(thing.clone()) {
                 return thing;
             }
