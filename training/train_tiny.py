@@ -629,7 +629,7 @@ def curve(args):
         longest = next(stage[1] for stage in STAGES if int(row["step"]) <= stage[0])
         if longest != seen:
             parts += [f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="24" y2="{height - bottom}" stroke="#999" stroke-dasharray="3 3"/>',
-                      text(x(at) + 3, 38, longest, "start", "#666")]
+                      f'<g transform="translate({x(at) + 11:.1f} {height / 2}) rotate(-90)">{text(0, 0, longest, colour="#666")}</g>']
             seen = longest
     parts += [line("answer_loss", 4, "#b3381b"), line("answer_accuracy", 1, "#1b5fb3"),
               text(left, 10, "loss on answers (nats a token)", "start", "#b3381b"),
