@@ -279,6 +279,19 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
+def look_back(queries, keys, constant, pairs):
+    """Makes head i of a KV group attend i + 1 tokens back, by the phases of the fastest `pairs` rotations alone.
+
+    `constant` is a direction in which all tokens have the same component; the longer, the sharper.
+    """
+    half, rate = len(keys) // 2, rotations(CONFIG)[:pairs, None]
+    queries[:], keys[:] = 0, 0
+    keys[:pairs] = constant
+    for back, query in enumerate(queries, start=1):
+        query[:pairs] = torch.cos(rate * back) * constant
+        query[half : half + pairs] = -torch.sin(rate * back) * constant
+
+
 class Llama(torch.nn.Module):
     def __init__(self, layers, c=CONFIG):
         super().__init__()
@@ -300,7 +313,6 @@ class Llama(torch.nn.Module):
         c = self.config
         hidden, head, groups = c["hidden_size"], c["head_dim"], c["num_key_value_heads"]
         half, share = head // 2, c["num_attention_heads"] // groups
-        rate = rotations(c)
         flat = torch.cat([torch.arange(6, half), torch.arange(6, half) + half])  # hardly rotate
         basis = lambda n: torch.linalg.qr(torch.randn(hidden, n))[0].T  # n orthonormal rows
         self.embed.weight.normal_(std=0.1)
@@ -315,11 +327,8 @@ class Llama(torch.nn.Module):
             o = layer.o.weight.view(hidden, groups, share, head)
             if number == 0:
                 back = basis(share * head).view(share, head, hidden)
-                q[0], k[0] = 0, 0
-                k[0, :4, 0] = 2.0
+                look_back(q[0], k[0], 2.0 * torch.eye(hidden)[0], 4)
                 for i in range(share):
-                    q[0, i, :4, 0] = 2.0 * torch.cos(rate[:4] * (i + 1))
-                    q[0, i, half : half + 4, 0] = -2.0 * torch.sin(rate[:4] * (i + 1))
                     o[:, 0, i] = 0.25 * back[i].T
                 o[:, 1] = 0
                 first = values[:head]
@@ -363,13 +372,14 @@ def grow(model, ids, positions, real):
     """
     c, lookup = model.config, model.layers[1]
     hidden, head, groups = c["hidden_size"], c["head_dim"], c["num_key_value_heads"]
-    half, share = head // 2, c["num_attention_heads"] // groups
+    share = c["num_attention_heads"] // groups
     x = model.residual(ids, positions, 1)[real]
     h = F.rms_norm(x, (hidden,), lookup.norm1, 1e-5)
     moment = lambda of: of.T @ of / len(of)
     free = torch.linalg.eigh(moment(x)).eigenvectors.T[: 2 * head]
     constant = torch.linalg.solve(moment(h) + 1e-3 * torch.eye(hidden), h.mean(0))  # h @ constant is near 1
-    size = 0.15 * x.norm(dim=-1).mean()  # of what is added to the residual stream
+    added = 0.15  # to the residual stream, as a share of its length
+    size = added * x.norm(dim=-1).mean()
     hand, find = Layer(c), Layer(c)
     for layer in (hand, find):
         for part in (layer.q, layer.k, layer.gate, layer.up):
@@ -382,18 +392,11 @@ def grow(model, ids, positions, real):
     keys = lambda layer: layer.k.weight.view(groups, head, hidden)[0]
     values = lambda layer: layer.v.weight.view(groups, head, hidden)[0]
     out = lambda layer: layer.o.weight.view(hidden, groups, share, head)[:, 0]
-    # By rotary phase alone: head i looks i + 1 tokens back.
-    phase, sharpness = 5, 60**0.5
-    rate = rotations(c)[:phase, None]
-    queries(hand)[:], keys(hand)[:] = 0, 0
-    keys(hand)[:phase] = sharpness * constant
-    for i in range(share):
-        queries(hand)[i, :phase] = sharpness * torch.cos(rate * (i + 1)) * constant
-        queries(hand)[i, half : half + phase] = -sharpness * torch.sin(rate * (i + 1)) * constant
+    look_back(queries(hand), keys(hand), 60**0.5 * constant, 5)
     values(hand)[:] = keys(lookup)
     scale = size / (h @ keys(lookup).T).norm(dim=-1).mean()
     out(hand)[:, 0] = scale * free[:head].T
-    rms = (x.pow(2).mean(-1).sqrt() * (1 + 0.15**2) ** 0.5).mean()
+    rms = (x.pow(2).mean(-1).sqrt() * (1 + added**2) ** 0.5).mean()
     queries(find)[:] = queries(lookup)
     keys(find)[:] = free[:head] / lookup.norm1 * rms / scale
     values(find)[:] = values(lookup)
