@@ -3,15 +3,23 @@
 //! Every path computes bit for bit the same: sums run in 16 fixed lanes, products are fused multiply-adds
 //! everywhere (a portable build without the instruction emulates it).
 
+#[cfg(target_arch = "aarch64")]
+use pulp::aarch64::Neon;
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::V3;
+
 /// Instruction set of the kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Simd {
     /// 512-bit vectors.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// 256-bit vectors with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(V3),
+    /// ARM's 128-bit vectors.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
     /// What the target offers by default.
     Portable,
 }
@@ -27,14 +35,14 @@ impl Simd {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
-            if avx2 && std::is_x86_feature_detected!("avx512f") {
+            let avx2 = V3::try_new();
+            if avx2.is_some() && std::is_x86_feature_detected!("avx512f") {
                 sets.push(Self::Avx512);
             }
-            if avx2 {
-                sets.push(Self::Avx2);
-            }
+            sets.extend(avx2.map(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        sets.extend(Neon::try_new().map(Self::Neon));
         sets.push(Self::Portable);
         sets
     }
@@ -61,7 +69,9 @@ macro_rules! for_each_simd {
                     Self::Avx512 => unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
-                    Self::Avx2 => unsafe { avx2($($arg),*) },
+                    Self::Avx2(_) => unsafe { avx2($($arg),*) },
+                    #[cfg(target_arch = "aarch64")]
+                    Self::Neon(_) => portable($($arg),*),
                     Self::Portable => portable($($arg),*),
                 }
             }
