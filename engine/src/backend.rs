@@ -9,7 +9,7 @@ use crate::{
     cache::Held,
     cpu::forward::CpuModel,
     error::Result,
-    model::{config::ModelConfig, weights::ModelWeights},
+    model::{config::ModelConfig, weights::WeightParts},
     prefill::{Prefill, PrefillOptions},
     reference::ReferenceModel,
 };
@@ -27,14 +27,14 @@ impl Backend {
     /// Kernels for f32 on the CPU, candle for everything else.
     pub(crate) fn new(
         config: &ModelConfig,
-        weights: ModelWeights,
+        weights: &dyn WeightParts,
         device: &Device,
         dtype: DType,
     ) -> Result<Self> {
         Ok(if device.is_cpu() && dtype == DType::F32 {
             Self::Cpu(CpuModel::new(config, weights)?)
         } else {
-            Self::Reference(ReferenceModel::new(config, weights, device, dtype))
+            Self::Reference(ReferenceModel::new(config, weights, device, dtype)?)
         })
     }
 }

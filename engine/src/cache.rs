@@ -108,7 +108,7 @@ pub(crate) enum KeptLayer {
 /// values.
 #[derive(Debug)]
 pub(crate) struct KeptStore {
-    data: Buffer,
+    data: Buffer<f32>,
     /// Where each head starts, and its entries.
     heads: Vec<(usize, usize)>,
     head_dim: usize,

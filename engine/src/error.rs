@@ -244,6 +244,12 @@ pub enum EngineError {
     /// A prefill was handed to a model on another device than the one that made it.
     #[error("the prefill was made on another device; prefill and decode with the same model")]
     ForeignPrefill,
+    /// A thread could not be started.
+    #[error("cannot start a thread: {reason}")]
+    Threads {
+        /// What the system said.
+        reason: String,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -14,5 +14,7 @@ mod reference;
 pub mod source;
 pub mod tokenizer;
 
+pub use cpu::rates;
+
 #[cfg(test)]
 mod tests;

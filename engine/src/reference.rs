@@ -18,7 +18,7 @@ use crate::{
     model::{
         config::ModelConfig,
         rope::RopeTables,
-        weights::{LayerWeights, Linear, ModelWeights},
+        weights::{LayerWeights, Linear, ModelWeights, WeightParts},
     },
     prefill::{Prefill, PrefillOptions, Store},
 };
@@ -60,8 +60,14 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
 }
 
 impl ReferenceModel {
-    pub(crate) fn new(config: &ModelConfig, weights: ModelWeights, device: &Device, dtype: DType) -> Self {
-        Self { config: config.clone(), weights, device: device.clone(), dtype }
+    pub(crate) fn new(
+        config: &ModelConfig,
+        parts: &dyn WeightParts,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let weights = ModelWeights::collect(parts, config.layers, device, dtype)?;
+        Ok(Self { config: config.clone(), weights, device: device.clone(), dtype })
     }
 
     fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -124,7 +130,11 @@ impl ReferenceModel {
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Vec<f32>> {
-        floats(&self.norm(hidden, &self.weights.norm)?.matmul(&self.weights.lm_head.t()?)?)
+        floats(
+            &self
+                .norm(hidden, &self.weights.norm)?
+                .matmul(&self.weights.lm_head.as_ref().unwrap_or(&self.weights.embedding).t()?)?,
+        )
     }
 
     fn embed(&self, ids: &[u32]) -> Result<Tensor> {

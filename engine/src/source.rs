@@ -17,6 +17,8 @@ use hf_hub::{
     },
 };
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -90,6 +92,22 @@ impl Blob {
 pub(crate) enum BlobBytes {
     Mapped(Mmap),
     Embedded(&'static [u8]),
+}
+
+impl BlobBytes {
+    /// Says that a piece of these bytes was read and is not needed again: its pages stop counting as this process's
+    /// memory.
+    pub(crate) fn release(&self, piece: &[u8]) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let start = piece.as_ptr().addr().saturating_sub(map.as_ptr().addr());
+            // SAFETY: the mapping is read-only and backed by its file, so dropped pages come back unchanged when
+            // they are read again. A refusal leaves them where they are.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, piece.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = piece;
+    }
 }
 
 impl Deref for BlobBytes {

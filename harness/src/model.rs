@@ -6,11 +6,16 @@ use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::{Card, Model, known};
 use kvsweep_engine::source;
 use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
+use kvsweep_methods::instructions::InstructionSet;
 use kvsweep_tasks::{ChatTemplate, ModelFacts, Tokenizer};
 
 use crate::cli::ModelArgs;
 use crate::exit::usage;
-use crate::nearest;
+use crate::{nearest, output};
+
+/// What a person is told whose processor has none of the vectors that the kernels are written for.
+pub const SLOW: &str =
+    "warning: the CPU kernels run without vectors (no AVX2 with FMA, no NEON), FACTOR times slower or more";
 
 /// The default model: embedded in the program.
 pub const TINY: &str = "tiny";
@@ -23,7 +28,11 @@ impl ModelArgs {
 
     /// Loads the model on its device, in its compute type.
     pub fn load(&self) -> anyhow::Result<Model> {
-        let (_, dtype) = self.place()?;
+        let (cuda_index, dtype) = self.place()?;
+        InstructionSet::asked_for()?;
+        if cuda_index.is_none() && InstructionSet::in_use() == InstructionSet::Portable {
+            output::note(SLOW);
+        }
         Ok(Model::load(&source::resolve(self.name())?, &self.device()?, dtype)?)
     }
 

@@ -14,6 +14,7 @@ pub mod group;
 pub mod held;
 pub mod identify;
 pub mod inputs;
+pub mod instructions;
 pub mod listing;
 pub mod method;
 pub mod observation;

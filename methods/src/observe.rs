@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::error::MethodError;
+use crate::instructions::InstructionSet;
 use crate::observation::{Observation, Observed};
 use crate::shape::PromptShape;
 
@@ -144,6 +145,7 @@ pub struct LayerObserver {
     /// One list of reductions per query head, in the order of `wanted`.
     heads: Vec<Vec<Reduction>>,
     first_row: usize,
+    set: InstructionSet,
 }
 
 impl LayerObserver {
@@ -163,7 +165,14 @@ impl LayerObserver {
             heads: vec![reductions; shape.query_heads],
             shape: *shape,
             wanted,
+            set: InstructionSet::in_use(),
         })
+    }
+
+    /// Observes on another instruction set of this machine, to measure it.
+    #[must_use]
+    pub fn on(self, set: InstructionSet) -> Self {
+        Self { set, ..self }
     }
 
     /// Adds the queries of positions `first..first + queries.tokens()`; `keys` holds at least the keys up
@@ -186,7 +195,7 @@ impl LayerObserver {
         }
         let group = self.shape.group_size();
         let from = first.max(self.first_row);
-        let windows_start = self.first_row;
+        let (windows_start, set) = (self.first_row, self.set);
         self.heads.par_chunks_mut(group).enumerate().for_each(|(kv_head, heads)| {
             let mut start = from.max(windows_start);
             let mut logits = Vec::new();
@@ -197,11 +206,11 @@ impl LayerObserver {
                 logits
                     .par_chunks_mut(group * rows * PIECE)
                     .enumerate()
-                    .for_each(|(piece, out)| kernel::logits(&block, queries, keys, piece, out));
+                    .for_each(|(piece, out)| kernel::logits(set, &block, queries, keys, piece, out));
                 heads
                     .par_iter_mut()
                     .enumerate()
-                    .for_each(|(index, reductions)| kernel::reduce(&block, index, &logits, reductions));
+                    .for_each(|(index, reductions)| kernel::reduce(set, &block, index, &logits, reductions));
                 start += rows;
             }
         });

@@ -3,24 +3,38 @@
 
 use std::ops::{Deref, DerefMut};
 
+use half::{bf16, f16};
 use memmap2::MmapMut;
 
 /// From this size on, in bytes, memory is mapped for itself.
 const HUGE: usize = 2 << 20;
 
-/// A fixed number of floats, zero at first.
+/// A type whose every bit pattern is a value, and whose zero is all bits zero.
+///
+/// # Safety
+/// Both hold, and its alignment is at most a page.
+pub(crate) unsafe trait Plain: Copy + Default + Send + Sync {}
+
+// SAFETY: IEEE 754 numbers.
+unsafe impl Plain for f32 {}
+// SAFETY: IEEE 754 numbers.
+unsafe impl Plain for f16 {}
+// SAFETY: the upper half of IEEE 754 numbers.
+unsafe impl Plain for bf16 {}
+
+/// A fixed number of numbers, zero at first.
 #[derive(Debug)]
-pub(crate) enum Buffer {
+pub(crate) enum Buffer<T> {
     /// From the allocator.
-    Heap(Vec<f32>),
+    Heap(Vec<T>),
     /// Pages of its own.
     Pages(MmapMut),
 }
 
-impl Buffer {
+impl<T: Plain> Buffer<T> {
     /// `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        let bytes = len * size_of::<f32>();
+        let bytes = len * size_of::<T>();
         if bytes >= HUGE
             && let Ok(map) = MmapMut::map_anon(bytes)
         {
@@ -29,30 +43,30 @@ impl Buffer {
             let _ = map.advise(memmap2::Advice::HugePage);
             return Self::Pages(map);
         }
-        Self::Heap(vec![0.0; len])
+        Self::Heap(vec![T::default(); len])
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
+impl<T: Plain> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
         match self {
-            Self::Heap(floats) => floats,
-            // SAFETY: a mapping starts at a page, any bytes are floats, and the length is rounded down.
+            Self::Heap(numbers) => numbers,
+            // SAFETY: a mapping starts at a page, any bytes are plain numbers, and the length is rounded down.
             Self::Pages(map) => unsafe {
-                std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / size_of::<f32>())
+                std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / size_of::<T>())
             },
         }
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Plain> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         match self {
-            Self::Heap(floats) => floats,
+            Self::Heap(numbers) => numbers,
             // SAFETY: as above, and the mapping is borrowed mutably.
             Self::Pages(map) => unsafe {
-                std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), map.len() / size_of::<f32>())
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), map.len() / size_of::<T>())
             },
         }
     }

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::{DType, Tensor};
+use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
     observe::{HeadsView, observe_layer, rows_needed},
@@ -20,6 +20,7 @@ use super::{
     matrix::PackedMatrix,
     received::Received,
     simd::Simd,
+    stored::Stored,
 };
 use crate::{
     backend::{Compute, StepRow, StepTap},
@@ -28,7 +29,7 @@ use crate::{
     model::{
         config::ModelConfig,
         rope::RopeTables,
-        weights::{LayerWeights, Linear, ModelWeights},
+        weights::{LayerWeights, Linear, WeightParts},
     },
     prefill::{Prefill, PrefillOptions, Store},
 };
@@ -41,11 +42,11 @@ pub(crate) const BLOCK: usize = 64;
 pub(crate) struct CpuModel {
     pub(crate) config: ModelConfig,
     simd: Simd,
-    /// `[vocab, hidden]`.
-    embedding: Vec<f32>,
+    /// The embedding; it is the output layer, too, unless there is one of its own.
+    embedding: PackedMatrix,
+    lm_head: Option<PackedMatrix>,
     layers: Vec<CpuLayer>,
     norm: Vec<f32>,
-    lm_head: PackedMatrix,
 }
 
 #[derive(Debug)]
@@ -64,13 +65,42 @@ fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
-/// Packs projections of one input side by side.
+/// Packs projections of one input side by side, in the type that they are stored in.
 fn pack(input: usize, parts: &[Linear]) -> Result<PackedMatrix> {
-    let weights = parts.iter().map(|part| floats(&part.weight)).collect::<Result<Vec<_>>>()?;
     let biases =
         parts.iter().map(|part| part.bias.as_ref().map(floats).transpose()).collect::<Result<Vec<_>>>()?;
-    let pairs: Vec<_> = weights.iter().zip(&biases).map(|(w, b)| (w.as_slice(), b.as_deref())).collect();
-    Ok(PackedMatrix::new(input, &pairs))
+    let weights = parts.iter().map(|part| part.weight.contiguous()).collect::<Result<Vec<_>, _>>()?;
+    let storages: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
+    let stored = storages.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cpu(numbers) => numbers_of(numbers, layout),
+        _ => None,
+    });
+    match stored.collect::<Option<Vec<_>>>() {
+        Some(stored) => {
+            let parts: Vec<_> = stored.into_iter().zip(biases.iter().map(Option::as_deref)).collect();
+            Ok(PackedMatrix::new(input, &parts))
+        }
+        None => {
+            let wide = weights.iter().map(floats).collect::<Result<Vec<_>>>()?;
+            let parts: Vec<_> = wide
+                .iter()
+                .map(|wide| wide.as_slice().into())
+                .zip(biases.iter().map(Option::as_deref))
+                .collect();
+            Ok(PackedMatrix::new(input, &parts))
+        }
+    }
+}
+
+/// A contiguous tensor's numbers, if they are of a type that weights are packed in.
+fn numbers_of<'a>(numbers: &'a CpuStorage, layout: &Layout) -> Option<Stored<'a>> {
+    let (start, end) = layout.contiguous_offsets()?;
+    match numbers {
+        CpuStorage::F32(numbers) => numbers.get(start..end).map(Stored::F32),
+        CpuStorage::F16(numbers) => numbers.get(start..end).map(Stored::F16),
+        CpuStorage::BF16(numbers) => numbers.get(start..end).map(Stored::Bf16),
+        _ => None,
+    }
 }
 
 impl CpuLayer {
@@ -147,19 +177,17 @@ fn parallel_each<T: Send>(items: Vec<T>, work: impl Fn(&mut Scratch, T) + Sync) 
 }
 
 impl CpuModel {
-    /// Packs the weights, releasing the tensors layer by layer.
-    pub(crate) fn new(config: &ModelConfig, weights: ModelWeights) -> Result<Self> {
-        let lm_head = Linear { weight: weights.lm_head, bias: None };
+    /// Packs the weights part by part, the largest first: while it is there twice, little else is.
+    pub(crate) fn new(config: &ModelConfig, parts: &dyn WeightParts) -> Result<Self> {
+        let table = |weight| pack(config.hidden_size, &[Linear { weight, bias: None }]);
         Ok(Self {
-            simd: Simd::detect(),
-            embedding: floats(&weights.embedding)?,
-            layers: weights
-                .layers
-                .into_iter()
-                .map(|layer| CpuLayer::new(config, layer))
+            simd: Simd::in_use(),
+            embedding: table(parts.embedding()?)?,
+            lm_head: parts.lm_head()?.map(table).transpose()?,
+            layers: (0..config.layers)
+                .map(|index| CpuLayer::new(config, parts.layer(index)?))
                 .collect::<Result<_>>()?,
-            norm: floats(&weights.norm)?,
-            lm_head: pack(config.hidden_size, &[lm_head])?,
+            norm: floats(&parts.norm()?)?,
             config: config.clone(),
         })
     }
@@ -168,9 +196,8 @@ impl CpuModel {
         self.config.rms_norm_eps as f32
     }
 
-    fn embed(&self, id: u32) -> &[f32] {
-        let hidden = self.config.hidden_size;
-        &self.embedding[id as usize * hidden..][..hidden]
+    fn lm_head(&self) -> &PackedMatrix {
+        self.lm_head.as_ref().unwrap_or(&self.embedding)
     }
 
     /// Splits the buffers into blocks, the last first: it has most to attend to. `kv` is where the next
@@ -324,8 +351,8 @@ impl CpuModel {
         let width = self.config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
         self.simd.rms_norm(hidden, &self.norm, self.eps(), &mut normed);
-        let mut logits = vec![0.0; hidden.len() / width * self.lm_head.output()];
-        self.lm_head.multiply_spread(self.simd, &normed, width, &mut logits, false);
+        let mut logits = vec![0.0; hidden.len() / width * self.lm_head().output()];
+        self.lm_head().multiply_spread(self.simd, &normed, width, &mut logits, false);
         logits
     }
 
@@ -439,7 +466,7 @@ impl Compute for CpuModel {
         let blocks = self.blocks(&mut hidden, &mut queries, Some((&mut store[0], &mut plain)));
         parallel_each(blocks, |scratch, mut block| {
             for (row, &id) in block.hidden.chunks_exact_mut(width).zip(&ids[block.first..]) {
-                row.copy_from_slice(self.embed(id));
+                self.embedding.row(id as usize, row);
             }
             self.project(first, &rope, &mut block, scratch);
         });
@@ -523,10 +550,10 @@ impl Compute for CpuModel {
         let (simd, dim, width) = (self.simd, config.head_dim, config.hidden_size);
         let (group, query_width) = (config.query_heads / config.kv_heads, config.query_heads * dim);
         let batch = rows.len();
-        let mut hidden = Vec::with_capacity(batch * width);
+        let mut hidden = vec![0.0; batch * width];
         let mut ropes = Vec::with_capacity(batch);
-        for row in rows.iter() {
-            hidden.extend_from_slice(self.embed(row.token));
+        for (row, hidden) in rows.iter().zip(hidden.chunks_exact_mut(width)) {
+            self.embedding.row(row.token as usize, hidden);
             let position = row.cache.position();
             ropes.push(RopeTables::new(config, position..position + 1));
         }

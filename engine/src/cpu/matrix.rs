@@ -1,10 +1,13 @@
 //! Weights of a projection, packed once at load into the panels that the product reads.
 
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{
+    buffer::{Buffer, Plain},
     product::{Output, PANEL, Panels, Rows},
     simd::Simd,
+    stored::Stored,
 };
 
 /// The transposed weight of one or several projections of the same input, `[panels][input][32]`.
@@ -12,32 +15,70 @@ use super::{
 pub(crate) struct PackedMatrix {
     input: usize,
     output: usize,
-    panels: Vec<f32>,
+    panels: PackedPanels,
     bias: Option<Vec<f32>>,
 }
 
-impl PackedMatrix {
-    /// Packs row-major `[output, input]` weights, one below the other.
-    pub(crate) fn new(input: usize, parts: &[(&[f32], Option<&[f32]>)]) -> Self {
-        let output = parts.iter().map(|(weight, _)| weight.len() / input).sum::<usize>();
-        let mut panels = vec![0.0; output.div_ceil(PANEL) * PANEL * input];
-        let rows = parts.iter().flat_map(|(weight, _)| weight.chunks_exact(input));
-        for (column, row) in rows.enumerate() {
-            let panel = &mut panels[column / PANEL * PANEL * input..];
-            for (k, &weight) in row.iter().enumerate() {
-                panel[k * PANEL + column % PANEL] = weight;
+#[derive(Debug)]
+enum PackedPanels {
+    F32(Buffer<f32>),
+    F16(Buffer<f16>),
+    Bf16(Buffer<bf16>),
+}
+
+impl PackedPanels {
+    fn stored(&self) -> Stored<'_> {
+        match self {
+            Self::F32(numbers) => Stored::F32(numbers),
+            Self::F16(numbers) => Stored::F16(numbers),
+            Self::Bf16(numbers) => Stored::Bf16(numbers),
+        }
+    }
+}
+
+/// Packs rows of `input` numbers, the columns of the product.
+fn packed<T: Plain>(input: usize, rows: &[&[T]]) -> Buffer<T> {
+    let mut panels = Buffer::zeros(rows.len().next_multiple_of(PANEL) * input);
+    panels.par_chunks_exact_mut(PANEL * input).zip(rows.par_chunks(PANEL)).for_each(|(panel, rows)| {
+        for (k, step) in panel.chunks_exact_mut(PANEL).enumerate() {
+            for (number, row) in step.iter_mut().zip(rows) {
+                *number = row[k];
             }
         }
+    });
+    panels
+}
+
+impl PackedMatrix {
+    /// Packs row-major `[output, input]` weights, one below the other: in the type that they are stored in, or in
+    /// f32 where they differ. A part's bias may be missing.
+    pub(crate) fn new(input: usize, parts: &[(Stored<'_>, Option<&[f32]>)]) -> Self {
+        let outputs = |weight: &Stored<'_>| weight.len() / input;
+        let panels = if let Some(rows) = rows_of(input, parts, |stored| match stored {
+            Stored::F16(numbers) => Some(numbers),
+            _ => None,
+        }) {
+            PackedPanels::F16(packed(input, &rows))
+        } else if let Some(rows) = rows_of(input, parts, |stored| match stored {
+            Stored::Bf16(numbers) => Some(numbers),
+            _ => None,
+        }) {
+            PackedPanels::Bf16(packed(input, &rows))
+        } else {
+            let wide: Vec<_> = parts.iter().map(|(weight, _)| weight.to_f32()).collect();
+            let rows: Vec<_> = wide.iter().flat_map(|weight| weight.chunks_exact(input)).collect();
+            PackedPanels::F32(packed(input, &rows))
+        };
         let bias = parts.iter().any(|(_, bias)| bias.is_some()).then(|| {
             parts
                 .iter()
                 .flat_map(|(weight, bias)| match bias {
                     Some(bias) => bias.to_vec(),
-                    None => vec![0.0; weight.len() / input],
+                    None => vec![0.0; outputs(weight)],
                 })
                 .collect()
         });
-        Self { input, output, panels, bias }
+        Self { input, output: parts.iter().map(|(weight, _)| outputs(weight)).sum(), panels, bias }
     }
 
     /// Elements of a result row.
@@ -45,8 +86,16 @@ impl PackedMatrix {
         self.output
     }
 
+    /// One row of the weights, as f32: the column of the product that it makes.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        let numbers = self.panels.stored().from(row / PANEL * PANEL * self.input + row % PANEL);
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = numbers.at(k * PANEL);
+        }
+    }
+
     fn columns(&self, first: usize, columns: usize) -> Panels<'_> {
-        Panels::packed(&self.panels[first * self.input..], self.input, columns)
+        Panels::packed(self.panels.stored().from(first * self.input), self.input, columns)
     }
 
     /// Rows of this matrix's input, `stride` apart.
@@ -101,6 +150,16 @@ impl PackedMatrix {
             }
         });
     }
+}
+
+/// The rows of all parts, if all are of the type that `of` picks.
+fn rows_of<'a, T>(
+    input: usize,
+    parts: &[(Stored<'a>, Option<&[f32]>)],
+    of: impl Fn(Stored<'a>) -> Option<&'a [T]>,
+) -> Option<Vec<&'a [T]>> {
+    let parts = parts.iter().map(|(weight, _)| of(*weight)).collect::<Option<Vec<_>>>()?;
+    Some(parts.into_iter().flat_map(|weight| weight.chunks_exact(input)).collect())
 }
 
 /// Columns that one task computes: groups of four panels, about two tasks a thread.

@@ -5,5 +5,7 @@ pub(crate) mod buffer;
 pub(crate) mod forward;
 pub(crate) mod matrix;
 pub(crate) mod product;
+pub mod rates;
 pub(crate) mod received;
 pub(crate) mod simd;
+mod stored;

@@ -5,10 +5,14 @@
 //! threads, not on the width of the vectors. The same code serves the projections, the scores and the weighted
 //! sums of values, in prefill and in decode.
 
-use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::V3;
+
+use super::{simd::Simd, stored::Stored};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod number;
 mod vector;
 
 /// Columns of a panel.
@@ -31,7 +35,7 @@ pub(crate) struct Rows<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Panels<'a> {
     /// Elements.
-    pub(crate) data: &'a [f32],
+    pub(crate) data: Stored<'a>,
     /// Distance of two rows of one panel.
     pub(crate) row_stride: usize,
     /// Distance of two panels.
@@ -43,12 +47,12 @@ pub(crate) struct Panels<'a> {
 impl<'a> Panels<'a> {
     /// A plain row-major matrix.
     pub(crate) fn row_major(data: &'a [f32], columns: usize) -> Self {
-        Self { data, row_stride: columns, panel_stride: PANEL, columns }
+        Self { data: data.into(), row_stride: columns, panel_stride: PANEL, columns }
     }
 
     /// Whole panels one after another, `[panels][depth][32]`.
-    pub(crate) fn packed(data: &'a [f32], depth: usize, columns: usize) -> Self {
-        Self { data, row_stride: PANEL, panel_stride: depth * PANEL, columns }
+    pub(crate) fn packed(data: impl Into<Stored<'a>>, depth: usize, columns: usize) -> Self {
+        Self { data: data.into(), row_stride: PANEL, panel_stride: depth * PANEL, columns }
     }
 
     /// Elements that must be there for `depth` rows.
@@ -100,32 +104,156 @@ impl Simd {
         }
         assert!(x.depth == 0 || x.data.len() >= (x.rows - 1) * x.stride + x.depth, "the rows are whole");
         assert!(b.data.len() >= b.extent(x.depth), "the panels are whole");
-        let tile = Tile {
+        if x.depth == 0 {
+            for row in (0..x.rows).filter(|_| !accumulate) {
+                // SAFETY: the row is inside `out`.
+                unsafe { std::ptr::write_bytes(out.add(row * stride), 0, b.columns) };
+            }
+            return;
+        }
+        let tile = |data| Tile {
             depth: x.depth,
             x: x.data.as_ptr(),
             x_stride: x.stride,
-            b: b.data.as_ptr(),
+            b: data,
             row_stride: b.row_stride,
             panel_stride: b.panel_stride,
             out,
             out_stride: stride,
             accumulate,
-            ahead: b.data.as_ptr(),
+            ahead: std::ptr::null(),
             ahead_bytes: 0,
         };
-        // SAFETY: lengths were checked above, `out` is the caller's promise, and `Simd::available` offers a set
-        // only where its instructions exist.
+        // SAFETY: lengths were checked above, and `out` is the caller's promise.
+        unsafe {
+            match b.data {
+                Stored::F32(data) => self.panels(tile(data.as_ptr()), x.rows, b.columns),
+                _ => self.two_byte_panels(tile(std::ptr::null()), x.rows, b),
+            }
+        }
+    }
+
+    /// All panels of a product.
+    ///
+    /// # Safety
+    /// As [`Simd::product_to`], with lengths checked.
+    unsafe fn panels(self, tile: Tile, rows: usize, columns: usize) {
+        // SAFETY: the caller's promise, and `Simd::of` offers a set only where its instructions exist.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => avx512::panels(tile, x.rows, b.columns),
+                Self::Avx512 => avx512::panels(tile, rows, columns),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2(set) => vector::panels(set, tile, x.rows, b.columns),
+                Self::Avx2(set) => vector::panels(set, tile, rows, columns),
                 #[cfg(target_arch = "aarch64")]
-                Self::Neon(set) => vector::panels(set, tile, x.rows, b.columns),
-                Self::Portable => vector::panels(pulp::Scalar256b, tile, x.rows, b.columns),
+                Self::Neon(set) => vector::panels(set, tile, rows, columns),
+                Self::Portable => vector::panels(pulp::Scalar256b, tile, rows, columns),
             }
         }
+    }
+
+    /// [`Simd::panels`] of a matrix of two-byte numbers. Few rows widen each vector as they read it. More rows would
+    /// widen it again and again: for them a piece is widened once, and is in the first-level cache until all are
+    /// through.
+    ///
+    /// # Safety
+    /// As [`Simd::product_to`], with lengths checked; `tile` lacks the matrix.
+    unsafe fn two_byte_panels(self, tile: Tile, rows: usize, b: Panels<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if rows <= vector::ROWS
+            && !matches!(self, Self::Portable)
+            && std::is_x86_feature_detected!("f16c")
+            && let Some(set) = V3::try_new()
+        {
+            // SAFETY: the caller's promise, and the instructions were just detected.
+            return unsafe {
+                match b.data {
+                    Stored::F16(data) => f16_panels(set, tile.of(data.as_ptr()), rows, b.columns),
+                    Stored::Bf16(data) => vector::panels(set, tile.of(data.as_ptr()), rows, b.columns),
+                    Stored::F32(data) => vector::panels(set, tile.of(data.as_ptr()), rows, b.columns),
+                }
+            };
+        }
+        assert!(b.row_stride == PANEL, "two-byte matrices are packed");
+        let mut piece = [0.0; PIECE * PANEL];
+        for first in (0..b.columns).step_by(PANEL) {
+            for start in (0..tile.depth).step_by(PIECE) {
+                let depth = PIECE.min(tile.depth - start);
+                let from = first / PANEL * b.panel_stride + start * b.row_stride;
+                // The last row of a last narrow panel may end before the panel does.
+                let there = (depth * PANEL).min(b.data.len() - from);
+                self.widen(b.data.from(from), &mut piece[..there]);
+                // SAFETY: the piece holds `depth` rows of these columns; `x` and `out` are the caller's promise.
+                unsafe {
+                    let at = Tile {
+                        depth,
+                        x: tile.x.add(start),
+                        b: piece.as_ptr(),
+                        panel_stride: depth * PANEL,
+                        out: tile.out.add(first),
+                        accumulate: tile.accumulate || start > 0,
+                        ..tile
+                    };
+                    let at = match b.data {
+                        Stored::F16(data) => at.followed_by(data.as_ptr().wrapping_add(from + PIECE * PANEL)),
+                        Stored::Bf16(data) => {
+                            at.followed_by(data.as_ptr().wrapping_add(from + PIECE * PANEL))
+                        }
+                        Stored::F32(_) => at,
+                    };
+                    self.panels(at, rows, PANEL.min(b.columns - first));
+                }
+            }
+        }
+    }
+}
+
+/// [`vector::panels`] where F16C is there beside pulp's instructions.
+///
+/// # Safety
+/// As [`Simd::product_to`], with lengths checked; the instructions exist.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+unsafe fn f16_panels(set: V3, tile: Tile<half::f16>, rows: usize, columns: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { vector::panels_inlined(set, tile, rows, columns) }
+}
+
+/// Rows of a widened piece: with a panel's columns, half of a first-level cache of 32 KiB.
+const PIECE: usize = 128;
+
+/// Independent chains of [`Simd::multiply_adds`]: enough to hide the instruction's latency, and they fit the registers.
+const CHAINS: usize = 12;
+
+impl Simd {
+    /// Multiply-adds and nothing else, `steps` in each of some independent chains; how many floating-point operations
+    /// that was.
+    pub(crate) fn multiply_adds(self, steps: usize) -> usize {
+        let (result, lanes) = match self {
+            // SAFETY: `Simd::of` offers the set only where its instructions exist.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => (unsafe { avx512::multiply_adds(steps) }, 16),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(set) => (vector::multiply_adds(set, steps), 8),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(set) => (vector::multiply_adds(set, steps), 4),
+            Self::Portable => (vector::multiply_adds(pulp::Scalar256b, steps), 8),
+        };
+        std::hint::black_box(result);
+        2 * CHAINS * steps * lanes
+    }
+
+    /// Reads memory and does next to nothing with it.
+    pub(crate) fn read(self, numbers: &[f32]) {
+        std::hint::black_box(match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(set) => vector::read(set, numbers),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => V3::try_new().map_or(0.0, |set| vector::read(set, numbers)),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(set) => vector::read(set, numbers),
+            Self::Portable => vector::read(pulp::Scalar256b, numbers),
+        });
     }
 }
 
@@ -135,22 +263,22 @@ const ROWS_AHEAD: usize = 32;
 
 /// Pointers to the first row, the first panel and the first element of a piece of the product.
 #[derive(Clone, Copy)]
-struct Tile {
+struct Tile<N = f32> {
     depth: usize,
     x: *const f32,
     x_stride: usize,
-    b: *const f32,
+    b: *const N,
     row_stride: usize,
     panel_stride: usize,
     out: *mut f32,
     out_stride: usize,
     accumulate: bool,
     /// What will be read next, to be fetched meanwhile: one address a panel, and its bytes per step of the depth.
-    ahead: *const f32,
+    ahead: *const u8,
     ahead_bytes: usize,
 }
 
-impl Tile {
+impl<N> Tile<N> {
     /// The piece `rows` further down and `panels` further right.
     ///
     /// # Safety
@@ -166,6 +294,49 @@ impl Tile {
                 ..self
             }
         }
+    }
+
+    /// The same product with another matrix.
+    fn of<M>(self, b: *const M) -> Tile<M> {
+        let Self {
+            depth,
+            x,
+            x_stride,
+            row_stride,
+            panel_stride,
+            out,
+            out_stride,
+            accumulate,
+            ahead,
+            ahead_bytes,
+            ..
+        } = self;
+        Tile {
+            depth,
+            x,
+            x_stride,
+            b,
+            row_stride,
+            panel_stride,
+            out,
+            out_stride,
+            accumulate,
+            ahead,
+            ahead_bytes,
+        }
+    }
+
+    /// Says what will be read after this piece, as long as this is.
+    #[inline(always)]
+    fn followed_by<M>(self, next: *const M) -> Self {
+        Self { ahead: next.cast(), ahead_bytes: PANEL * size_of::<M>(), ..self }
+    }
+
+    /// Fetches one of `shares` equal parts of what was said to follow.
+    #[inline(always)]
+    fn share_of_ahead(self, share: usize, shares: usize) -> Self {
+        let ahead_bytes = self.ahead_bytes.div_ceil(shares);
+        Self { ahead: self.ahead.wrapping_add(share * self.depth * ahead_bytes), ahead_bytes, ..self }
     }
 }
 
@@ -183,7 +354,7 @@ impl Tile {
         } else {
             (self.b.wrapping_add(ROWS_AHEAD * self.row_stride), row_bytes)
         };
-        Self { ahead, ahead_bytes, ..self }
+        Self { ahead: ahead.cast(), ahead_bytes, ..self }
     }
 }
 
@@ -207,7 +378,7 @@ mod tests {
             for c in 0..b.columns {
                 let mut sum = if accumulate { out[r * stride + c] } else { 0.0 };
                 for k in 0..x.depth {
-                    let b = b.data[c / PANEL * b.panel_stride + k * b.row_stride + c % PANEL];
+                    let b = b.data.at(c / PANEL * b.panel_stride + k * b.row_stride + c % PANEL);
                     sum = x.data[r * x.stride + k].mul_add(b, sum);
                 }
                 out[r * stride + c] = sum;

@@ -60,7 +60,7 @@ mod tests {
             .collect();
         let add = |order: &mut dyn Iterator<Item = &Vec<f32>>| {
             let received = Received::new(1, 2, 40);
-            order.for_each(|block| received.add(Simd::detect(), 0, block));
+            order.for_each(|block| received.add(Simd::in_use(), 0, block));
             received.observed(3)
         };
         let forward = add(&mut blocks.iter());

@@ -1,8 +1,9 @@
-//! Chooses the instruction set once, and compiles the element-wise loops for each.
+//! The kernels by instruction set, and the element-wise loops, compiled for each.
 //!
 //! Every path computes bit for bit the same: sums run in 16 fixed lanes, products are fused multiply-adds
 //! everywhere (a portable build without the instruction emulates it).
 
+use kvsweep_methods::instructions::InstructionSet;
 #[cfg(target_arch = "aarch64")]
 use pulp::aarch64::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -25,26 +26,28 @@ pub(crate) enum Simd {
 }
 
 impl Simd {
-    /// The widest set of this machine.
-    pub(crate) fn detect() -> Self {
-        Self::available()[0]
+    /// The set in use.
+    pub(crate) fn in_use() -> Self {
+        Self::of(InstructionSet::in_use())
     }
 
     /// Every set of this machine, widest first.
+    #[cfg(test)]
     pub(crate) fn available() -> Vec<Self> {
-        let mut sets = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = V3::try_new();
-            if avx2.is_some() && std::is_x86_feature_detected!("avx512f") {
-                sets.push(Self::Avx512);
-            }
-            sets.extend(avx2.map(Self::Avx2));
+        InstructionSet::available().into_iter().map(Self::of).collect()
+    }
+
+    pub(crate) fn of(set: InstructionSet) -> Self {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => Self::Avx512,
+            // The oldest processors with AVX2 lack none of what pulp asks for beside it; others would compute plainly.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => V3::try_new().map_or(Self::Portable, Self::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => Neon::try_new().map_or(Self::Portable, Self::Neon),
+            _ => Self::Portable,
         }
-        #[cfg(target_arch = "aarch64")]
-        sets.extend(Neon::try_new().map(Self::Neon));
-        sets.push(Self::Portable);
-        sets
     }
 }
 
@@ -78,6 +81,7 @@ macro_rules! for_each_simd {
         }
     )*};
 }
+pub(crate) use for_each_simd;
 
 /// Units of a weight of one in [`Simd::add_units`]: more than f32 resolves, and prompts of 2^24 tokens fit.
 pub(crate) const UNITS: f64 = (1u64 << 40) as f64;
@@ -321,7 +325,7 @@ mod tests {
     #[test]
     fn norm_and_activation_follow_their_definitions() {
         let (x, weight) = (noise(48, 3.0), noise(48, 1.0));
-        let simd = Simd::detect();
+        let simd = Simd::in_use();
         let mut out = vec![0.0; 48];
         simd.rms_norm(&x, &weight, 1e-5, &mut out);
         let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 48.0;

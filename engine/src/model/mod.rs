@@ -115,8 +115,9 @@ impl Model {
     /// Any file that is missing, corrupt, contradictory or of an unsupported kind, named with its remedy.
     pub fn load(files: &ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
         let card = Card::load(&files.card)?;
-        let (weights, weights_sha256) = ModelWeights::load(&files.weights, &card.config, device, dtype)?;
-        let backend = Backend::new(&card.config, weights, device, dtype)?;
+        let (backend, weights_sha256) = weights::load(&files.weights, &card.config, |parts| {
+            Backend::new(&card.config, parts, device, dtype)
+        })?;
         Ok(Self { backend, weights_sha256, device: device.clone(), dtype, card })
     }
 
@@ -132,7 +133,7 @@ impl Model {
         dtype: DType,
     ) -> Result<Self> {
         Ok(Self {
-            backend: Backend::new(&config, weights, device, dtype)?,
+            backend: Backend::new(&config, &weights, device, dtype)?,
             weights_sha256: String::new(),
             device: device.clone(),
             dtype,

@@ -81,10 +81,8 @@ pub fn random_weights(config: &ModelConfig, seed: u64) -> Result<ModelWeights> {
         });
     }
     let embedding = tensor(&[config.vocab_size, hidden], 0.0, 1.0)?;
-    let lm_head = if config.tied_embeddings {
-        embedding.clone()
-    } else {
-        tensor(&[config.vocab_size, hidden], 0.0, (3.0 / hidden as f32).sqrt())?
-    };
+    let lm_head = (!config.tied_embeddings)
+        .then(|| tensor(&[config.vocab_size, hidden], 0.0, (3.0 / hidden as f32).sqrt()))
+        .transpose()?;
     Ok(ModelWeights { embedding, layers, norm: tensor(&[hidden], 1.0, 0.2)?, lm_head })
 }

@@ -1,9 +1,11 @@
 //! `kvsweep doctor`: what this machine can run, what is missing, and the command that mends it.
 
+use kvsweep_methods::instructions::{InstructionSet, VARIABLE};
 use serde::Serialize;
 
 use crate::cli::{DoctorArgs, ModelArgs};
 use crate::exit::Exit;
+use crate::model::SLOW;
 use crate::{machine, output, provenance};
 
 /// One finding.
@@ -44,23 +46,16 @@ fn program() -> Finding {
     fine("program", format!("kvsweep {}", provenance::VERSION))
 }
 
+/// The cores, and the vector instructions that decide how fast the CPU kernels are.
 fn processors() -> Finding {
-    let vector = vector_unit();
-    fine("processors", format!("{} cores, {vector}", machine::processors()))
-}
-
-/// The widest vector instructions, which decide how fast the CPU kernels are.
-fn vector_unit() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            return "AVX-512";
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            return "AVX2 with FMA";
-        }
+    let set = InstructionSet::in_use();
+    let found = format!("{} cores, kernels for {}", machine::processors(), set.name());
+    match InstructionSet::asked_for() {
+        Err(error) => missing("processors", found, error),
+        Ok(_) if set == InstructionSet::Portable => missing("processors", found, SLOW),
+        Ok(Some(_)) => missing("processors", found, format!("unset {VARIABLE} to use the widest set")),
+        Ok(None) => fine("processors", found),
     }
-    "no AVX2: the portable kernels run"
 }
 
 fn memory() -> Finding {

@@ -1,43 +1,45 @@
 //! The inner loops of the observations, compiled for the vector units this machine has.
 
 use super::{Block, HeadsView, LANES, PIECE, Reduction};
+use crate::instructions::InstructionSet;
 
 /// Writes `scale * <q, k>` of one piece of keys: `out[(head * rows + row) * PIECE + key]`.
 pub(super) fn logits(
+    set: InstructionSet,
     block: &Block,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
     piece: usize,
     out: &mut [f32],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just detected.
-            return unsafe { logits_avx512(block, queries, keys, piece, out) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
-            return unsafe { logits_avx2(block, queries, keys, piece, out) };
-        }
+    match set {
+        // SAFETY: `InstructionSet::available` offers a set only where its instructions exist.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => unsafe { logits_avx512(block, queries, keys, piece, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { logits_avx2(block, queries, keys, piece, out) },
+        _ => logits_body::<2>(block, queries, keys, piece, out),
     }
-    logits_body::<2, { cfg!(target_arch = "aarch64") }>(block, queries, keys, piece, out);
 }
 
 /// Normalises the rows of the `index`-th head of the group and adds them to its reductions.
-pub(super) fn reduce(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just detected.
-            return unsafe { reduce_avx512(block, index, logits, reductions) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
-            return unsafe { reduce_avx2(block, index, logits, reductions) };
-        }
+pub(super) fn reduce(
+    set: InstructionSet,
+    block: &Block,
+    index: usize,
+    logits: &[f32],
+    reductions: &mut [Reduction],
+) {
+    match set {
+        // SAFETY: `InstructionSet::available` offers a set only where its instructions exist.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => unsafe { reduce_avx512(block, index, logits, reductions) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { reduce_avx2(block, index, logits, reductions) },
+        _ => reduce_body(block, index, logits, reductions),
     }
-    reduce_body(block, index, logits, reductions);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -49,13 +51,13 @@ fn logits_avx512(
     piece: usize,
     out: &mut [f32],
 ) {
-    logits_body::<8, true>(block, queries, keys, piece, out);
+    logits_body::<8>(block, queries, keys, piece, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn logits_avx2(block: &Block, queries: &HeadsView<'_>, keys: &HeadsView<'_>, piece: usize, out: &mut [f32]) {
-    logits_body::<4, true>(block, queries, keys, piece, out);
+    logits_body::<4>(block, queries, keys, piece, out);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -72,7 +74,7 @@ fn reduce_avx2(block: &Block, index: usize, logits: &[f32], reductions: &mut [Re
 
 /// `ROWS` query rows at a time against a transposed tile of [`LANES`] keys.
 #[inline(always)]
-fn logits_body<const ROWS: usize, const FMA: bool>(
+fn logits_body<const ROWS: usize>(
     block: &Block,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
@@ -99,7 +101,7 @@ fn logits_body<const ROWS: usize, const FMA: bool>(
         let at = first - start;
         let mut row = 0;
         while row + ROWS <= rows {
-            let sums = dots::<ROWS, FMA>(std::array::from_fn(|r| query(row + r)), &tile);
+            let sums = dots::<ROWS>(std::array::from_fn(|r| query(row + r)), &tile);
             for (r, sum) in sums.iter().enumerate() {
                 let place = (row + r) * PIECE + at;
                 for (o, s) in out[place..place + LANES].iter_mut().zip(sum) {
@@ -109,7 +111,7 @@ fn logits_body<const ROWS: usize, const FMA: bool>(
             row += ROWS;
         }
         for row in row..rows {
-            let [sum] = dots::<1, FMA>([query(row)], &tile);
+            let [sum] = dots::<1>([query(row)], &tile);
             let place = row * PIECE + at;
             for (o, s) in out[place..place + LANES].iter_mut().zip(&sum) {
                 *o = s * scale;
@@ -119,17 +121,14 @@ fn logits_body<const ROWS: usize, const FMA: bool>(
 }
 
 #[inline(always)]
-fn dots<const ROWS: usize, const FMA: bool>(
-    rows: [&[f32]; ROWS],
-    tile: &[[f32; LANES]],
-) -> [[f32; LANES]; ROWS] {
+fn dots<const ROWS: usize>(rows: [&[f32]; ROWS], tile: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
     let mut sums = [[0f32; LANES]; ROWS];
     let rows = rows.map(|row| &row[..tile.len()]);
     for (d, column) in tile.iter().enumerate() {
         for (sum, row) in sums.iter_mut().zip(&rows) {
             let q = row[d];
             for (s, &k) in sum.iter_mut().zip(column) {
-                *s = if FMA { q.mul_add(k, *s) } else { q * k + *s };
+                *s = q.mul_add(k, *s);
             }
         }
     }
@@ -234,44 +233,14 @@ pub(super) fn ln(x: f32) -> f32 {
     m + y + e * 0.693_359_4
 }
 
-/// Every compiled version against every other: only one of them runs on a given machine.
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::observation::Observation;
     use crate::testing::random;
 
-    type Logits = fn(&Block, &HeadsView<'_>, &HeadsView<'_>, usize, &mut [f32]);
-    type Reduce = fn(&Block, usize, &[f32], &mut [Reduction]);
-
-    fn versions() -> Vec<(&'static str, Logits, Reduce)> {
-        let mut all: Vec<(&str, Logits, Reduce)> = vec![("plain", logits_body::<2, false>, reduce_body)];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.push((
-                    "avx2",
-                    // SAFETY: the features were just detected.
-                    |b, q, k, p, o| unsafe { logits_avx2(b, q, k, p, o) },
-                    // SAFETY: the features were just detected.
-                    |b, i, l, r| unsafe { reduce_avx2(b, i, l, r) },
-                ));
-            }
-            if is_x86_feature_detected!("avx512f") {
-                all.push((
-                    "avx512",
-                    // SAFETY: the feature was just detected.
-                    |b, q, k, p, o| unsafe { logits_avx512(b, q, k, p, o) },
-                    // SAFETY: the feature was just detected.
-                    |b, i, l, r| unsafe { reduce_avx512(b, i, l, r) },
-                ));
-            }
-        }
-        all
-    }
-
     #[test]
-    fn versions_agree() {
+    fn every_instruction_set_gives_the_same_bits() {
         let (tokens, dim, rows) = (301, 24, 9);
         let q = random(2 * tokens * dim, 1, 2.0);
         let k = random(tokens * dim, 2, 2.0);
@@ -279,27 +248,20 @@ mod tests {
         let keys = HeadsView::head_major(&k, [1, tokens, dim]).unwrap();
         let first = tokens - rows;
         let block = Block { kv_head: 0, group: 2, first, position: first, rows };
-        let outcomes: Vec<_> = versions()
-            .into_iter()
-            .map(|(name, run_logits, run_reduce)| {
-                let mut logits = vec![0.0; block.pieces() * 2 * rows * PIECE];
-                for (piece, out) in logits.chunks_mut(2 * rows * PIECE).enumerate() {
-                    run_logits(&block, &queries, &keys, piece, out);
-                }
-                let wanted = [Observation::WindowSum { window: 7 }, Observation::WindowMoments { window: 5 }];
-                let mut reductions = wanted.map(|observation| Reduction::new(observation, tokens)).to_vec();
-                run_reduce(&block, 1, &logits, &mut reductions);
-                (name, reductions)
-            })
-            .collect();
-        for (name, reductions) in &outcomes[1..] {
-            for (ours, plain) in reductions.iter().zip(&outcomes[0].1) {
-                let (ours, plain) = (values(ours), values(plain));
-                assert_eq!(ours.len(), plain.len());
-                for (a, b) in ours.iter().zip(&plain) {
-                    assert!((a - b).abs() <= 3e-6 * b.abs() + 1e-12, "{name}: {a} {b}");
-                }
+        let outcome = |set| {
+            let mut scores = vec![0.0; block.pieces() * 2 * rows * PIECE];
+            for (piece, out) in scores.chunks_mut(2 * rows * PIECE).enumerate() {
+                logits(set, &block, &queries, &keys, piece, out);
             }
+            let wanted = [Observation::WindowSum { window: 7 }, Observation::WindowMoments { window: 5 }];
+            let mut reductions = wanted.map(|observation| Reduction::new(observation, tokens)).to_vec();
+            reduce(set, &block, 1, &scores, &mut reductions);
+            reductions.iter().flat_map(values).map(f64::to_bits).collect::<Vec<_>>()
+        };
+        let portable = outcome(InstructionSet::Portable);
+        assert!(portable.len() > 2 * (tokens - 7));
+        for set in InstructionSet::available() {
+            assert_eq!(outcome(set), portable, "{}", set.name());
         }
     }
 

@@ -1,11 +1,14 @@
 //! 512-bit tiles of up to 8 rows, masked at the last panel.
 
-use std::arch::x86_64::{
-    __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+use std::{
+    arch::x86_64::{
+        __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    },
+    hint::black_box,
 };
 
-use super::{PANEL, Tile};
+use super::{CHAINS, PANEL, Tile};
 
 /// # Safety
 /// As [`super::Simd::product_to`], with lengths checked.
@@ -154,4 +157,20 @@ unsafe fn masked<const R: usize>(tile: Tile, columns: usize) {
             }
         }
     }
+}
+
+/// Chains of multiply-adds that no other waits for, nor for memory: the peak that products are measured by.
+///
+/// # Safety
+/// The instructions exist.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn multiply_adds(steps: usize) -> f32 {
+    let factor = _mm512_set1_ps(black_box(0.5));
+    let mut chains = [_mm512_set1_ps(black_box(1.0)); CHAINS];
+    for _ in 0..steps {
+        for chain in &mut chains {
+            *chain = _mm512_fmadd_ps(*chain, factor, factor);
+        }
+    }
+    chains.into_iter().map(|chain| _mm512_reduce_add_ps(chain)).sum()
 }

@@ -1,47 +1,58 @@
-//! Tiles of 16 columns for every set whose registers hold 4 or 8 floats: AVX2, NEON, and plain code. The vectors are
-//! pulp's, so one text serves all of them.
+//! Tiles for every set whose registers hold 4 or 8 floats: AVX2, NEON, and plain code. The vectors are pulp's, so one
+//! text serves all of them.
+
+use std::hint::black_box;
 
 use pulp::{Simd, WithSimd};
 
-use super::{PANEL, Tile};
+use super::{CHAINS, PANEL, Tile, number::Number};
 
 /// Columns of a tile of several rows.
 const NARROW: usize = 16;
 /// Rows of a tile: with [`NARROW`] columns their sums fill 12 of AVX2's 16 registers.
-const ROWS: usize = 6;
-/// Steps of the depth that one pass takes: 16 columns of them fill half of a first-level cache.
-const DEPTH: usize = 256;
+pub(super) const ROWS: usize = 6;
+/// Steps of the depth that all rows take before the next ones: a panel's are half of a first-level cache.
+const DEPTH: usize = 128;
 
-/// All panels of the product.
+/// All panels of the product, compiled for the set.
 ///
 /// # Safety
 /// As [`super::Simd::product_to`], with lengths checked.
-pub(super) unsafe fn panels<S: Simd>(set: S, tile: Tile, rows: usize, columns: usize) {
-    struct Panels {
-        tile: Tile,
+pub(super) unsafe fn panels<S: Simd, N: Number>(set: S, tile: Tile<N>, rows: usize, columns: usize) {
+    struct Panels<N> {
+        tile: Tile<N>,
         rows: usize,
         columns: usize,
     }
 
-    impl WithSimd for Panels {
+    impl<N: Number> WithSimd for Panels<N> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, set: S) {
-            let Self { tile, rows, columns } = self;
             // SAFETY: whoever made this struct promised it.
-            unsafe {
-                match rows {
-                    1 => few_rows::<S, 1, 64>(set, tile, columns),
-                    2 => few_rows::<S, 2, 32>(set, tile, columns),
-                    3 => few_rows::<S, 3, 32>(set, tile, columns),
-                    _ => many_rows(set, tile, rows, columns),
-                }
-            }
+            unsafe { panels_inlined(set, self.tile, self.rows, self.columns) }
         }
     }
 
     set.vectorize(Panels { tile, rows, columns });
+}
+
+/// All panels of the product, for a caller that is compiled for the set.
+///
+/// # Safety
+/// As [`panels`].
+#[inline(always)]
+pub(super) unsafe fn panels_inlined<S: Simd, N: Number>(set: S, tile: Tile<N>, rows: usize, columns: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rows {
+            1 => few_rows::<S, N, 1, 64>(set, tile, columns),
+            2 => few_rows::<S, N, 2, 32>(set, tile, columns),
+            3 => few_rows::<S, N, 3, 32>(set, tile, columns),
+            _ => many_rows(set, tile, rows, 0, columns),
+        }
+    }
 }
 
 /// `R` rows, `C` columns at a time over the whole depth: the right-hand side is read once, in long streams.
@@ -49,142 +60,119 @@ pub(super) unsafe fn panels<S: Simd>(set: S, tile: Tile, rows: usize, columns: u
 /// # Safety
 /// As [`panels`].
 #[inline(always)]
-unsafe fn few_rows<S: Simd, const R: usize, const C: usize>(set: S, tile: Tile, columns: usize) {
+unsafe fn few_rows<S: Simd, N: Number, const R: usize, const C: usize>(
+    set: S,
+    tile: Tile<N>,
+    columns: usize,
+) {
     let whole = columns / C * C;
     // SAFETY: `C` is a number of whole panels, and columns stay below `columns`.
     unsafe {
         for first in (0..whole).step_by(C) {
-            columns_of_block::<S, R, C>(set, tile.at(0, first / PANEL));
+            columns_of_block::<S, N, R, C>(set, tile.at(0, first / PANEL));
         }
-        narrow_columns(set, tile, R, whole, columns);
+        many_rows(set, tile, R, whole, columns);
     }
 }
 
-/// Any number of rows, the depth cut into pieces that the first-level cache holds for all rows.
+/// Any number of rows: the columns from `first` on, a panel's. Its depth is cut into pieces that stay in the first-level
+/// cache until all rows are through.
 ///
 /// # Safety
 /// As [`panels`].
 #[inline(always)]
-unsafe fn many_rows<S: Simd>(set: S, tile: Tile, rows: usize, columns: usize) {
-    // SAFETY: pieces of the depth follow each other; the later ones add to what the earlier ones left.
+unsafe fn many_rows<S: Simd, N: Number>(set: S, tile: Tile<N>, rows: usize, first: usize, columns: usize) {
+    // SAFETY: columns stay below `columns`; pieces of the depth follow each other, and the later ones add to what
+    // the earlier ones left.
     unsafe {
-        let mut start = 0;
-        loop {
-            let depth = DEPTH.min(tile.depth - start);
-            let piece = Tile {
-                depth,
-                x: tile.x.add(start),
-                b: tile.b.add(start * tile.row_stride),
-                accumulate: tile.accumulate || start > 0,
-                ..tile
-            };
-            narrow_columns(set, piece, rows, 0, columns);
-            start += depth;
-            if start == tile.depth {
-                break;
-            }
-        }
-    }
-}
-
-/// The columns from `first` on, a multiple of [`NARROW`], in tiles of [`NARROW`] columns.
-///
-/// # Safety
-/// As [`panels`].
-#[inline(always)]
-unsafe fn narrow_columns<S: Simd>(set: S, tile: Tile, rows: usize, first: usize, columns: usize) {
-    // SAFETY: columns stay below `columns`, rows below `rows`.
-    unsafe {
-        for first in (first..columns).step_by(NARROW) {
+        for first in (first..columns).step_by(PANEL) {
             let panel = tile.at(0, first / PANEL);
-            let piece = Tile { b: panel.b.add(first % PANEL), out: panel.out.add(first % PANEL), ..panel };
-            let width = columns - first;
-            if width >= NARROW {
-                row_groups(set, piece, rows);
-            } else {
-                last_columns(set, piece, rows, width);
+            for start in (0..tile.depth).step_by(DEPTH) {
+                let depth = DEPTH.min(tile.depth - start);
+                let b = panel.b.add(start * panel.row_stride);
+                let piece = Tile {
+                    depth,
+                    x: panel.x.add(start),
+                    b,
+                    accumulate: tile.accumulate || start > 0,
+                    ..panel
+                };
+                let piece = if tile.ahead.is_null() {
+                    piece.followed_by(b.wrapping_add(depth * PANEL))
+                } else {
+                    piece
+                };
+                for half in (0..PANEL.min(columns - first)).step_by(NARROW) {
+                    let width = columns - first - half;
+                    let piece = Tile { b: piece.b.add(half), out: piece.out.add(half), ..piece };
+                    if width >= NARROW {
+                        row_groups(set, piece, rows, half);
+                    } else {
+                        last_columns(set, piece, rows, width);
+                    }
+                }
             }
         }
     }
 }
 
-/// Tiles of [`NARROW`] columns, the rows in groups of nearly equal size.
+/// Tiles of [`NARROW`] columns, the rows in groups of nearly equal size. Together, the tiles of both halves of the panel
+/// fetch the piece that follows.
 ///
 /// # Safety
 /// As [`panels`].
 #[inline(always)]
-unsafe fn row_groups<S: Simd>(set: S, tile: Tile, rows: usize) {
+unsafe fn row_groups<S: Simd, N: Number>(set: S, tile: Tile<N>, rows: usize, half: usize) {
     let groups = rows.div_ceil(ROWS);
     let mut row = 0;
     // SAFETY: the groups' sizes add up to `rows`.
     unsafe {
         for group in 0..groups {
             let next = (group + 1) * rows / groups;
-            let at = tile.at(row, 0);
+            let at = tile.at(row, 0).share_of_ahead(half / NARROW * groups + group, 2 * groups);
             match next - row {
-                1 => columns_of_block::<S, 1, NARROW>(set, at),
-                2 => columns_of_block::<S, 2, NARROW>(set, at),
-                3 => columns_of_block::<S, 3, NARROW>(set, at),
-                4 => columns_of_block::<S, 4, NARROW>(set, at),
-                5 => columns_of_block::<S, 5, NARROW>(set, at),
-                _ => columns_of_block::<S, 6, NARROW>(set, at),
+                1 => columns_of_block::<S, N, 1, NARROW>(set, at),
+                2 => columns_of_block::<S, N, 2, NARROW>(set, at),
+                3 => columns_of_block::<S, N, 3, NARROW>(set, at),
+                4 => columns_of_block::<S, N, 4, NARROW>(set, at),
+                5 => columns_of_block::<S, N, 5, NARROW>(set, at),
+                _ => columns_of_block::<S, N, 6, NARROW>(set, at),
             }
             row = next;
         }
     }
 }
 
-/// Fewer than [`NARROW`] columns: through copies that are wide enough.
+/// Fewer than [`NARROW`] columns of at most [`DEPTH`] steps: through copies that are wide enough.
 ///
 /// # Safety
 /// As [`panels`]; there are `width` columns.
 #[inline(always)]
-unsafe fn last_columns<S: Simd>(set: S, tile: Tile, rows: usize, width: usize) {
-    let mut b = [[0.0f32; NARROW]; DEPTH];
+unsafe fn last_columns<S: Simd, N: Number>(set: S, tile: Tile<N>, rows: usize, width: usize) {
+    let mut b = [[N::default(); NARROW]; DEPTH];
     let mut out = [[0.0f32; NARROW]; ROWS];
     // SAFETY: only the `width` columns that exist are read and written.
     unsafe {
-        let mut start = 0;
-        loop {
-            let depth = DEPTH.min(tile.depth - start);
-            for (k, b) in b.iter_mut().enumerate().take(depth) {
-                std::ptr::copy_nonoverlapping(
-                    tile.b.add((start + k) * tile.row_stride),
-                    b.as_mut_ptr(),
-                    width,
-                );
+        for (k, b) in b.iter_mut().enumerate().take(tile.depth) {
+            std::ptr::copy_nonoverlapping(tile.b.add(k * tile.row_stride), b.as_mut_ptr(), width);
+        }
+        for row in (0..rows).step_by(ROWS) {
+            let group = ROWS.min(rows - row);
+            let real = tile.at(row, 0);
+            for (r, out) in out.iter_mut().enumerate().take(group) {
+                std::ptr::copy_nonoverlapping(real.out.add(r * tile.out_stride), out.as_mut_ptr(), width);
             }
-            for row in (0..rows).step_by(ROWS) {
-                let group = ROWS.min(rows - row);
-                for (r, out) in out.iter_mut().enumerate().take(group) {
-                    std::ptr::copy_nonoverlapping(
-                        tile.out.add((row + r) * tile.out_stride),
-                        out.as_mut_ptr(),
-                        width,
-                    );
-                }
-                let copy = Tile {
-                    depth,
-                    x: tile.x.add(row * tile.x_stride + start),
-                    b: b.as_ptr().cast(),
-                    row_stride: NARROW,
-                    out: out.as_mut_ptr().cast(),
-                    out_stride: NARROW,
-                    accumulate: tile.accumulate || start > 0,
-                    ..tile
-                };
-                row_groups(set, copy, group);
-                for (r, out) in out.iter().enumerate().take(group) {
-                    std::ptr::copy_nonoverlapping(
-                        out.as_ptr(),
-                        tile.out.add((row + r) * tile.out_stride),
-                        width,
-                    );
-                }
-            }
-            start += depth;
-            if start == tile.depth {
-                break;
+            let copy = Tile {
+                b: b.as_ptr().cast(),
+                row_stride: NARROW,
+                panel_stride: 0,
+                out: out.as_mut_ptr().cast(),
+                out_stride: NARROW,
+                ..real
+            };
+            row_groups(set, copy, group, 0);
+            for (r, out) in out.iter().enumerate().take(group) {
+                std::ptr::copy_nonoverlapping(out.as_ptr(), real.out.add(r * tile.out_stride), width);
             }
         }
     }
@@ -195,15 +183,15 @@ unsafe fn last_columns<S: Simd>(set: S, tile: Tile, rows: usize, width: usize) {
 /// # Safety
 /// All of them exist; `C` is [`NARROW`] or a number of whole panels.
 #[inline(always)]
-unsafe fn columns_of_block<S: Simd, const R: usize, const C: usize>(set: S, tile: Tile) {
+unsafe fn columns_of_block<S: Simd, N: Number, const R: usize, const C: usize>(set: S, tile: Tile<N>) {
     // SAFETY: the caller's promise. `V` vectors hold `C` columns.
     unsafe {
         match C / S::F32_LANES {
-            1 => block::<S, R, 1>(set, tile),
-            2 => block::<S, R, 2>(set, tile),
-            4 => block::<S, R, 4>(set, tile),
-            8 => block::<S, R, 8>(set, tile),
-            16 => block::<S, R, 16>(set, tile),
+            1 => block::<S, N, R, 1>(set, tile),
+            2 => block::<S, N, R, 2>(set, tile),
+            4 => block::<S, N, R, 4>(set, tile),
+            8 => block::<S, N, R, 8>(set, tile),
+            16 => block::<S, N, R, 16>(set, tile),
             _ => unreachable!("vectors hold 4 to 16 floats"),
         }
     }
@@ -214,7 +202,7 @@ unsafe fn columns_of_block<S: Simd, const R: usize, const C: usize>(set: S, tile
 /// # Safety
 /// All of them exist.
 #[inline(always)]
-unsafe fn block<S: Simd, const R: usize, const V: usize>(set: S, tile: Tile) {
+unsafe fn block<S: Simd, N: Number, const R: usize, const V: usize>(set: S, tile: Tile<N>) {
     let lanes = S::F32_LANES;
     // Where vector `v` of a row lies: panels are apart on the right-hand side, columns of the result are not.
     let side = |v: usize| v * lanes / PANEL * tile.panel_stride + v * lanes % PANEL;
@@ -224,24 +212,27 @@ unsafe fn block<S: Simd, const R: usize, const V: usize>(set: S, tile: Tile) {
         if tile.accumulate {
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (v, acc) in acc.iter_mut().enumerate() {
-                    *acc = load::<S>(tile.out.add(r * tile.out_stride + v * lanes));
+                    *acc = tile.out.add(r * tile.out_stride + v * lanes).cast::<S::f32s>().read_unaligned();
                 }
             }
         }
         let mut b = tile.b;
         let mut x = tile.x;
+        let mut ahead = tile.ahead;
         for _ in 0..tile.depth {
+            fetch(ahead);
+            ahead = ahead.wrapping_add(tile.ahead_bytes);
             // The longer side goes through one register after the other.
             if R <= V {
                 let xs: [_; R] = std::array::from_fn(|r| set.splat_f32s(*x.add(r * tile.x_stride)));
                 for v in 0..V {
-                    let b = load::<S>(b.add(side(v)));
+                    let b = N::load(set, b.add(side(v)));
                     for (acc, &x) in acc.iter_mut().zip(&xs) {
                         acc[v] = set.mul_add_f32s(x, b, acc[v]);
                     }
                 }
             } else {
-                let bs: [_; V] = std::array::from_fn(|v| load::<S>(b.add(side(v))));
+                let bs: [_; V] = std::array::from_fn(|v| N::load(set, b.add(side(v))));
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let x = set.splat_f32s(*x.add(r * tile.x_stride));
                     for (acc, &b) in acc.iter_mut().zip(&bs) {
@@ -260,12 +251,65 @@ unsafe fn block<S: Simd, const R: usize, const V: usize>(set: S, tile: Tile) {
     }
 }
 
-/// One vector from anywhere.
-///
-/// # Safety
-/// Its elements can be read.
+/// Asks for a line of memory, wherever it is; nothing happens where there is none.
 #[inline(always)]
-unsafe fn load<S: Simd>(from: *const f32) -> S::f32s {
-    // SAFETY: the caller's promise.
-    unsafe { from.cast::<S::f32s>().read_unaligned() }
+fn fetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it accepts any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Reads all of `numbers` as fast as memory gives them; their sum, so that nothing is left out.
+pub(super) fn read<S: Simd>(set: S, numbers: &[f32]) -> f32 {
+    struct Read<'a>(&'a [f32]);
+
+    impl WithSimd for Read<'_> {
+        type Output = f32;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, set: S) -> f32 {
+            let (vectors, _) = S::as_simd_f32s(self.0);
+            // Several streams: one alone does not fill the memory's queues.
+            let mut sums = [set.splat_f32s(0.0); 4];
+            let (streams, _) = vectors.as_chunks::<2>();
+            let length = streams.len() / sums.len();
+            for i in 0..length {
+                for (stream, sum) in sums.iter_mut().enumerate() {
+                    let [a, b] = streams[stream * length + i];
+                    *sum = set.add_f32s(*sum, set.add_f32s(a, b));
+                }
+            }
+            sums.into_iter().map(|sum| set.reduce_sum_f32s(sum)).sum()
+        }
+    }
+
+    set.vectorize(Read(numbers))
+}
+
+/// Chains of multiply-adds that no other waits for, nor for memory: the peak that products are measured by.
+pub(super) fn multiply_adds<S: Simd>(set: S, steps: usize) -> f32 {
+    struct Chains(usize);
+
+    impl WithSimd for Chains {
+        type Output = f32;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, set: S) -> f32 {
+            let factor = set.splat_f32s(black_box(0.5));
+            let mut chains = [set.splat_f32s(black_box(1.0)); CHAINS];
+            for _ in 0..self.0 {
+                for chain in &mut chains {
+                    *chain = set.mul_add_f32s(*chain, factor, factor);
+                }
+            }
+            chains.into_iter().map(|chain| set.reduce_sum_f32s(chain)).sum()
+        }
+    }
+
+    set.vectorize(Chains(steps))
 }
