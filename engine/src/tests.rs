@@ -45,7 +45,8 @@ fn model(config: &ModelConfig) -> Model {
 }
 
 fn reference(config: &ModelConfig) -> Model {
-    let plain = ReferenceModel::new(config, random_weights(config, 3).unwrap(), &Device::Cpu, DType::F32);
+    let plain =
+        ReferenceModel::new(config, &random_weights(config, 3).unwrap(), &Device::Cpu, DType::F32).unwrap();
     let mut model = model(config);
     model.backend = Backend::Reference(plain);
     model

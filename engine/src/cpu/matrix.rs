@@ -182,3 +182,49 @@ impl SharedOutput {
 unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 % 64) as f32 - 31.5) / 16.0).collect()
+    }
+
+    #[test]
+    fn two_byte_weights_multiply_as_if_they_were_wide() {
+        let (input, outputs) = (150, [40, 7]);
+        let weights: Vec<_> = outputs.iter().map(|output| numbers(output * input)).collect();
+        let f16: Vec<Vec<_>> =
+            weights.iter().map(|w| w.iter().map(|&x| f16::from_f32(x)).collect()).collect();
+        let bf16: Vec<Vec<_>> =
+            weights.iter().map(|w| w.iter().map(|&x| bf16::from_f32(x)).collect()).collect();
+        let bias = numbers(40);
+        let pack = |a, b| PackedMatrix::new(input, &[(a, Some(&*bias)), (b, None)]);
+        // These numbers lose nothing in either type.
+        let wide = pack(Stored::F32(&weights[0]), Stored::F32(&weights[1]));
+        let simd = Simd::in_use();
+        let x = numbers(9 * input);
+        let run = |matrix: &PackedMatrix, rows: usize| {
+            let mut out = vec![0.0; rows * 47];
+            matrix.multiply(simd, &x[..rows * input], input, &mut out, false);
+            let mut spread = vec![0.0; rows * 47];
+            matrix.multiply_spread(simd, &x[..rows * input], input, &mut spread, false);
+            assert_eq!(out, spread);
+            out
+        };
+        for narrow in [
+            pack(Stored::F16(&f16[0]), Stored::F16(&f16[1])),
+            pack(Stored::Bf16(&bf16[0]), Stored::Bf16(&bf16[1])),
+            pack(Stored::F16(&f16[0]), Stored::Bf16(&bf16[1])),
+        ] {
+            for rows in [1, 4, 9] {
+                assert_eq!(run(&narrow, rows), run(&wide, rows));
+            }
+            let mut row = vec![0.0; input];
+            narrow.row(42, &mut row);
+            assert_eq!(row, weights[1][2 * input..][..input]);
+        }
+        assert!(matches!(pack(Stored::F16(&f16[0]), Stored::F16(&f16[1])).panels, PackedPanels::F16(_)));
+    }
+}

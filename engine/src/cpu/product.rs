@@ -13,6 +13,7 @@ use super::{simd::Simd, stored::Stored};
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod number;
+mod portable;
 mod vector;
 
 /// Columns of a panel.
@@ -360,6 +361,8 @@ impl Tile {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
 
     fn noise(len: usize, seed: u64) -> Vec<f32> {
@@ -390,20 +393,28 @@ mod tests {
     fn every_instruction_set_follows_the_definition_bit_for_bit() {
         for rows in [1, 2, 3, 4, 5, 7, 8, 13, 37] {
             for columns in [1, 8, 16, 31, 32, 40, 64, 150, 288] {
-                for depth in [0, 1, 9, 64] {
+                for depth in [0, 1, 9, 64, 300] {
                     let data = noise(rows * (depth + 3), 1);
                     let x = Rows { data: &data, stride: depth + 3, rows, depth };
                     let flat = noise(depth * columns, 2);
                     let packed = noise(columns.div_ceil(PANEL) * PANEL * depth, 3);
+                    let f16: Vec<_> = packed.iter().map(|&x| f16::from_f32(x)).collect();
+                    let bf16: Vec<_> = packed.iter().map(|&x| bf16::from_f32(x)).collect();
                     let start = noise(rows * (columns + 5), 4);
-                    let sides = [Panels::row_major(&flat, columns), Panels::packed(&packed, depth, columns)];
-                    for (b, accumulate) in sides.into_iter().zip([true, false]) {
+                    let sides = [
+                        Panels::row_major(&flat, columns),
+                        Panels::packed(Stored::F32(&packed), depth, columns),
+                        Panels::packed(Stored::F16(&f16), depth, columns),
+                        Panels::packed(Stored::Bf16(&bf16), depth, columns),
+                    ];
+                    for (i, b) in sides.into_iter().enumerate() {
+                        let accumulate = (i + rows) % 2 == 0;
                         let mut expected = start.clone();
                         naive(x, b, &mut expected, columns + 5, accumulate);
                         for simd in Simd::available() {
                             let mut out = start.clone();
                             simd.product(x, b, Output { data: &mut out, stride: columns + 5, accumulate });
-                            assert_eq!(out, expected, "{simd:?} {rows}x{depth}x{columns}");
+                            assert_eq!(out, expected, "{simd:?} side {i}: {rows}x{depth}x{columns}");
                         }
                     }
                 }

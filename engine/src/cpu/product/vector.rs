@@ -1,11 +1,11 @@
 //! Tiles for every set whose registers hold 4 or 8 floats: AVX2, NEON, and plain code. The vectors are pulp's, so one
 //! text serves all of them.
 
-use std::hint::black_box;
+use std::{any::TypeId, hint::black_box};
 
 use pulp::{Simd, WithSimd};
 
-use super::{CHAINS, PANEL, Tile, number::Number};
+use super::{CHAINS, PANEL, Tile, number::Number, portable};
 
 /// Columns of a tile of several rows.
 const NARROW: usize = 16;
@@ -50,6 +50,7 @@ pub(super) unsafe fn panels_inlined<S: Simd, N: Number>(set: S, tile: Tile<N>, r
             1 => few_rows::<S, N, 1, 64>(set, tile, columns),
             2 => few_rows::<S, N, 2, 32>(set, tile, columns),
             3 => few_rows::<S, N, 3, 32>(set, tile, columns),
+            4 if size_of::<N>() == 4 => four_rows(set, tile, columns),
             _ => many_rows(set, tile, rows, 0, columns),
         }
     }
@@ -72,6 +73,39 @@ unsafe fn few_rows<S: Simd, N: Number, const R: usize, const C: usize>(
             columns_of_block::<S, N, R, C>(set, tile.at(0, first / PANEL));
         }
         many_rows(set, tile, R, whole, columns);
+    }
+}
+
+/// Four rows of four-byte numbers wait for memory. The first one streams a piece of two panels, which the processor's own
+/// prefetching serves best; the others find it in the first-level cache, and ask for the start of the next one.
+///
+/// # Safety
+/// As [`panels`].
+#[inline(always)]
+unsafe fn four_rows<S: Simd, N: Number>(set: S, tile: Tile<N>, columns: usize) {
+    const DEPTH: usize = 64;
+    let whole = columns / (2 * PANEL) * (2 * PANEL);
+    // SAFETY: columns stay below `columns`; pieces of the depth follow each other.
+    unsafe {
+        for first in (0..whole).step_by(2 * PANEL) {
+            for start in (0..tile.depth).step_by(DEPTH) {
+                let piece = Tile {
+                    depth: DEPTH.min(tile.depth - start),
+                    x: tile.x.add(start),
+                    b: tile.b.add(start * tile.row_stride),
+                    accumulate: tile.accumulate || start > 0,
+                    ..tile
+                }
+                .at(0, first / PANEL);
+                columns_of_block::<S, N, 1, 64>(set, piece);
+                for panel in 0..2 {
+                    let others = piece.at(1, panel);
+                    let next = others.b.wrapping_add(others.depth * PANEL);
+                    columns_of_block::<S, N, 3, PANEL>(set, others.followed_by(next).share_of_ahead(0, 2));
+                }
+            }
+        }
+        many_rows(set, tile, 4, whole, columns);
     }
 }
 
@@ -228,7 +262,7 @@ unsafe fn block<S: Simd, N: Number, const R: usize, const V: usize>(set: S, tile
                 for v in 0..V {
                     let b = N::load(set, b.add(side(v)));
                     for (acc, &x) in acc.iter_mut().zip(&xs) {
-                        acc[v] = set.mul_add_f32s(x, b, acc[v]);
+                        acc[v] = multiply_add(set, x, b, acc[v]);
                     }
                 }
             } else {
@@ -236,7 +270,7 @@ unsafe fn block<S: Simd, N: Number, const R: usize, const V: usize>(set: S, tile
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let x = set.splat_f32s(*x.add(r * tile.x_stride));
                     for (acc, &b) in acc.iter_mut().zip(&bs) {
-                        *acc = set.mul_add_f32s(x, b, *acc);
+                        *acc = multiply_add(set, x, b, *acc);
                     }
                 }
             }
@@ -248,6 +282,19 @@ unsafe fn block<S: Simd, N: Number, const R: usize, const V: usize>(set: S, tile
                 tile.out.add(r * tile.out_stride + v * lanes).cast::<S::f32s>().write_unaligned(acc);
             }
         }
+    }
+}
+
+/// `x * y + z`, rounded once.
+#[inline(always)]
+fn multiply_add<S: Simd>(set: S, x: S::f32s, y: S::f32s, z: S::f32s) -> S::f32s {
+    if TypeId::of::<S>() != TypeId::of::<pulp::Scalar256b>() {
+        return set.mul_add_f32s(x, y, z);
+    }
+    // SAFETY: this set's vectors are eight floats.
+    unsafe {
+        let [x, y, z] = [x, y, z].map(|vector| std::mem::transmute_copy(&vector));
+        std::mem::transmute_copy(&portable::multiply_add(x, y, z))
     }
 }
 
@@ -304,7 +351,7 @@ pub(super) fn multiply_adds<S: Simd>(set: S, steps: usize) -> f32 {
             let mut chains = [set.splat_f32s(black_box(1.0)); CHAINS];
             for _ in 0..self.0 {
                 for chain in &mut chains {
-                    *chain = set.mul_add_f32s(*chain, factor, factor);
+                    *chain = multiply_add(set, *chain, factor, factor);
                 }
             }
             chains.into_iter().map(|chain| set.reduce_sum_f32s(chain)).sum()
