@@ -15,7 +15,7 @@ use crate::{nearest, output};
 
 /// What a person is told whose processor has none of the vectors that the kernels are written for.
 pub const SLOW: &str =
-    "warning: the CPU kernels run without vectors (no AVX2 with FMA, no NEON), FACTOR times slower or more";
+    "warning: the CPU kernels run without vectors (no AVX2 with FMA, no NEON), about 40 times slower";
 
 /// The default model: embedded in the program.
 pub const TINY: &str = "tiny";
