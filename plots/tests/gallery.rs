@@ -1,5 +1,5 @@
-//! Every kind of picture from invented data, saved as PNG and SVG: into the folder that
-//! `KVSWEEP_GALLERY` names, to be looked at, else into a temporary one.
+//! Every kind of picture from invented data shows its words and its colours, in the same bytes every time. Saved as PNG
+//! and SVG: into the folder that `KVSWEEP_GALLERY` names, to be looked at, else into a temporary one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -8,10 +8,12 @@ use kvsweep_plots::head::{HeadMap, Kind};
 use kvsweep_plots::history::{History, HistoryPanel, Mark};
 use kvsweep_plots::retention::Retention;
 use kvsweep_plots::{Picture, head, heatmap, history, retention, write};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Saves a picture both ways and checks that both are deterministic and not empty.
-fn save(name: &str, draw: impl Fn() -> Picture) {
+/// Saves a picture both ways, and checks that both are deterministic, that every text is there, and that it is drawn in
+/// so many colours at least.
+fn save(name: &str, texts: &[&str], colours: usize, draw: impl Fn() -> Picture) {
     let temporary = tempfile::tempdir().unwrap();
     let folder = std::env::var_os("KVSWEEP_GALLERY").map_or(temporary.path().to_owned(), PathBuf::from);
     let picture = draw();
@@ -20,7 +22,20 @@ fn save(name: &str, draw: impl Fn() -> Picture) {
     }
     let svg = picture.svg().unwrap();
     assert_eq!(svg, draw().svg().unwrap());
-    assert!(svg.matches("<text").count() > 5 && !svg.contains("NaN"));
+    assert!(!svg.contains("NaN"), "{name}");
+    for text in texts {
+        // plotters writes a text between line ends.
+        assert!(svg.lines().any(|line| line == *text), "{name}: no text `{text}`");
+    }
+    let png = picture.png().unwrap();
+    assert_eq!(png, draw().png().unwrap(), "{name}");
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size()];
+    reader.next_frame(&mut pixels).unwrap();
+    let in_png: BTreeSet<&[u8]> = pixels.chunks_exact(reader.info().bytes_per_pixel()).collect();
+    let in_svg: BTreeSet<&str> = svg.split('"').filter(|value| value.starts_with('#')).collect();
+    let fewest = in_png.len().min(in_svg.len());
+    assert!(fewest >= colours, "{name}: {fewest} colours");
 }
 
 fn needle(title: &str, strength: f64, lengths: usize, depths: usize) -> heatmap::Heatmap {
@@ -43,14 +58,18 @@ fn needle(title: &str, strength: f64, lengths: usize, depths: usize) -> heatmap:
 
 #[test]
 fn needle_heatmaps() {
-    save("heatmap", || {
+    save("heatmap", &["snapkv, budget 128  ·  average 72.8", "4096", "90%", "Score"], 100, || {
         let mut map = needle("snapkv, budget 128", 0.6, 8, 11);
         map.values[3][7] = None;
         heatmap::draw(&map).unwrap()
     });
-    save("heatmap-fine", || heatmap::draw(&needle("streamingllm, budget 64", 0.1, 40, 21)).unwrap());
-    save("heatmap-small", || heatmap::draw(&needle("h2o, budget 64", 0.4, 3, 3)).unwrap());
-    save("heatmap-grid", || {
+    save("heatmap-fine", &["streamingllm, budget 64  ·  average 37.0", "20480", "95%"], 200, || {
+        heatmap::draw(&needle("streamingllm, budget 64", 0.1, 40, 21)).unwrap()
+    });
+    save("heatmap-small", &["h2o, budget 64  ·  average 68.1", "1536", "50%"], 50, || {
+        heatmap::draw(&needle("h2o, budget 64", 0.4, 3, 3)).unwrap()
+    });
+    save("heatmap-grid", &["compresskv", "budget 512", "whatever the budget", "97.9"], 200, || {
         let budgets = [64, 128, 256, 512];
         let methods = ["full", "streamingllm", "snapkv", "pyramidkv", "compresskv"];
         let rows = methods.iter().enumerate().map(|(index, method)| heatmap::GridRow {
@@ -102,7 +121,7 @@ fn panel(title: &str, top: f64, x: XAxis) -> Panel {
 #[test]
 fn curves() {
     let save_curves = |name: &str, titles: &[&str], x: XAxis| {
-        save(name, || {
+        save(name, &[titles, &METHODS].concat(), 30, || {
             let panels = titles.iter().enumerate().map(|(i, t)| panel(t, 42.0 - 3.0 * i as f64, x)).collect();
             curve::draw(&Curves {
                 title: if x == XAxis::Bytes { "Score against bytes held" } else { "Score against budget" }
@@ -135,7 +154,8 @@ fn head_maps() {
             |l: usize, h: usize| noise(l, h).powi(9) * (1.0 - (l as f64 / layers as f64 - 0.55).abs());
         (0..layers).map(|l| (0..heads).map(|h| value(l, h)).collect()).collect()
     };
-    save("head-importance", || {
+    let strongest = "Strongest: layer 18 head 15 (0.90), layer 19 head 11 (0.87), layer 16 head 3 (0.87)";
+    save("head-importance", &["Retrieval heads", strongest, "31"], 100, || {
         head::draw(&HeadMap {
             title: "Retrieval heads".to_owned(),
             subtitle: "32 layers x 32 heads · invented".to_owned(),
@@ -146,7 +166,8 @@ fn head_maps() {
         })
         .unwrap()
     });
-    save("head-importance-tiny", || {
+    let grouped = "Query head →  groups of 2 share a KV head";
+    save("head-importance-tiny", &["Semantic heads", grouped, "0.60"], 50, || {
         head::draw(&HeadMap {
             title: "Semantic heads".to_owned(),
             subtitle: String::new(),
@@ -157,7 +178,7 @@ fn head_maps() {
         })
         .unwrap()
     });
-    save("head-capacity", || {
+    save("head-capacity", &["budget 128", "KV head →", "203", "185.8"], 50, || {
         let value = |l: usize, h: usize| {
             (128.0 + 100.0 * (0.5 - l as f64 / 8.0) + 60.0 * (noise(l, h) - 0.5)).round()
         };
@@ -171,7 +192,7 @@ fn head_maps() {
         })
         .unwrap()
     });
-    save("layer-capacity", || {
+    save("layer-capacity", &["Capacity by layer, budget 128", "Layer →", "pyramidkv", "cake"], 10, || {
         let line = |label: &str, slope: f64| Line {
             label: label.to_owned(),
             points: (0..32)
@@ -210,7 +231,7 @@ fn retention_maps() {
         (0..11).map(|d| (0..layers).map(|l| (0..heads).map(|h| share(d, l, h)).collect()).collect()).collect()
     };
     for (name, layers, heads) in [("retention", 8, 4), ("retention-large", 32, 32)] {
-        save(name, || {
+        save(name, &["snapkv, budget 128: what is kept of the needle", "Answer right", "100%"], 100, || {
             retention::draw(&Retention {
                 title: "snapkv, budget 128: what is kept of the needle".to_owned(),
                 subtitle: "tiny · context 4096 · invented".to_owned(),
@@ -235,7 +256,7 @@ fn retention_maps() {
 
 #[test]
 fn history_curve() {
-    save("history", || {
+    save("history", &["Average score over commits", "Commit →", "snapkv", "76bd9d0"], 10, || {
         let marks = |top: f64, fall: usize| {
             (0..12).map(move |i| {
                 let y = top + f64::from((i * 7 % 5) as u8) * 0.2 - if i >= fall { 4.0 } else { 0.0 };

@@ -30,3 +30,44 @@ fn crates_depend_only_downwards() {
         }
     }
 }
+
+/// The sections of a text that begin with `1. `, `2. `, …
+fn numbered(text: &str) -> Vec<String> {
+    let mut sections: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with(&format!("{}. ", sections.len() + 1)) {
+            sections.push(String::new());
+        }
+        match sections.last_mut() {
+            Some(section) if line.is_empty() && !section.is_empty() => break,
+            Some(section) => *section += &format!("{line}\n"),
+            None => {}
+        }
+    }
+    sections
+}
+
+#[test]
+fn every_invariant_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let plan = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    // `PATH::TEST` between backticks.
+    let named = |text: &str| -> Vec<(String, String)> {
+        let quoted = text.split('`').skip(1).step_by(2);
+        let tests = quoted.filter_map(|quoted| quoted.split_once(".rs::"));
+        tests.map(|(path, test)| (format!("{path}.rs"), test.to_owned())).collect()
+    };
+    let invariants = numbered(plan.split("## Invariants").nth(1).unwrap());
+    assert_eq!(invariants.len(), 7);
+    for invariant in invariants {
+        assert!(!named(&invariant).is_empty(), "no test is named: {invariant}");
+    }
+    for (path, test) in named(&plan) {
+        let source =
+            std::fs::read_to_string(root.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let is_test = source.split("#[test]").skip(1).any(|rest| {
+            rest.lines().take(4).any(|line| line.trim_start().starts_with(&format!("fn {test}(")))
+        });
+        assert!(is_test, "{path} has no test `{test}`");
+    }
+}

@@ -6,13 +6,35 @@ use std::process::{Command, Output};
 /// A `kvsweep` command that starts in `dir` and sees no hub, no colours and no terminal.
 pub fn kvsweep(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvsweep"));
-    command.current_dir(dir).env("HF_HOME", dir.join("hub")).env("NO_COLOR", "1").env_remove("HF_HUB_CACHE");
+    command.current_dir(dir).env("HF_HOME", dir.join("hub")).env("NO_COLOR", "1");
+    for outside in ["HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN"] {
+        command.env_remove(outside);
+    }
     command
 }
 
+/// A sweep of eleven prompts of 256 tokens: a second of work, and enough examples for a verdict.
+pub const NEEDLE: &[&str] = &[
+    "run",
+    "needle",
+    "--lengths",
+    "256",
+    "--depths",
+    "0,10,20,30,40,50,60,70,80,90,100",
+    "--methods",
+    "full,snapkv",
+    "--budget",
+    "64",
+];
+
 /// Runs the program and gives its exit code, stdout and stderr.
 pub fn run(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output: Output = kvsweep(dir).args(arguments).output().unwrap();
+    outcome(kvsweep(dir).args(arguments))
+}
+
+/// Runs a command and gives its exit code, stdout and stderr.
+pub fn outcome(command: &mut Command) -> (i32, String, String) {
+    let output: Output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

@@ -8,7 +8,13 @@
 
 mod architecture;
 mod bad_input;
+mod baseline;
+mod calibrate;
 mod commands;
 mod common;
+mod fetch;
+mod invariants;
+mod inventory;
+mod manifests;
 mod parity;
 mod resume;

@@ -61,6 +61,56 @@ fn published_predictions_get_their_published_scores() {
     assert_eq!(scores, 16 * 3 + 21 + 13);
 }
 
+/// The committed cases of a scorer as trees: the first case of every data set is a tree, the second another, … Their
+/// results are those of the official script on the very files.
+fn trees_of_cases(file: &str) -> Vec<Vec<serde_json::Value>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    let bytes = fs_err::read(path).unwrap();
+    let mut trees: Vec<Vec<serde_json::Value>> = Vec::new();
+    for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let case: serde_json::Value = serde_json::from_slice(line).unwrap();
+        let other =
+            |tree: &&mut Vec<serde_json::Value>| tree.iter().all(|there| there["dataset"] != case["dataset"]);
+        match trees.iter_mut().find(other) {
+            Some(tree) => tree.push(case),
+            None => trees.push(vec![case]),
+        }
+    }
+    trees
+}
+
+#[test]
+fn committed_cases_as_trees_get_their_official_scores() {
+    for (file, layout, scores) in
+        [("dataset_scorer.jsonl", "longbench", 46), ("longbench_e_scorer.jsonl", "longbench-e", 16)]
+    {
+        let mut compared = 0;
+        for cases in trees_of_cases(file) {
+            let dir = tempfile::tempdir().unwrap();
+            for case in &cases {
+                let rows: String =
+                    case["rows"].as_array().unwrap().iter().map(|row| format!("{row}\n")).collect();
+                let name = case["dataset"].as_str().unwrap();
+                fs_err::write(dir.path().join(format!("{name}.jsonl")), rows).unwrap();
+            }
+            let scored = tree(dir.path(), layout, None);
+            assert_eq!(scored.scores.len(), cases.len());
+            for case in &cases {
+                let ours = &scored.scores[case["dataset"].as_str().unwrap()];
+                let official = match &case["result"] {
+                    serde_json::Value::Object(buckets) => {
+                        OfficialScore::Buckets(["0-4k", "4-8k", "8k+"].map(|bucket| buckets[bucket].as_f64()))
+                    }
+                    score => OfficialScore::Plain(score.as_f64().unwrap()),
+                };
+                assert_eq!(ours.score, official, "{}", case["id"]);
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, scores, "{file}");
+    }
+}
+
 #[test]
 fn golden_trees_get_their_official_scores() {
     let Some(layouts) = golden("") else { return };
