@@ -18,6 +18,7 @@ use crate::{
         Model,
         config::ModelConfig,
         random::{llama_config, random_weights},
+        weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
     reference::ReferenceModel,
@@ -228,6 +229,28 @@ fn a_sequence_does_not_depend_on_its_batch() {
         assert_eq!(bits(&alone[0]), expected, "sequence {i} alone");
         let pair = decode(&model, &[sequences[(i * 7 + 3) % sequences.len()].clone(), one.clone()]);
         assert_eq!(bits(&pair[1]), expected, "sequence {i} in a pair");
+    }
+}
+
+#[test]
+fn weights_in_two_bytes_give_the_bits_of_their_widened_numbers() {
+    for config in configs() {
+        for dtype in [DType::F16, DType::BF16] {
+            let weights = random_weights(&config, 3).unwrap();
+            let stored = ModelWeights::collect(&weights, config.layers, &Device::Cpu, dtype).unwrap();
+            let wide = ModelWeights::collect(&stored, config.layers, &Device::Cpu, DType::F32).unwrap();
+            let [stored, wide] = [stored, wide].map(|weights| {
+                let model = Model::from_weights("random", config.clone(), weights, &Device::Cpu, DType::F32);
+                let model = model.unwrap();
+                let prefill = read(&model, &prompt(150, 4));
+                let sequences: Vec<_> = (0..9)
+                    .map(|seed| random_selection(&prefill, Granularity::KvHead, 20, seed))
+                    .map(|selection| sequence(&prefill, selection, 5))
+                    .collect();
+                (prefill.logits().to_vec(), decode(&model, &sequences), decode(&model, &sequences[..1]))
+            });
+            assert!(stored == wide, "{dtype:?}");
+        }
     }
 }
 
