@@ -11,7 +11,6 @@ use std::{
     error::Error,
     fs,
     io::Write,
-    ops::ControlFlow,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -114,7 +113,7 @@ impl Bench {
     }
 
     fn decode(&self, sequences: &[Sequence]) -> Result<Vec<Decoded>> {
-        Ok(self.model.decode(sequences, &mut |_| ControlFlow::Continue(()))?)
+        Ok(self.model.decode(sequences, &mut |_| ())?)
     }
 
     fn run(&self) -> Result<String> {

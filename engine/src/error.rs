@@ -244,7 +244,21 @@ pub enum EngineError {
     /// A prefill was handed to a model on another device than the one that made it.
     #[error("the prefill was made on another device; prefill and decode with the same model")]
     ForeignPrefill,
-    /// The caller asked to stop.
+    /// The model computes a number that is none.
+    #[error(
+        "{place} computes {value} at position {position}, so there is no answer: its weights hold NaN or infinity, or \
+         numbers overflow the type they are computed in\n\
+         hint: fetch or copy the weights again, and where the device computes in f16, use `--dtype f32`"
+    )]
+    NotFinite {
+        /// What computed it.
+        place: Place,
+        /// Position of its token, from 0.
+        position: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// The caller asked to stop, by [`crate::cancel::Cancel`].
     #[error("interrupted")]
     Interrupted,
     /// A method's observation could not be computed.
@@ -253,6 +267,24 @@ pub enum EngineError {
     /// A tensor operation failed: device out of memory, driver error.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+/// A part of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A layer, from 0.
+    Layer(usize),
+    /// The output layer.
+    Output,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Layer(layer) => write!(f, "layer {layer}"),
+            Self::Output => f.write_str("the output layer"),
+        }
+    }
 }
 
 /// The result of this crate.

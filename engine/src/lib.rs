@@ -3,10 +3,12 @@
 pub mod backend;
 pub mod cache;
 pub mod calibrate;
+pub mod cancel;
 pub mod chat;
 mod cpu;
 pub mod decode;
 pub mod error;
+mod finite;
 pub mod memory;
 pub mod model;
 pub mod prefill;

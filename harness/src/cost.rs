@@ -1,11 +1,11 @@
 //! What a sweep will take, on paper: `--dry-run`. Formulas: `engine/src/memory.rs`, docs/performance.md.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::AddAssign;
 
 use kvsweep_engine::memory::{Planner, Work};
 use kvsweep_engine::model::config::ModelConfig;
-use kvsweep_methods::selection::Granularity;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
@@ -141,10 +141,8 @@ impl Load {
         place: &Place,
     ) -> Self {
         let (there, here) = (Planner::new(config, H200.element), Planner::new(config, place.element));
-        let heads = |variant: &Variant| match variant.spec().granularity() {
-            Granularity::KvHead => config.kv_heads,
-            Granularity::QueryHead => config.query_heads,
-        };
+        let heads = |variant: &Variant| config.stored_heads(variant.spec().granularity());
+        let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
         let held =
             |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
         // A variant without a budget reads the shared prompt.
@@ -153,7 +151,7 @@ impl Load {
                 let entries = variant.budget().map_or(0, |budget| budget.min(prompt));
                 planner.variant_bytes(entries, heads(variant), new)
             };
-            planner.kv_bytes(prompt) + variants.iter().map(cache).sum::<u64>()
+            planner.prompt_bytes(prompt, &observations) + variants.iter().map(cache).sum::<u64>()
         };
         let prompts = &lengths.prompts;
         let mut load = Self {

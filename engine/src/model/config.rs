@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::{selection::Granularity, shape::PromptShape};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
 
@@ -324,6 +324,18 @@ impl ModelConfig {
         }
     }
 
+    /// Heads that store entries of their own: one a KV head, or one a query head.
+    #[must_use]
+    pub fn stored_heads(&self, granularity: Granularity) -> usize {
+        granularity.heads(&self.prompt_shape(0))
+    }
+
+    /// Positions that are computed: those of the model, or its sliding window where that is shorter.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.sliding_window.map_or(self.max_positions, |window| window.min(self.max_positions))
+    }
+
     /// See [`super::Model::check_prompt`].
     pub(super) fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {
         if prompt.is_empty() {
@@ -336,7 +348,12 @@ impl ModelConfig {
                 vocab_size: self.vocab_size,
             });
         }
-        let (prompt, total) = (prompt.len(), prompt.len().saturating_add(new));
+        self.check_room(prompt.len(), new)
+    }
+
+    /// Checks that `prompt` tokens and `new` ones have positions, and none outside the sliding window.
+    pub(crate) fn check_room(&self, prompt: usize, new: usize) -> Result<()> {
+        let total = prompt.saturating_add(new);
         if total > self.max_positions {
             return Err(EngineError::PromptTooLong { prompt, new, limit: self.max_positions });
         }

@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     backend::Backend,
+    cancel::Cancel,
     chat::ChatTemplate,
     error::{EngineError, Result},
     source::{Blob, CardFiles, ModelFiles},
@@ -97,6 +98,8 @@ pub struct Model {
     pub device: Device,
     /// What the weights and activations are computed in. RoPE tables, norms and softmax are f32 always.
     pub dtype: DType,
+    /// Ends prefills and decodes of this model.
+    pub cancel: Cancel,
     card: Card,
 }
 
@@ -117,7 +120,7 @@ impl Model {
         let card = Card::load(&files.card)?;
         let (weights, weights_sha256) = ModelWeights::load(&files.weights, &card.config, device, dtype)?;
         let backend = Backend::new(&card.config, weights, device, dtype)?;
-        Ok(Self { backend, weights_sha256, device: device.clone(), dtype, card })
+        Ok(Self { backend, weights_sha256, device: device.clone(), dtype, cancel: Cancel::default(), card })
     }
 
     /// A model of given weights, without tokenizer: for measurements and tests on random weights.
@@ -136,6 +139,7 @@ impl Model {
             weights_sha256: String::new(),
             device: device.clone(),
             dtype,
+            cancel: Cancel::default(),
             card: Card::from_config(name, config),
         })
     }

@@ -8,6 +8,7 @@
 
 mod architecture;
 mod bad_input;
+mod bounds;
 mod commands;
 mod common;
 mod parity;
