@@ -9,6 +9,7 @@ mod cpu;
 pub mod decode;
 pub mod error;
 mod finite;
+mod jinja;
 pub mod memory;
 pub mod model;
 pub mod prefill;
