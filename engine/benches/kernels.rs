@@ -3,7 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "a bench has nobody to report to")]
 
-use std::{collections::BTreeSet, hint::black_box, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 use candle_core::{DType, Device};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -63,7 +63,7 @@ fn decode(criterion: &mut Criterion) {
         let tokens = sequences.iter().map(|one| one.rule.max_new as u64 - 1).sum();
         group.throughput(Throughput::Elements(tokens));
         group.bench_function(name, |bench| {
-            bench.iter(|| model.decode(black_box(sequences), &mut |_| ControlFlow::Continue(())));
+            bench.iter(|| model.decode(black_box(sequences), &mut |_| ()));
         });
     };
     run("full", &[variant(&prefill, 1, Granularity::KvHead, 17)]);

@@ -11,7 +11,6 @@ use std::{
     error::Error,
     fs,
     io::Write,
-    ops::ControlFlow,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -114,7 +113,7 @@ impl Bench {
     }
 
     fn decode(&self, sequences: &[Sequence]) -> Result<Vec<Decoded>> {
-        Ok(self.model.decode(sequences, &mut |_| ControlFlow::Continue(()))?)
+        Ok(self.model.decode(sequences, &mut |_| ())?)
     }
 
     fn run(&self) -> Result<String> {
@@ -140,7 +139,7 @@ impl Bench {
 
         let rate = |sequences: usize, time: f64| ((NEW_TOKENS - 1) * sequences) as f64 / time * 1e3;
         let (one_rate, all_rate) = (rate(1, alone), rate(sequences.len(), together));
-        let planner = Planner::new(&self.model.config, 4);
+        let planner = Planner::on_cpu(&self.model.config);
         // A variant that keeps everything reads the shared prompt; equal ones are held once, or less.
         let shared = planner.kv_bytes(prompt);
         let held: u64 = decoded.iter().map(|one| one.held.bytes).filter(|&bytes| bytes < shared).sum();

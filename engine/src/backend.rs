@@ -7,6 +7,7 @@ use kvsweep_methods::{observation::Observation, selection::Selection};
 
 use crate::{
     cache::Held,
+    cancel::Cancel,
     cpu::forward::CpuModel,
     error::Result,
     model::{config::ModelConfig, weights::WeightParts},
@@ -69,8 +70,14 @@ pub(crate) trait Compute {
     /// The cache of one variant.
     type Cache: Send;
 
-    /// Reads a prompt that was checked.
-    fn prefill(&self, ids: &[u32], wanted: &[Observation], options: PrefillOptions) -> Result<Prefill>;
+    /// Reads a prompt that was checked. Looks at `cancel` between the blocks of a layer.
+    fn prefill(
+        &self,
+        ids: &[u32],
+        wanted: &[Observation],
+        options: PrefillOptions,
+        cancel: &Cancel,
+    ) -> Result<Prefill>;
 
     /// Makes the cache of one variant, with room for `room` tokens. The selection was checked.
     fn fork(&self, prefill: &Arc<Prefill>, selection: &Selection, room: usize) -> Result<Self::Cache>;
@@ -78,10 +85,12 @@ pub(crate) trait Compute {
     /// Measures what a cache holds of its prompt.
     fn held(&self, cache: &Self::Cache) -> Result<Held>;
 
-    /// Reads one token a sequence; returns the logits, `[rows][vocab]`. A tap wants a single row.
+    /// Reads one token a sequence; returns the logits, `[rows][vocab]`. A tap wants a single row. Looks at `cancel`
+    /// between the layers.
     fn step(
         &self,
         rows: &mut [StepRow<'_, Self::Cache>],
         tap: Option<&mut StepTap<'_, Self::Cache>>,
+        cancel: &Cancel,
     ) -> Result<Vec<f32>>;
 }

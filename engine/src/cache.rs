@@ -17,12 +17,13 @@ use crate::{
 };
 
 /// What a variant holds of its prompt; the answer's own entries come on top and are the same for every variant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Entries of each layer and head: `kv_heads` or `query_heads` numbers a layer, by the granularity of the
     /// selection (`kv_heads` where the layer keeps everything: it reads the shared prompt).
     pub layers: Vec<Vec<usize>>,
-    /// Bytes of those keys and values, counted in the buffers that hold them.
+    /// Bytes of the buffers that hold those keys and values, padding included: on the CPU keys stand in panels of 32,
+    /// candle's path pads every head of a layer to the longest.
     pub bytes: u64,
 }
 
@@ -89,6 +90,11 @@ impl HeadStore {
 
     pub(crate) fn entries(&self) -> Entries<'_> {
         Entries { keys: &self.keys, values: &self.values, len: self.len }
+    }
+
+    /// Bytes of its buffers.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.keys.as_slice()) + size_of_val(self.values.as_slice())
     }
 }
 
@@ -204,8 +210,10 @@ impl RaggedCache {
                 }
             })
             .collect();
-        let entry = 2 * shape.head_dim * size_of::<f32>();
-        let bytes = layers.iter().flatten().map(|&len| (len * entry) as u64).sum();
-        Ok(Held { layers, bytes })
+        let shared = self.layers.iter().zip(self.prefill.cpu_store()?);
+        let shared =
+            shared.filter(|(kept, _)| matches!(kept, KeptLayer::Shared)).flat_map(|(_, heads)| heads);
+        let bytes = size_of_val(&*self.own.data) + shared.map(HeadStore::bytes).sum::<usize>();
+        Ok(Held { layers, bytes: bytes as u64 })
     }
 }

@@ -48,8 +48,10 @@ impl Model {
         }
         let sequence = full(prefill, rule, masked_heads);
         match &self.backend {
-            Backend::Cpu(model) => decode_tapped(model, &sequence, feed, Some(on_rows), None),
-            Backend::Reference(model) => decode_tapped(model, &sequence, feed, Some(on_rows), None),
+            Backend::Cpu(model) => decode_tapped(model, &sequence, feed, Some(on_rows), None, &self.cancel),
+            Backend::Reference(model) => {
+                decode_tapped(model, &sequence, feed, Some(on_rows), None, &self.cancel)
+            }
         }
     }
 
@@ -69,8 +71,8 @@ impl Model {
         let mut errors = vec![0.0; prefill.shape().layers];
         let shadow = Some((selection, errors.as_mut_slice()));
         let decoded = match &self.backend {
-            Backend::Cpu(model) => decode_tapped(model, &sequence, None, None, shadow)?,
-            Backend::Reference(model) => decode_tapped(model, &sequence, None, None, shadow)?,
+            Backend::Cpu(model) => decode_tapped(model, &sequence, None, None, shadow, &self.cancel)?,
+            Backend::Reference(model) => decode_tapped(model, &sequence, None, None, shadow, &self.cancel)?,
         };
         Ok((errors, decoded))
     }

@@ -1,4 +1,5 @@
-//! Chat templates: Jinja as transformers runs it, sandboxed, with a fixed date so that prompts do not change overnight.
+//! Chat templates: Jinja as transformers runs it, sandboxed and bounded, with a fixed date so that prompts do not
+//! change overnight.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -8,13 +9,11 @@ use serde_json::Value as Json;
 
 use crate::{
     error::{EngineError, Result},
+    jinja,
     model::parse_json,
     source::Blob,
     tokenizer::token_text,
 };
-
-/// Steps after which a template is taken for an endless one. The longest published templates need some ten thousand.
-const FUEL: u64 = 10_000_000;
 
 /// One turn of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,15 +27,14 @@ pub struct Message<'a> {
 /// The chat template of one model.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    /// Why there is no usable template in the environment.
-    broken: Option<String>,
+    /// The template, or why there is no usable one.
+    source: Result<String, String>,
     /// `bos_token` and the like, as templates read them.
     special_tokens: BTreeMap<String, String>,
     path: PathBuf,
 }
 
-/// The name of a model's template. minijinja escapes HTML where a name ends in .html or .json: this has no ending.
+/// The name of a model's template among several.
 const DEFAULT: &str = "default";
 
 #[derive(Deserialize)]
@@ -74,23 +72,20 @@ impl ChatTemplate {
             }
             _ => return Ok(None),
         };
-        let mut environment = environment();
-        let add = |text| environment.add_template_owned(DEFAULT, text).map_err(|error| describe(&error));
-        let broken = text.and_then(add).err();
-        Ok(Some(Self { environment, broken, special_tokens, path: blob.path().to_path_buf() }))
+        let source =
+            text.and_then(|text| jinja::check(&text).map(|()| text).map_err(|error| describe(&error)));
+        Ok(Some(Self { source, special_tokens, path: blob.path().to_path_buf() }))
     }
 
     /// The conversation as the model reads it, ready to encode without special tokens (the template has written
     /// them). `add_generation_prompt` opens the assistant's turn.
     ///
     /// # Errors
-    /// A template that does not parse, an exception that it raises, for instance for roles out of turn, or an endless
-    /// one.
+    /// A template that does not parse, an exception that it raises, for instance for roles out of turn, or one that
+    /// takes too many steps or makes too much text.
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
         let fail = |reason| EngineError::ChatTemplate { path: self.path.clone(), reason };
-        if let Some(reason) = &self.broken {
-            return Err(fail(reason.clone()));
-        }
+        let source = self.source.as_ref().map_err(|reason| fail(reason.clone()))?;
         let none = Value::from(());
         let context = context! {
             messages,
@@ -99,10 +94,7 @@ impl ChatTemplate {
             documents => none,
             ..Value::from_serialize(&self.special_tokens)
         };
-        self.environment
-            .get_template(DEFAULT)
-            .and_then(|template| template.render(context))
-            .map_err(|error| fail(describe(&error)))
+        jinja::render(source, context, add_functions).map_err(|error| fail(describe(&error)))
     }
 }
 
@@ -126,18 +118,12 @@ fn describe(error: &minijinja::Error) -> String {
     text
 }
 
-/// Jinja with the options and functions of transformers `utils/chat_template_utils.py`.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+/// The functions of transformers `utils/chat_template_utils.py`.
+fn add_functions(environment: &mut Environment<'_>) {
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", strftime_now);
-    environment
 }
 
 /// Formats Friday 26 July 2024, midnight: the day that Llama 3.1's template falls back on.

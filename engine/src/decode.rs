@@ -3,7 +3,7 @@
 //! The projections run once a step over the whole batch; each sequence attends to its own cache. What a sequence
 //! generates does not depend on the others: on the CPU its logits are the same bits alone and in any batch.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::sync::Arc;
 
 use kvsweep_methods::selection::Selection;
 use rayon::prelude::*;
@@ -13,7 +13,8 @@ use crate::{
     backend::{Backend, Compute, OnLayerRows, StepRow, StepTap},
     cache::{Held, check_selection},
     calibrate::OnRows,
-    error::{EngineError, Result},
+    cancel::Cancel,
+    error::Result,
     model::Model,
     prefill::Prefill,
 };
@@ -119,7 +120,13 @@ struct Running<'a, C> {
 }
 
 impl<'a, C: Send> Running<'a, C> {
-    fn new<M: Compute<Cache = C>>(model: &M, sequence: &'a Sequence, index: usize) -> Result<Self> {
+    fn new<M: Compute<Cache = C>>(
+        model: &M,
+        sequence: &'a Sequence,
+        index: usize,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        cancel.check()?;
         check_selection(&sequence.selection, sequence.prefill.shape())?;
         let cache = model.fork(&sequence.prefill, &sequence.selection, sequence.rule.max_new)?;
         let held = model.held(&cache)?;
@@ -162,7 +169,8 @@ impl<'a, C: Send> Running<'a, C> {
 fn decode<M: Compute + Sync>(
     model: &M,
     sequences: &[Sequence],
-    progress: &mut dyn FnMut(DecodeProgress) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(DecodeProgress),
+    cancel: &Cancel,
 ) -> Result<Vec<Decoded>> {
     // Sequences that are the same by construction are computed once.
     let mut firsts: Vec<usize> = Vec::new();
@@ -175,8 +183,10 @@ fn decode<M: Compute + Sync>(
             }
         })
         .collect();
-    let mut running =
-        firsts.par_iter().map(|&i| Running::new(model, &sequences[i], i)).collect::<Result<Vec<_>>>()?;
+    let mut running = firsts
+        .par_iter()
+        .map(|&i| Running::new(model, &sequences[i], i, cancel))
+        .collect::<Result<Vec<_>>>()?;
     for one in &mut running {
         one.accept(sequences[one.index].prefill.logits());
     }
@@ -189,14 +199,12 @@ fn decode<M: Compute + Sync>(
             results[one.index] = Some(one.result);
         }
         done.active = running.len();
-        if progress(done).is_break() {
-            return Err(EngineError::Interrupted);
-        }
+        progress(done);
         if running.is_empty() {
             break;
         }
         let mut rows: Vec<_> = running.iter_mut().filter_map(Running::row).collect();
-        let logits = model.step(&mut rows, None)?;
+        let logits = model.step(&mut rows, None, cancel)?;
         let vocab = logits.len() / running.len();
         running.par_iter_mut().zip(logits.par_chunks_exact(vocab)).for_each(|(one, row)| one.accept(row));
         done.step += 1;
@@ -213,8 +221,9 @@ pub(crate) fn decode_tapped<M: Compute>(
     feed: Option<u32>,
     mut on_rows: Option<OnRows<'_>>,
     mut shadow: Option<(&Selection, &mut [f64])>,
+    cancel: &Cancel,
 ) -> Result<Decoded> {
-    let mut one = Running::new(model, sequence, 0)?;
+    let mut one = Running::new(model, sequence, 0, cancel)?;
     let room = sequence.rule.max_new;
     let mut second = match &shadow {
         Some((selection, _)) => {
@@ -239,7 +248,7 @@ pub(crate) fn decode_tapped<M: Compute>(
         };
         let pair = second.as_mut().zip(shadow.as_mut()).map(|(cache, (_, errors))| (cache, &mut **errors));
         let mut tap = StepTap { rows, shadow: pair };
-        let logits = model.step(&mut [row], Some(&mut tap))?;
+        let logits = model.step(&mut [row], Some(&mut tap), cancel)?;
         one.accept(&logits);
     }
     Ok(one.result)
@@ -250,19 +259,23 @@ impl Model {
     /// position `prompt_len + t`, whatever was evicted. Finished sequences leave the batch; sequences that are
     /// equal by construction are computed once.
     ///
-    /// `progress` is called before every step; [`ControlFlow::Break`] ends the decoding.
+    /// `progress` is called before every step.
     ///
     /// # Errors
-    /// A selection that does not fit its prompt, a prefill of another device, a failing device, or
-    /// [`EngineError::Interrupted`].
+    /// A prompt and answer that do not fit the model (see [`Model::check_prompt`]), a selection that does not fit its
+    /// prompt, a prefill of another device, a failing device, numbers that are not finite, or
+    /// [`EngineError::Interrupted`] where [`Model::cancel`] asks for it.
     pub fn decode(
         &self,
         sequences: &[Sequence],
-        progress: &mut dyn FnMut(DecodeProgress) -> ControlFlow<()>,
+        progress: &mut dyn FnMut(DecodeProgress),
     ) -> Result<Vec<Decoded>> {
+        for sequence in sequences {
+            self.config.check_room(sequence.prefill.shape().prompt_len, sequence.rule.max_new)?;
+        }
         match &self.backend {
-            Backend::Cpu(model) => decode(model, sequences, progress),
-            Backend::Reference(model) => decode(model, sequences, progress),
+            Backend::Cpu(model) => decode(model, sequences, progress, &self.cancel),
+            Backend::Reference(model) => decode(model, sequences, progress, &self.cancel),
         }
     }
 }

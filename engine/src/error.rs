@@ -250,7 +250,21 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
-    /// The caller asked to stop.
+    /// The model computes a number that is none.
+    #[error(
+        "{place} computes {value} at position {position}, so there is no answer: its weights hold NaN or infinity, or \
+         numbers overflow the type they are computed in\n\
+         hint: fetch or copy the weights again, and where the device computes in f16, use `--dtype f32`"
+    )]
+    NotFinite {
+        /// What computed it.
+        place: Place,
+        /// Position of its token, from 0.
+        position: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// The caller asked to stop, by [`crate::cancel::Cancel`].
     #[error("interrupted")]
     Interrupted,
     /// A method's observation could not be computed.
@@ -259,6 +273,24 @@ pub enum EngineError {
     /// A tensor operation failed: device out of memory, driver error.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+/// A part of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A layer, from 0.
+    Layer(usize),
+    /// The output layer.
+    Output,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Layer(layer) => write!(f, "layer {layer}"),
+            Self::Output => f.write_str("the output layer"),
+        }
+    }
 }
 
 /// The result of this crate.

@@ -3,10 +3,13 @@
 pub mod backend;
 pub mod cache;
 pub mod calibrate;
+pub mod cancel;
 pub mod chat;
 mod cpu;
 pub mod decode;
 pub mod error;
+mod finite;
+mod jinja;
 pub mod memory;
 pub mod model;
 pub mod prefill;

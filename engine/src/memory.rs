@@ -1,7 +1,14 @@
 //! What a prefill and a decode step cost on paper: operations, bytes moved, bytes held. Formulas for any
 //! configuration; docs/performance.md states them.
 
-use crate::model::config::ModelConfig;
+use std::collections::BTreeSet;
+
+use kvsweep_methods::{
+    observation::Observation,
+    selection::{LayerSelection, Selection},
+};
+
+use crate::{cpu::attention::KEY_PANEL, model::config::ModelConfig};
 
 /// Operations and memory traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -32,10 +39,13 @@ impl std::iter::Sum for Work {
     }
 }
 
-/// What a run will cost a model, `element` bytes a number (4 on the CPU, 2 for f16 and bf16).
+/// What a run will cost a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Planner<'a> {
     config: &'a ModelConfig,
+    /// Bytes of a weight.
+    weight: usize,
+    /// Bytes of a number of a key or value.
     element: usize,
 }
 
@@ -43,19 +53,26 @@ impl<'a> Planner<'a> {
     /// Plans for a model whose weights, keys and values take `element` bytes a number.
     #[must_use]
     pub fn new(config: &'a ModelConfig, element: usize) -> Self {
-        Self { config, element }
+        Self { config, weight: element, element }
+    }
+
+    /// Plans for the CPU: weights as they are stored, keys and values in f32.
+    #[must_use]
+    pub fn on_cpu(config: &'a ModelConfig) -> Self {
+        Self { config, weight: config.weight_bytes, element: size_of::<f32>() }
     }
 
     /// Weights of the projections in all layers: what every token is multiplied with, the output layer aside.
     #[must_use]
     pub fn projection_weights(&self) -> u64 {
         let c = self.config;
-        let attention = (2 * c.query_heads + 2 * c.kv_heads) * c.head_dim * c.hidden_size;
-        (c.layers * (attention + 3 * c.hidden_size * c.intermediate_size)) as u64
+        let attention = product([2 * (c.query_heads + c.kv_heads), c.head_dim, c.hidden_size]);
+        let mlp = product([3, c.hidden_size, c.intermediate_size]);
+        attention.saturating_add(mlp).saturating_mul(c.layers as u64)
     }
 
     fn vocabulary_weights(&self) -> u64 {
-        (self.config.vocab_size * self.config.hidden_size) as u64
+        product([self.config.vocab_size, self.config.hidden_size])
     }
 
     /// Weights of the model: projections, embedding, and the output layer where it is not the embedding; norms and
@@ -63,34 +80,58 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn parameters(&self) -> u64 {
         let tables = if self.config.tied_embeddings { 1 } else { 2 };
-        self.projection_weights() + tables * self.vocabulary_weights()
+        self.projection_weights().saturating_add(self.vocabulary_weights().saturating_mul(tables))
     }
 
-    /// Bytes of the loaded weights: projections, embedding and output layer (on the CPU a tied embedding is held
-    /// in both its forms, row-major and packed), norms left out.
+    /// Bytes of the loaded weights: projections, embedding and output layer, norms left out.
     #[must_use]
     pub fn weight_bytes(&self) -> u64 {
-        (self.projection_weights() + 2 * self.vocabulary_weights()) * self.element as u64
+        self.parameters().saturating_mul(self.weight as u64)
     }
 
     /// Bytes of the key and value of one entry in one head.
     #[must_use]
     pub fn entry_bytes(&self) -> u64 {
-        (2 * self.config.head_dim * self.element) as u64
+        product([2, self.config.head_dim, self.element])
     }
 
     /// Bytes of the keys and values of `tokens` tokens in all layers and KV heads: a prompt in flight, or the tail
     /// that a variant's answer grows.
     #[must_use]
     pub fn kv_bytes(&self, tokens: usize) -> u64 {
-        (self.config.layers * self.config.kv_heads * tokens) as u64 * self.entry_bytes()
+        product([self.config.layers, self.config.kv_heads, tokens]).saturating_mul(self.entry_bytes())
     }
 
-    /// Bytes of one variant: `entries` kept per head on average over `heads` stored heads of every layer (0 if it
-    /// keeps everything and reads the shared prompt), and room for `new` tokens.
+    /// Bytes of a prompt in flight at most: keys, values, last logits, and what was observed for the methods.
+    #[must_use]
+    pub fn prompt_bytes(&self, tokens: usize, observed: &BTreeSet<Observation>) -> u64 {
+        let shape = self.config.prompt_shape(tokens);
+        let values = observed.iter().map(|one| one.values(&shape)).fold(0, usize::saturating_add);
+        let floats = product([self.config.layers, values]).saturating_add(self.config.vocab_size as u64);
+        self.kv_bytes(padded(tokens)).saturating_add(floats.saturating_mul(size_of::<f32>() as u64))
+    }
+
+    /// Bytes of one variant at most: `entries` kept per head on average over `heads` stored heads of every layer (0 if
+    /// it keeps everything and reads the shared prompt), and room for `new` tokens. Heads of unlike length may take
+    /// more: see [`Planner::selection_bytes`].
     #[must_use]
     pub fn variant_bytes(&self, entries: usize, heads: usize, new: usize) -> u64 {
-        (self.config.layers * heads * entries) as u64 * self.entry_bytes() + self.kv_bytes(new)
+        let kept = product([self.config.layers, heads, padded(entries)]).saturating_mul(self.entry_bytes());
+        kept.saturating_add(self.kv_bytes(padded(new)))
+    }
+
+    /// Bytes of one variant at most, of its selection: every head as long as the longest of its layer, as candle's
+    /// path pads them; layers that are kept whole are shared.
+    #[must_use]
+    pub fn selection_bytes(&self, selection: &Selection, prompt: usize, new: usize) -> u64 {
+        let entries = |layer: &LayerSelection| match layer {
+            LayerSelection::Heads(heads) if !layer.keeps_everything(prompt) => {
+                heads.len() * padded(heads.iter().map(Vec::len).max().unwrap_or(0))
+            }
+            _ => 0,
+        };
+        let entries: usize = selection.layers.iter().map(entries).sum();
+        (entries as u64).saturating_mul(self.entry_bytes()).saturating_add(self.kv_bytes(padded(new)))
     }
 
     /// Bytes of activations while a prompt is read: residual stream, queries and plain keys of one layer, the
@@ -98,11 +139,14 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn activation_bytes(&self, prompt: usize, threads: usize) -> u64 {
         let c = self.config;
-        let (query, kv) = (c.query_heads * c.head_dim, c.kv_heads * c.head_dim);
-        let row = c.hidden_size + query + kv + c.head_dim;
-        let wide = (query + 2 * kv).max(2 * c.intermediate_size);
-        let scratch = crate::cpu::forward::BLOCK * (c.hidden_size + wide + 2 * query);
-        ((prompt * row + threads * scratch) * size_of::<f32>()) as u64
+        let (query, kv) = (product([c.query_heads, c.head_dim]), product([c.kv_heads, c.head_dim]));
+        let sum = |parts: &[u64]| parts.iter().copied().fold(0, u64::saturating_add);
+        let row = sum(&[c.hidden_size as u64, query, kv, c.head_dim as u64]);
+        let wide = sum(&[query, kv, kv]).max(2 * c.intermediate_size as u64);
+        let scratch = sum(&[c.hidden_size as u64, wide, query, query]);
+        let rows = row.saturating_mul(prompt as u64);
+        let scratch = scratch.saturating_mul(product([threads, crate::cpu::forward::BLOCK]));
+        rows.saturating_add(scratch).saturating_mul(size_of::<f32>() as u64)
     }
 
     /// Reading a prompt with causal attention: `2 * weights * tokens` for the projections,
@@ -123,11 +167,11 @@ impl<'a> Planner<'a> {
     /// that store entries: KV heads or query heads). The weights are read once.
     #[must_use]
     pub fn decode_step(&self, sequences: &[(usize, usize)]) -> Work {
-        let every_token = 2.0 * (self.projection_weights() + self.vocabulary_weights()) as f64;
+        let every_token = 2.0 * (self.projection_weights() as f64 + self.vocabulary_weights() as f64);
         sequences.iter().fold(
             Work { flops: 0.0, bytes: self.step_weight_bytes() },
             |sum, &(entries, stored)| {
-                let cache = (self.config.layers * stored * entries) as f64 * self.entry_bytes() as f64;
+                let cache = product([self.config.layers, stored, entries]) as f64 * self.entry_bytes() as f64;
                 sum + Work { flops: every_token + self.pair_flops() * entries as f64, bytes: cache }
             },
         )
@@ -135,13 +179,23 @@ impl<'a> Planner<'a> {
 
     /// Operations of one query position against one key position, in all layers and query heads.
     fn pair_flops(&self) -> f64 {
-        (4 * self.config.layers * self.config.query_heads * self.config.head_dim) as f64
+        product([4, self.config.layers, self.config.query_heads, self.config.head_dim]) as f64
     }
 
     /// Bytes of the weights that one pass reads: everything but the embedding.
     fn step_weight_bytes(&self) -> f64 {
-        ((self.projection_weights() + self.vocabulary_weights()) * self.element as u64) as f64
+        (self.projection_weights() as f64 + self.vocabulary_weights() as f64) * self.weight as f64
     }
+}
+
+/// The product, or the largest number where no machine has so much.
+fn product<const N: usize>(factors: [usize; N]) -> u64 {
+    factors.iter().fold(1, |product, &factor| product.saturating_mul(factor as u64))
+}
+
+/// Entries as they are stored: in whole panels of keys.
+fn padded(entries: usize) -> usize {
+    entries.next_multiple_of(KEY_PANEL)
 }
 
 #[cfg(test)]
@@ -165,5 +219,39 @@ mod tests {
         let (one, two) = (planner.decode_step(&[(128, 8)]), planner.decode_step(&[(128, 8), (128, 8)]));
         assert_eq!(two.flops, 2.0 * one.flops);
         assert_eq!(two.bytes - one.bytes, planner.kv_bytes(128) as f64);
+    }
+
+    #[test]
+    fn sizes_beyond_any_machine_stay_the_largest() {
+        let config = llama_config([1 << 30; 6]);
+        let planner = Planner::new(&config, 4);
+        assert_eq!((planner.weight_bytes(), planner.parameters()), (u64::MAX, u64::MAX));
+        assert_eq!((planner.kv_bytes(1 << 30), planner.variant_bytes(1, 1 << 30, 1)), (u64::MAX, u64::MAX));
+        assert_eq!(planner.activation_bytes(1 << 40, 64), u64::MAX);
+        assert!(planner.prefill(1 << 30).flops > 1e19);
+    }
+
+    /// What is planned covers what tests measure of a prompt and its variants, tails and observations included.
+    #[test]
+    fn plans_count_tails_and_observations() {
+        let config = llama_config([150, 64, 96, 3, 8, 2]);
+        let planner = Planner::new(&config, 4);
+        let (entry, heads) = (2 * config.head_dim as u64 * 4, (config.layers * config.kv_heads) as u64);
+        let window = Observation::WindowSum { window: 8 };
+        let plain = planner.prompt_bytes(100, &BTreeSet::new());
+        assert_eq!(plain, heads * 128 * entry + 150 * 4);
+        let observed = planner.prompt_bytes(100, &BTreeSet::from([window, Observation::KeyNorm]));
+        assert_eq!(observed - plain, (3 * (8 * 92 + 2 * 100) * 4) as u64);
+        assert_eq!(planner.variant_bytes(0, 2, 40), heads * 64 * entry, "the tail alone");
+        let ragged = Selection {
+            granularity: kvsweep_methods::selection::Granularity::KvHead,
+            layers: vec![
+                LayerSelection::Heads(vec![vec![1], (0..33).collect()]),
+                LayerSelection::All,
+                LayerSelection::Heads(vec![vec![0], vec![0]]),
+            ],
+        };
+        let tail = heads * 64 * entry;
+        assert_eq!(planner.selection_bytes(&ragged, 100, 40), (2 * 64 + 2 * 32) * entry + tail);
     }
 }

@@ -92,7 +92,8 @@ impl Model {
     /// Reads a prompt with full causal attention, once for every variant. Memory grows linearly with its length.
     ///
     /// # Errors
-    /// A prompt that this model cannot read (see [`Model::check_prompt`]), or a failing device.
+    /// A prompt that this model cannot read (see [`Model::check_prompt`]), a failing device, numbers that are not
+    /// finite, or [`EngineError::Interrupted`] where [`Model::cancel`] asks for it.
     pub fn prefill(
         &self,
         ids: &[u32],
@@ -102,8 +103,8 @@ impl Model {
         self.check_prompt(ids, 0)?;
         let wanted: Vec<_> = wanted.iter().copied().collect();
         match &self.backend {
-            crate::backend::Backend::Cpu(model) => model.prefill(ids, &wanted, options),
-            crate::backend::Backend::Reference(model) => model.prefill(ids, &wanted, options),
+            crate::backend::Backend::Cpu(model) => model.prefill(ids, &wanted, options, &self.cancel),
+            crate::backend::Backend::Reference(model) => model.prefill(ids, &wanted, options, &self.cancel),
         }
     }
 }

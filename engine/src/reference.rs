@@ -13,8 +13,10 @@ use kvsweep_methods::{
 use crate::{
     backend::{Compute, HeadSet, StepRow, StepTap},
     cache::Held,
+    cancel::Cancel,
     cpu::forward::relative_error,
-    error::Result,
+    error::{Place, Result},
+    finite::check_rows,
     model::{
         config::ModelConfig,
         rope::RopeTables,
@@ -148,11 +150,12 @@ impl ReferenceModel {
     }
 
     /// Causal attention of a whole prompt, a block of query positions at a time: `[positions, width]`.
-    fn causal(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    fn causal(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let (kv_heads, tokens, dim) = keys.dims3()?;
         let group = self.config.query_heads / kv_heads;
         let mut blocks = Vec::new();
         for start in (0..tokens).step_by(QUERY_BLOCK) {
+            cancel.check()?;
             let rows = QUERY_BLOCK.min(tokens - start);
             let end = start + rows;
             let q = queries.narrow(1, start, rows)?.contiguous()?.reshape((kv_heads, group * rows, dim))?;
@@ -250,6 +253,11 @@ impl TensorCache {
     }
 }
 
+/// Bytes that a tensor's elements take.
+fn bytes(tensor: &Tensor) -> u64 {
+    (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64
+}
+
 /// Gathers the kept positions of each head.
 fn gather(
     keys: &Tensor,
@@ -280,6 +288,24 @@ fn gather(
     })
 }
 
+/// Refuses the logits of one position that are not finite. Only then the layer is looked for: a look at every layer
+/// would wait for the device each time. `kv` is each layer's keys and values, `[kv_heads, tokens, head_dim]`, with the
+/// position of their first token; a layer's own numbers show in the next one's.
+fn check_logits<'a>(
+    position: usize,
+    logits: &[f32],
+    kv: impl Iterator<Item = [(usize, &'a Tensor); 2]>,
+) -> Result<()> {
+    let Err(error) = check_rows(Place::Output, position, logits, logits.len()) else { return Ok(()) };
+    for (layer, pair) in kv.enumerate() {
+        for (first, tensor) in pair {
+            let rows = floats(&tensor.transpose(0, 1)?.contiguous()?)?;
+            check_rows(Place::Layer(layer), first, &rows, tensor.dim(0)? * tensor.dim(2)?)?;
+        }
+    }
+    Err(error)
+}
+
 /// Keeps 1 for every query but those of masked heads: `[query_heads, 1, 1]`.
 fn head_mask(masked: &HeadSet, layer: usize, heads: usize, device: &Device) -> Result<Tensor> {
     let keep = (0..heads).map(|head| if masked.contains(&(layer, head)) { 0f32 } else { 1.0 });
@@ -289,7 +315,13 @@ fn head_mask(masked: &HeadSet, layer: usize, heads: usize, device: &Device) -> R
 impl Compute for ReferenceModel {
     type Cache = TensorCache;
 
-    fn prefill(&self, ids: &[u32], wanted: &[Observation], options: PrefillOptions) -> Result<Prefill> {
+    fn prefill(
+        &self,
+        ids: &[u32],
+        wanted: &[Observation],
+        options: PrefillOptions,
+        cancel: &Cancel,
+    ) -> Result<Prefill> {
         let config = &self.config;
         let tokens = ids.len();
         let shape = config.prompt_shape(tokens);
@@ -307,7 +339,7 @@ impl Compute for ReferenceModel {
                 let k = HeadsView::head_major(&k, [config.kv_heads, tokens, config.head_dim])?;
                 observations.layers.push(observe_layer(wanted, &shape, &q, &k)?);
             }
-            let attended = self.causal(&queries, &keys, &values)?;
+            let attended = self.causal(&queries, &keys, &values, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;
             store.push((keys, values));
         }
@@ -316,29 +348,33 @@ impl Compute for ReferenceModel {
             Some(all) => all[(tokens - 1) * config.vocab_size..].to_vec(),
             None => self.logits(&hidden.narrow(0, tokens - 1, 1)?)?,
         };
+        let newest = || store.iter().map(|(keys, values)| [(0, keys), (0, values)]);
+        check_logits(tokens - 1, &logits, newest())?;
+        if let Some(all) = &all_logits {
+            check_rows(Place::Output, 0, all, config.vocab_size)?;
+        }
         let store = Store::Tensors(store);
         Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, store })
     }
 
     fn fork(&self, prefill: &Arc<Prefill>, selection: &Selection, _room: usize) -> Result<TensorCache> {
         let shape = *prefill.shape();
-        let entry_bytes = 2 * shape.head_dim * self.dtype.size_in_bytes();
-        let (mut layers, mut held) = (Vec::new(), Vec::new());
+        let (mut layers, mut held) = (Vec::new(), Held::default());
         for (kept, (keys, values)) in selection.layers.iter().zip(prefill.tensors()?) {
             match kept {
                 LayerSelection::Heads(heads) if !kept.keeps_everything(shape.prompt_len) => {
                     let padded = gather(keys, values, selection.granularity, heads, shape.group_size())?;
+                    held.bytes += bytes(&padded.keys) + bytes(&padded.values);
+                    held.layers.push(heads.iter().map(Vec::len).collect());
                     layers.push(KeptTensors::Own(padded));
-                    held.push(heads.iter().map(Vec::len).collect());
                 }
                 _ => {
+                    held.bytes += bytes(keys) + bytes(values);
+                    held.layers.push(vec![shape.prompt_len; shape.kv_heads]);
                     layers.push(KeptTensors::Shared);
-                    held.push(vec![shape.prompt_len; shape.kv_heads]);
                 }
             }
         }
-        let mut held = Held { layers: held, bytes: 0 };
-        held.bytes = (held.entries() * entry_bytes) as u64;
         let tails = vec![None; shape.layers];
         Ok(TensorCache { prefill: Arc::clone(prefill), layers, tails, held })
     }
@@ -351,12 +387,14 @@ impl Compute for ReferenceModel {
         &self,
         rows: &mut [StepRow<'_, TensorCache>],
         mut tap: Option<&mut StepTap<'_, TensorCache>>,
+        cancel: &Cancel,
     ) -> Result<Vec<f32>> {
         let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
         let positions = rows.iter().map(|row| row.cache.position()).collect::<Result<Vec<_>>>()?;
-        let rope = self.rope(positions.into_iter())?;
+        let rope = self.rope(positions.iter().copied())?;
         let mut hidden = self.embed(&tokens)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
+            cancel.check()?;
             let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
             let mut attended = Vec::with_capacity(rows.len());
             for (i, row) in rows.iter_mut().enumerate() {
@@ -382,6 +420,14 @@ impl Compute for ReferenceModel {
             }
             hidden = self.finish(layer, &hidden, &Tensor::cat(&attended, 0)?)?;
         }
-        self.logits(&hidden)
+        let logits = self.logits(&hidden)?;
+        for ((&position, row), logits) in
+            positions.iter().zip(rows.iter()).zip(logits.chunks_exact(self.config.vocab_size))
+        {
+            let prompt = row.cache.prefill.shape().prompt_len;
+            let tails = row.cache.tails.iter().flatten();
+            check_logits(position, logits, tails.map(|(keys, values)| [(prompt, keys), (prompt, values)]))?;
+        }
+        Ok(logits)
     }
 }

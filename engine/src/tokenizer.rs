@@ -1,5 +1,7 @@
 //! Text to token ids and back, with the ids and the text of the model's Python tokenizer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -11,6 +13,12 @@ use crate::{
     source::Blob,
 };
 
+/// Bytes of a text that are tokenised at most: each takes some 150 bytes of memory and a microsecond.
+const MOST_TEXT: usize = 16 << 20;
+
+/// Normalisers that make more bytes of one count as growing a text: usual ones write three for a space.
+const USUAL_GROWTH: usize = 4;
+
 /// The tokenizer of one model.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -20,6 +28,34 @@ pub struct Tokenizer {
     eos_id: Option<u32>,
     path: std::path::PathBuf,
     sha256: String,
+    /// Bytes that the normaliser makes of one at most.
+    growth: usize,
+}
+
+/// What bounds are read from in `tokenizer.json`.
+#[derive(Deserialize)]
+struct RawTokenizer {
+    normalizer: Option<Value>,
+}
+
+/// Bytes that a normaliser makes of one at most, by its replacements.
+///
+/// # Errors
+/// A replacement of the empty text, on which the tokenizer library panics.
+fn growth(normalizer: &Value) -> Result<usize, String> {
+    let nested = normalizer.get("normalizers").and_then(Value::as_array);
+    let mut all = nested.into_iter().flatten().map(growth);
+    let nested = all.try_fold(1, |product: usize, one| Ok::<_, String>(product.saturating_mul(one?)))?;
+    if normalizer.get("type").and_then(Value::as_str) != Some("Replace") {
+        return Ok(nested);
+    }
+    let content = normalizer.get("content").and_then(Value::as_str).unwrap_or_default();
+    let pattern = normalizer.get("pattern").and_then(|pattern| pattern.get("String")?.as_str());
+    match pattern.map(str::len) {
+        Some(0) => Err("its normaliser replaces the empty text".to_owned()),
+        // A regular expression may match a single byte.
+        length => Ok(content.len().div_ceil(length.unwrap_or(1)).max(1)),
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -47,6 +83,13 @@ impl Tokenizer {
             reason: error.to_string(),
         };
         let bytes = tokenizer.read()?;
+        let growth = match serde_json::from_slice::<RawTokenizer>(&bytes) {
+            Ok(RawTokenizer { normalizer: Some(normalizer) }) => {
+                growth(&normalizer).map_err(|reason| fail(reason.into()))?
+            }
+            // What does not parse is told by the library.
+            _ => 1,
+        };
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let mut inner = Inner::from_bytes(bytes).map_err(fail)?;
         inner.with_truncation(None).map_err(fail)?;
@@ -60,6 +103,7 @@ impl Tokenizer {
         };
         Ok(Self {
             sha256,
+            growth,
             bos_id: id(&config.bos_token).or(config_bos),
             eos_id: id(&config.eos_token),
             // transformers 5, and what transformers 4 warned it would become.
@@ -72,10 +116,25 @@ impl Tokenizer {
     /// Token ids of a text. `add_special_tokens` adds what the model's tokenizer adds by itself, mostly BOS.
     ///
     /// # Errors
-    /// A text that the tokenizer refuses.
+    /// A text that the tokenizer refuses, or one of more than 16 MiB.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, add_special_tokens).map_err(|error| self.error(&error))?;
+        let growth = if self.growth > USUAL_GROWTH { self.growth } else { 1 };
+        if text.len().saturating_mul(growth) > MOST_TEXT {
+            let grown = if growth > 1 {
+                format!(", each of which its normaliser may turn into {growth},")
+            } else {
+                String::new()
+            };
+            return Err(self.error(&format!(
+                "a text of {} bytes{grown} is too long: at most {} MiB are tokenised at once",
+                text.len(),
+                MOST_TEXT >> 20
+            )));
+        }
+        // The library panics on some files that it loads.
+        let encoding = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, add_special_tokens)))
+            .map_err(|_| self.error(&"the tokenizer library panics on a text; the file is not sound"))?
+            .map_err(|error| self.error(&error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -85,7 +144,9 @@ impl Tokenizer {
     /// # Errors
     /// Ids that the decoder refuses.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        let text = self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(&error))?;
+        let text = catch_unwind(AssertUnwindSafe(|| self.inner.decode(ids, skip_special_tokens)))
+            .map_err(|_| self.error(&"the tokenizer library panics on an answer; the file is not sound"))?
+            .map_err(|error| self.error(&error))?;
         Ok(if self.clean_up_spaces { clean_up_spaces(&text) } else { text })
     }
 
@@ -125,7 +186,7 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    fn error(&self, error: &tokenizers::Error) -> EngineError {
+    fn error(&self, error: &impl ToString) -> EngineError {
         EngineError::Tokenizer { path: self.path.clone(), reason: error.to_string() }
     }
 }
@@ -201,6 +262,38 @@ mod tests {
         let text = "a , b ? c ! d . e ' f n't 'm 's 've 're";
         assert_eq!(clean_up_spaces(text), "a, b? c! d. e'fn't'm's've're");
         assert_eq!(clean_up_spaces(" ' s . . "), "'s.. ");
+    }
+
+    #[test]
+    fn hostile_normalisers_and_texts_are_refused() {
+        let with = |normalizer: Value| {
+            let mut file: Value = serde_json::from_slice(TOKENIZER).unwrap();
+            file["normalizer"] = normalizer;
+            load(serde_json::to_vec(&file).unwrap().leak(), "{}")
+        };
+        let replace = |pattern: Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
+        let text = |pattern: &str, content: &str| replace(serde_json::json!({ "String": pattern }), content);
+        let all = |list: Vec<Value>| serde_json::json!({"type": "Sequence", "normalizers": list});
+
+        let empty = with(all(vec![text("", "x")])).unwrap_err().to_string();
+        assert_eq!(empty, "tokenizer `m/tokenizer.json`: its normaliser replaces the empty text");
+        let panics = with(replace(serde_json::json!({"Regex": "(?=o)"}), "x")).unwrap();
+        let panics = panics.encode("we do", false).map_err(|error| error.to_string());
+        assert!(panics.is_ok() || panics.unwrap_err().contains("panics on a text"));
+
+        let bomb = with(all(vec![text("e", "eeeeeeeeee"); 9])).unwrap();
+        let refused = bomb.encode("we do", false).unwrap_err().to_string();
+        assert!(
+            refused.contains("5 bytes, each of which its normaliser may turn into 1000000000,"),
+            "{refused}"
+        );
+        let usual = with(all(vec![text(" ", "\u{2581}"), text("``", "\"")])).unwrap();
+        assert!(usual.encode(&"a".repeat(100_000), false).is_ok());
+
+        let plain = load(TOKENIZER, "{}").unwrap();
+        let long = "we ".repeat(MOST_TEXT / 3 + 1);
+        let refused = plain.encode(&long, false).unwrap_err().to_string();
+        assert!(refused.contains("a text of 16777218 bytes is too long: at most 16 MiB"), "{refused}");
     }
 
     #[test]

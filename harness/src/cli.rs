@@ -192,7 +192,7 @@ pub struct RunArgs {
     /// Part I of N of the examples (1-based); merge by giving all runs to `table`
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
-    /// Memory for prompts in flight, in GiB [default: half of the machine's free memory]
+    /// Memory for prompts in flight and their variants, in GiB [default: four fifths of what is free]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
     /// Print cells, prompts, tokens, operations and memory needed, and stop; needs no weights and no rows

@@ -1,11 +1,11 @@
 //! What a sweep will take, on paper: `--dry-run`. Formulas: `engine/src/memory.rs`, docs/performance.md.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::AddAssign;
 
 use kvsweep_engine::memory::{Planner, Work};
 use kvsweep_engine::model::config::ModelConfig;
-use kvsweep_methods::selection::Granularity;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
@@ -125,8 +125,8 @@ pub struct Load {
 pub struct Place {
     /// Device and type, for people.
     pub name: String,
-    /// Bytes of a number.
-    pub element: usize,
+    /// Bytes of a number there; `None`: the CPU.
+    pub element: Option<usize>,
     /// Threads that compute.
     pub threads: usize,
 }
@@ -140,11 +140,11 @@ impl Load {
         variants: &[Variant],
         place: &Place,
     ) -> Self {
-        let (there, here) = (Planner::new(config, H200.element), Planner::new(config, place.element));
-        let heads = |variant: &Variant| match variant.spec().granularity() {
-            Granularity::KvHead => config.kv_heads,
-            Granularity::QueryHead => config.query_heads,
-        };
+        let there = Planner::new(config, H200.element);
+        let here =
+            place.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
+        let heads = |variant: &Variant| config.stored_heads(variant.spec().granularity());
+        let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
         let held =
             |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
         // A variant without a budget reads the shared prompt.
@@ -153,7 +153,7 @@ impl Load {
                 let entries = variant.budget().map_or(0, |budget| budget.min(prompt));
                 planner.variant_bytes(entries, heads(variant), new)
             };
-            planner.kv_bytes(prompt) + variants.iter().map(cache).sum::<u64>()
+            planner.prompt_bytes(prompt, &observations) + variants.iter().map(cache).sum::<u64>()
         };
         let prompts = &lengths.prompts;
         let mut load = Self {

@@ -1,9 +1,19 @@
-//! Ctrl-C: the first asks the runner to stop after the examples in hand, the second ends the process at once.
+//! Ctrl-C: the first asks what computes to stop, the second ends the process at once.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static REQUESTED: AtomicBool = AtomicBool::new(false);
+use kvsweep_engine::cancel::Cancel;
+
+use crate::exit::Exit;
+
+static SIGNAL: LazyLock<Cancel> = LazyLock::new(Cancel::default);
 static LISTENING: AtomicBool = AtomicBool::new(false);
+
+/// The request that Ctrl-C makes, for what computes to look at.
+pub fn signal() -> Cancel {
+    SIGNAL.clone()
+}
 
 /// Listens for Ctrl-C and SIGTERM from here on; a process that runs several sweeps may ask again.
 ///
@@ -14,16 +24,22 @@ pub fn listen() -> anyhow::Result<()> {
         return Ok(());
     }
     ctrlc::set_handler(|| {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
-            // Every finished example is on disk already: nothing is lost by ending here.
-            std::process::abort();
+        if requested() {
+            end_at_once();
         }
-        crate::output::note("interrupted: finishing the examples in hand (again to stop at once)");
+        SIGNAL.request();
+        crate::output::note("interrupted: stopping within seconds (again to stop at once)");
     })?;
     Ok(())
 }
 
 /// Whether a stop was asked for.
 pub fn requested() -> bool {
-    REQUESTED.load(Ordering::SeqCst)
+    SIGNAL.requested()
+}
+
+/// Every finished example is on disk already: nothing is lost by ending here.
+#[expect(clippy::exit, reason = "the second Ctrl-C ends the process wherever it is, with the promised code")]
+fn end_at_once() -> ! {
+    std::process::exit(Exit::Interrupted.code().into())
 }

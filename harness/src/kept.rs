@@ -29,15 +29,6 @@ pub fn positions(keys: &[VariantKey], selections: &[Arc<Selection>]) -> KeptPosi
     KeptPositions { variants }
 }
 
-/// Entries that a selection gathers, over all layers and heads; layers kept whole are shared and count nothing.
-pub fn entries(selection: &Selection) -> u64 {
-    let layer = |layer: &LayerSelection| match layer {
-        LayerSelection::All => 0,
-        LayerSelection::Heads(heads) => heads.iter().map(|head| head.len() as u64).sum(),
-    };
-    selection.layers.iter().map(layer).sum()
-}
-
 /// Share of the needle's own tokens that each layer and head kept, 0 to 1; none where the needle was not located.
 pub fn retention(layers: &[LayerKept], shape: &PromptShape, needle: Needle) -> Option<Vec<Vec<f32>>> {
     let needle = needle.start?..needle.end?;

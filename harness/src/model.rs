@@ -11,7 +11,7 @@ use kvsweep_tasks::{ChatTemplate, ModelFacts, Tokenizer};
 
 use crate::cli::ModelArgs;
 use crate::exit::usage;
-use crate::{nearest, output};
+use crate::{interrupt, machine, nearest, output};
 
 /// What a person is told whose processor has none of the vectors that the kernels are written for.
 pub const SLOW: &str =
@@ -26,14 +26,16 @@ impl ModelArgs {
         self.model.as_deref().unwrap_or(TINY)
     }
 
-    /// Loads the model on its device, in its compute type.
+    /// Loads the model on its device, in its compute type. It stops computing on Ctrl-C.
     pub fn load(&self) -> anyhow::Result<Model> {
         let (cuda_index, dtype) = self.place()?;
         InstructionSet::asked_for()?;
         if cuda_index.is_none() && InstructionSet::in_use() == InstructionSet::Portable {
             output::note(SLOW);
         }
-        Ok(Model::load(&source::resolve(self.name())?, &self.device()?, dtype)?)
+        let mut model = Model::load(&source::resolve(self.name())?, &self.device()?, dtype)?;
+        model.cancel = interrupt::signal();
+        Ok(model)
     }
 
     /// Opens the device that the options name.
@@ -113,6 +115,26 @@ fn cuda(index: usize) -> anyhow::Result<Device> {
     })
 }
 
+/// Bytes that are free where a model computes: on the card, or of this machine's memory as far as this process may
+/// take it. `None` where the system does not tell.
+#[cfg(feature = "cuda")]
+pub fn free_memory(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cuda(card) => {
+            let (free, _total) = card.cuda_stream().context().mem_get_info().ok()?;
+            Some(free as u64)
+        }
+        _ => machine::available_memory(),
+    }
+}
+
+/// Bytes that are free where a model computes: of this machine's memory as far as this process may take it. `None`
+/// where the system does not tell.
+#[cfg(not(feature = "cuda"))]
+pub fn free_memory(_device: &Device) -> Option<u64> {
+    machine::available_memory()
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda(_index: usize) -> anyhow::Result<Device> {
     anyhow::bail!(
@@ -124,7 +146,7 @@ fn cuda(_index: usize) -> anyhow::Result<Device> {
 pub fn facts(card: &Card) -> ModelFacts {
     ModelFacts {
         name: card.name.clone(),
-        max_positions: card.config.max_positions,
+        max_positions: card.config.positions(),
         max_prompt: None,
         eos_ids: card.generation.eos_ids.iter().copied().collect(),
         clean_up_spaces: card.tokenizer().is_ok_and(ModelTokenizer::cleans_up_spaces),

@@ -17,34 +17,47 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
     done: u64,
-    done_before: u64,
-    prefill: Rate,
-    decode: Rate,
+    prefill: Phase,
+    decode: Phase,
     in_flight: usize,
-    started: Instant,
     last_line: Instant,
 }
 
-#[derive(Default)]
-struct Rate {
+/// Prefill or decode: what was done, and what is expected.
+struct Phase {
     tokens: u64,
     seconds: f64,
+    /// Prompt tokens of the examples behind and ahead, as expected before any was rendered.
+    behind: u64,
+    ahead: u64,
 }
 
-impl Rate {
-    fn add(&mut self, tokens: usize, seconds: f64) {
+impl Phase {
+    fn new(ahead: u64) -> Self {
+        Self { tokens: 0, seconds: 0.0, behind: 0, ahead }
+    }
+
+    fn add(&mut self, expected: u64, tokens: usize, seconds: f64) {
         self.tokens += tokens as u64;
         self.seconds += seconds;
+        self.behind += expected;
+        self.ahead = self.ahead.saturating_sub(expected);
     }
 
     fn per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 }
     }
+
+    /// Seconds that what is ahead takes, at the pace so far; unknown before anything was done.
+    fn left(&self) -> Option<f64> {
+        (self.behind > 0).then(|| self.seconds / self.behind as f64 * self.ahead as f64)
+    }
 }
 
 impl Progress {
-    /// A sweep of `total` examples, `done` of them recorded by earlier runs.
-    pub fn new(total: u64, done: u64) -> Self {
+    /// A sweep of `total` examples, `done` of them recorded by earlier runs; the others are expected to have `ahead`
+    /// prompt tokens.
+    pub fn new(total: u64, done: u64, ahead: u64) -> Self {
         let bar = (std::io::stderr().is_terminal() && total > done).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} examples  {msg}") {
@@ -53,17 +66,14 @@ impl Progress {
             bar.set_position(done);
             bar
         });
-        let now = Instant::now();
         Self {
             bar,
             total,
             done,
-            done_before: done,
-            prefill: Rate::default(),
-            decode: Rate::default(),
+            prefill: Phase::new(ahead),
+            decode: Phase::new(ahead),
             in_flight: 0,
-            started: now,
-            last_line: now,
+            last_line: Instant::now(),
         }
     }
 
@@ -72,9 +82,9 @@ impl Progress {
         self.show(&format!("{} prefill {prompt_tokens}", key.dataset));
     }
 
-    /// An example's prefill ended.
-    pub fn prefilled(&mut self, prompt_tokens: usize, seconds: f64) {
-        self.prefill.add(prompt_tokens, seconds);
+    /// An example's prefill ended; its prompt was expected to have `expected` tokens.
+    pub fn prefilled(&mut self, expected: u64, prompt_tokens: usize, seconds: f64) {
+        self.prefill.add(expected, prompt_tokens, seconds);
     }
 
     /// So many variants decode from here on.
@@ -92,9 +102,9 @@ impl Progress {
         }
     }
 
-    /// They ended.
-    pub fn decoded(&mut self, tokens: usize, seconds: f64) {
-        self.decode.add(tokens, seconds);
+    /// All variants of some examples ended; their prompts were expected to have `expected` tokens.
+    pub fn decoded(&mut self, expected: u64, tokens: usize, seconds: f64) {
+        self.decode.add(expected, tokens, seconds);
     }
 
     /// An example is on disk.
@@ -134,9 +144,7 @@ impl Progress {
     }
 
     fn remaining(&self) -> Option<Duration> {
-        let done = (self.done - self.done_before) as f64;
-        let left = (self.total - self.done) as f64;
-        (done > 0.0).then(|| Duration::from_secs_f64(self.started.elapsed().as_secs_f64() / done * left))
+        Duration::try_from_secs_f64(self.prefill.left()? + self.decode.left()?).ok()
     }
 }
 
@@ -146,5 +154,41 @@ fn clock(duration: Duration) -> String {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds_left(progress: &Progress) -> Option<f64> {
+        progress.remaining().map(|left| left.as_secs_f64())
+    }
+
+    /// Ten examples that all decode in one batch: the first record is written when all the work is done.
+    #[test]
+    fn nothing_is_left_when_the_only_batch_is_decoded() {
+        let mut progress = Progress::new(10, 0, 1000);
+        assert_eq!(seconds_left(&progress), None);
+        for _ in 0..10 {
+            progress.prefilled(100, 120, 2.0);
+        }
+        assert_eq!(seconds_left(&progress), None, "no answer was decoded yet");
+        progress.decoded(1000, 640, 64.0);
+        progress.recorded();
+        assert_eq!(seconds_left(&progress), Some(0.0));
+    }
+
+    #[test]
+    fn long_prompts_ahead_count_by_their_length() {
+        // Continued: five of eight examples are recorded, and of three one is four times as long.
+        let mut progress = Progress::new(8, 5, 600);
+        progress.prefilled(100, 90, 1.0);
+        progress.decoded(100, 30, 3.0);
+        progress.recorded();
+        assert_eq!(seconds_left(&progress), Some(5.0 + 15.0));
+        // One is read and waits for its answer.
+        progress.prefilled(400, 380, 4.0);
+        assert_eq!(seconds_left(&progress), Some(1.0 + 15.0));
     }
 }

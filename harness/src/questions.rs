@@ -192,10 +192,30 @@ impl Question {
         }
     }
 
+    /// About how many tokens the prompt will have, four bytes each, for estimates of time.
+    pub fn expected_tokens(&self, protocol: &Protocol, facts: &ModelFacts) -> u64 {
+        let tokens = match &self.asked {
+            Asked::Row { example, info } => {
+                let text = example.context.len() + example.input.len();
+                (text / 4).min(protocol.limit(facts, info.max_new_tokens).0)
+            }
+            Asked::Needle { case, .. } => case.ids.len(),
+        };
+        tokens.max(1) as u64
+    }
+
     /// The row's own length with its data set, for estimates without a tokenizer.
     pub fn stated_length(&self) -> Option<(&DatasetInfo, u64)> {
         match &self.asked {
             Asked::Row { example, info } => Some((info, example.length)),
+            Asked::Needle { .. } => None,
+        }
+    }
+
+    /// The row's data set; a needle has none.
+    pub fn info(&self) -> Option<&DatasetInfo> {
+        match &self.asked {
+            Asked::Row { info, .. } => Some(info),
             Asked::Needle { .. } => None,
         }
     }
@@ -232,6 +252,9 @@ pub const LENGTHS: &str = "needle-lengths";
 
 /// The setting of a manifest that lists the needle's depths.
 pub const DEPTHS: &str = "needle-depths";
+
+/// Rows of a data set that are generated at most: all of them are held, and each is an example to run.
+const MOST_GENERATED: usize = 10_000;
 
 /// The one data set of the needle suite.
 pub const NEEDLE: &str = "needle";
@@ -271,6 +294,13 @@ impl Selected {
         }
         if args.limit == Some(0) {
             return Err(usage("--limit 0 selects nothing; give at least 1"));
+        }
+        if split == Split::Mini
+            && let Some(limit) = args.limit.filter(|&limit| limit > MOST_GENERATED)
+        {
+            return Err(usage(format!(
+                "`--limit {limit}`: the mini split generates at most {MOST_GENERATED} rows a data set"
+            )));
         }
         let shard = args.shard.as_deref().map(parse_shard).transpose()?;
         let depths = args.depths.as_deref().map(parse_depths).transpose()?;

@@ -1,13 +1,15 @@
 //! The way of a sweep, top to bottom: plan -> prefill -> fork -> decode -> score -> record.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use kvsweep_engine::cache::Held;
 use kvsweep_engine::decode::{DecodeRule, Decoded, HeadSet, Sequence};
+use kvsweep_engine::error::EngineError;
+use kvsweep_engine::memory::Planner;
 use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::{Prefill, PrefillOptions};
 use kvsweep_methods::inputs::Inputs;
@@ -21,11 +23,12 @@ use kvsweep_results::{
 };
 use kvsweep_tasks::{ModelFacts, Protocol, Tokenizer};
 
-use crate::interrupt;
+use crate::cost::human;
 use crate::kept::{self, layers_kept};
 use crate::model::TextSide;
 use crate::progress::Progress;
 use crate::questions::{Dataset, Prompt, Question};
+use crate::{interrupt, machine};
 
 /// Everything a sweep needs, loaded and checked.
 pub struct Sweep<'a> {
@@ -47,9 +50,9 @@ pub struct Sweep<'a> {
     pub inputs: &'a Inputs,
     /// Masked heads, for the ablation.
     pub masked: Option<Arc<HeadSet>>,
-    /// Sequences that decode together at most; one example's variants always do.
+    /// Sequences that decode together at most; one example's variants may be more.
     pub batch: usize,
-    /// Bytes that prompts in flight may take.
+    /// Bytes that prompts in flight and their variants may take.
     pub memory: u64,
     /// Examples of each data set whose kept positions are stored beside the records.
     pub store_kept: u64,
@@ -60,7 +63,7 @@ pub struct Sweep<'a> {
 pub enum Ended {
     /// Every example is recorded.
     Complete,
-    /// Ctrl-C: what was in hand is recorded, the rest is not.
+    /// Ctrl-C: what was in hand is dropped, every record before it is kept.
     Interrupted,
 }
 
@@ -72,6 +75,16 @@ struct InFlight<'a> {
     prefill_seconds: f64,
     selections: Vec<Arc<Selection>>,
     select_seconds: Vec<f64>,
+    /// Bytes of the prompt: keys, values, observations.
+    prompt_bytes: u64,
+    /// Bytes of each variant's cache.
+    variant_bytes: Vec<u64>,
+}
+
+impl InFlight<'_> {
+    fn bytes(&self) -> u64 {
+        self.prompt_bytes + self.variant_bytes.iter().sum::<u64>()
+    }
 }
 
 impl Sweep<'_> {
@@ -80,6 +93,22 @@ impl Sweep<'_> {
     /// # Errors
     /// The first example that cannot be rendered, computed, graded or written; all records before it are kept.
     pub fn run(&self, run: &mut RunDir, progress: &mut Progress) -> anyhow::Result<Ended> {
+        match self.run_all(run, progress) {
+            Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
+                Ok(Ended::Interrupted)
+            }
+            ended => ended.map(|()| Ended::Complete),
+        }
+    }
+
+    /// Prompt tokens that the examples which `run` does not hold are expected to have.
+    pub fn tokens_ahead(&self, run: &RunDir) -> u64 {
+        let questions = self.datasets.iter().flat_map(|dataset| &dataset.questions);
+        let missing = questions.filter(|question| !run.finished_keys().contains(&question.key));
+        missing.map(|question| question.expected_tokens(self.protocol, self.facts)).sum()
+    }
+
+    fn run_all(&self, run: &mut RunDir, progress: &mut Progress) -> anyhow::Result<()> {
         let observations: BTreeSet<Observation> =
             self.variants.iter().flat_map(Variant::observations).collect();
         let mut states = States::new(self)?;
@@ -91,15 +120,30 @@ impl Sweep<'_> {
                 .filter(|q| !run.finished_keys().contains(&q.key))
                 .collect::<Vec<_>>();
             waiting.reverse();
-            while !waiting.is_empty() {
-                let mut flight = Vec::new();
-                let mut bytes = 0;
-                while flight.len() * self.variants.len() < self.batch && bytes < self.memory {
-                    let Some(question) = waiting.pop() else { break };
+            let mut rendered = None;
+            while rendered.is_some() || !waiting.is_empty() {
+                let mut flight: Vec<InFlight<'_>> = Vec::new();
+                while flight.len() * self.variants.len() < self.batch {
+                    stop_if_interrupted()?;
+                    let of = |question: &Question| format!("example `{}`", question.key.example);
+                    let (question, prompt) = match rendered.take() {
+                        Some(rendered) => rendered,
+                        None => {
+                            let Some(question) = waiting.pop() else { break };
+                            let prompt = question
+                                .prompt(self.protocol, self.facts, &self.text)
+                                .with_context(|| of(question))?;
+                            (question, prompt)
+                        }
+                    };
+                    let taken = flight.iter().map(InFlight::bytes).sum();
+                    if !self.fits(&prompt, &observations, taken) && !flight.is_empty() {
+                        rendered = Some((question, prompt));
+                        break;
+                    }
                     let example = self
-                        .prefill_and_fork(question, &observations, &mut states, progress)
-                        .with_context(|| format!("example `{}`", question.key.example))?;
-                    bytes += self.held_bytes(&example);
+                        .prefill_and_fork(question, prompt, &observations, &mut states, progress)
+                        .with_context(|| of(question))?;
                     flight.push(example);
                 }
                 let (decoded, seconds_a_step) = self.decode(&flight, progress)?;
@@ -110,38 +154,75 @@ impl Sweep<'_> {
                     run.append(&record, kept.as_ref())?;
                     progress.recorded();
                 }
-                if interrupt::requested() {
-                    return Ok(Ended::Interrupted);
-                }
             }
         }
-        Ok(Ended::Complete)
+        Ok(())
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner::new(&self.model.config, self.model.dtype.size_in_bytes())
+    }
+
+    /// Whether a prompt can be read and answered beside `taken` bytes.
+    fn fits(&self, prompt: &Prompt, observations: &BTreeSet<Observation>, taken: u64) -> bool {
+        taken.saturating_add(self.least_bytes(prompt, observations)) <= self.memory
+    }
+
+    /// Bytes that a prompt takes while it is read, or while one variant answers, whichever is more.
+    fn least_bytes(&self, prompt: &Prompt, observations: &BTreeSet<Observation>) -> u64 {
+        let (planner, tokens) = (self.planner(), prompt.ids.len());
+        let reading = planner.activation_bytes(tokens, machine::processors());
+        let answering = self.variants.iter().map(|variant| {
+            let heads = self.model.config.stored_heads(variant.spec().granularity());
+            planner.variant_bytes(variant.budget().map_or(0, |b| b.min(tokens)), heads, prompt.stop.max_new)
+        });
+        planner.prompt_bytes(tokens, observations) + reading.max(answering.max().unwrap_or(0))
     }
 
     /// The shared prefill, and every variant's choice of what to keep of it.
     fn prefill_and_fork<'q>(
         &self,
         question: &'q Question,
+        prompt: Prompt,
         observations: &BTreeSet<Observation>,
         states: &mut States,
         progress: &mut Progress,
     ) -> anyhow::Result<InFlight<'q>> {
-        let prompt = question.prompt(self.protocol, self.facts, &self.text)?;
+        self.model.check_prompt(&prompt.ids, prompt.stop.max_new)?;
+        if !self.fits(&prompt, observations, 0) {
+            let needed = self.least_bytes(&prompt, observations);
+            anyhow::bail!(
+                "a prompt of {} tokens with one variant needs {}, and {} may be taken\n\
+                 hint: `--memory {:.3}` allows it, if the machine has it",
+                prompt.ids.len(),
+                human(needed),
+                human(self.memory),
+                gib_at_least(needed)
+            );
+        }
         progress.prefilling(&question.key, prompt.ids.len());
         let started = Instant::now();
         let prefill = self.model.prefill(&prompt.ids, observations, PrefillOptions::default())?;
         let prefill_seconds = started.elapsed().as_secs_f64();
-        progress.prefilled(prompt.ids.len(), prefill_seconds);
+        let expected = question.expected_tokens(self.protocol, self.facts);
+        progress.prefilled(expected, prompt.ids.len(), prefill_seconds);
         let shape = prefill.shape();
         let mut selections = Vec::with_capacity(self.variants.len());
         let mut select_seconds = Vec::with_capacity(self.variants.len());
         for (variant, state) in self.variants.iter().zip(&mut states.by_variant) {
+            stop_if_interrupted()?;
             let started = Instant::now();
             let selection = variant.select(shape, prefill.observations(), self.inputs, state)?;
             selections.push(Arc::new(selection));
             select_seconds.push(started.elapsed().as_secs_f64());
         }
+        let planner = self.planner();
+        let variant_bytes = selections.iter().map(|selection: &Arc<Selection>| {
+            planner.selection_bytes(selection, prompt.ids.len(), prompt.stop.max_new)
+        });
         Ok(InFlight {
+            prompt_bytes: planner.prompt_bytes(prompt.ids.len(), observations),
+            variant_bytes: variant_bytes.collect(),
             question,
             prompt,
             prefill: Arc::new(prefill),
@@ -151,7 +232,8 @@ impl Sweep<'_> {
         })
     }
 
-    /// All variants of all examples in flight, side by side.
+    /// All variants of all examples in flight, as many side by side as fit the memory; a variant's answer does not
+    /// depend on its company.
     fn decode(
         &self,
         flight: &[InFlight<'_>],
@@ -169,15 +251,18 @@ impl Sweep<'_> {
                 })
             })
             .collect();
-        progress.decoding(sequences.len());
+        let sizes: Vec<u64> = flight.iter().flat_map(|example| example.variant_bytes.clone()).collect();
+        let prompts: u64 = flight.iter().map(|example| example.prompt_bytes).sum();
         let started = Instant::now();
-        let mut decoded = self.model.decode(&sequences, &mut |step| {
-            progress.step(step);
-            ControlFlow::Continue(())
-        })?;
+        let mut decoded = Vec::with_capacity(sequences.len());
+        for group in groups(&sizes, self.memory.saturating_sub(prompts)) {
+            progress.decoding(group.len());
+            decoded.extend(self.model.decode(&sequences[group], &mut |step| progress.step(step))?);
+        }
         let seconds = started.elapsed().as_secs_f64();
         let steps = decoded.iter().map(|decoded| decoded.steps).sum();
-        progress.decoded(steps, seconds);
+        let expected = |example: &InFlight<'_>| example.question.expected_tokens(self.protocol, self.facts);
+        progress.decoded(flight.iter().map(expected).sum(), steps, seconds);
         let seconds_a_step = seconds / steps.max(1) as f64;
         let mut examples = Vec::with_capacity(flight.len());
         while !decoded.is_empty() {
@@ -246,15 +331,32 @@ impl Sweep<'_> {
         };
         Ok((record, kept))
     }
+}
 
-    /// Keys and values of the prompt, and what its variants gather of them, in bytes.
-    fn held_bytes(&self, example: &InFlight<'_>) -> u64 {
-        let shape = example.prefill.shape();
-        let entry = 2 * shape.head_dim as u64 * self.model.dtype.size_in_bytes() as u64;
-        let prompt = (shape.layers * shape.kv_heads * shape.prompt_len) as u64;
-        let kept: u64 = example.selections.iter().map(|selection| kept::entries(selection)).sum();
-        (prompt + kept) * entry
+/// Cuts a list of sizes into runs whose sums do not exceed `room`; what is larger than that stands alone.
+fn groups(sizes: &[u64], room: u64) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut taken = 0;
+    for (index, &size) in sizes.iter().enumerate() {
+        taken += size;
+        match groups.last_mut() {
+            Some(group) if taken <= room => group.end = index + 1,
+            _ => {
+                groups.push(index..index + 1);
+                taken = size;
+            }
+        }
     }
+    groups
+}
+
+/// GiB with three decimals that are no less than `bytes`.
+fn gib_at_least(bytes: u64) -> f64 {
+    (bytes as f64 / f64::from(1 << 30) * 1e3).ceil() / 1e3
+}
+
+fn stop_if_interrupted() -> Result<(), EngineError> {
+    if interrupt::requested() { Err(EngineError::Interrupted) } else { Ok(()) }
 }
 
 /// Mean entries per stored head and layer.
@@ -311,5 +413,25 @@ impl States {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{gib_at_least, groups};
+
+    #[test]
+    fn groups_hold_what_fits_and_everything_once() {
+        assert!(groups(&[], 10).is_empty());
+        assert_eq!(groups(&[4, 6, 1, 20, 3, 3], 10), [0..2, 2..3, 3..4, 4..6]);
+        assert_eq!(groups(&[1, 1, 1], 0), [0..1, 1..2, 2..3]);
+        assert_eq!(groups(&[1, 1, 1], u64::MAX), [0..3]);
+    }
+
+    #[test]
+    fn the_memory_that_a_hint_names_is_enough() {
+        for bytes in [1, 1 << 20, (1 << 30) + 1, 123_456_789_012] {
+            assert!((gib_at_least(bytes) * f64::from(1 << 30)) as u64 >= bytes);
+        }
     }
 }

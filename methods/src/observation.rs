@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shape::PromptShape;
+
 /// One thing to observe in every layer of a prefill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -30,6 +32,20 @@ pub enum Observation {
     },
     /// Euclidean norm of each rotated key: `[kv_heads][prompt_len]`.
     KeyNorm,
+}
+
+impl Observation {
+    /// Values that one layer of a prompt shows for it.
+    #[must_use]
+    pub fn values(self, shape: &PromptShape) -> usize {
+        let past = |recent: usize| shape.query_heads * shape.prompt_len.saturating_sub(recent);
+        match self {
+            Self::WindowSum { window } => past(window),
+            Self::WindowMoments { window } => 2 * past(window),
+            Self::AccumulatedSum { recent } => past(recent),
+            Self::KeyNorm => shape.kv_heads * shape.prompt_len,
+        }
+    }
 }
 
 /// What one layer showed for one [`Observation`].

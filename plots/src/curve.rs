@@ -99,8 +99,11 @@ impl XAxis {
         }
     }
 
-    /// Tick positions: what was measured, but round powers of two of bytes and round layers.
+    /// Tick positions: what was measured, but round powers of two of bytes and round layers; none where nothing was.
     fn ticks(self, xs: &[f64]) -> Vec<f64> {
+        if xs.is_empty() {
+            return Vec::new();
+        }
         let (low, high) = bounds(xs.iter().copied());
         match self {
             Self::Budget | Self::Commit => xs.to_vec(),
@@ -433,7 +436,10 @@ mod tests {
             draw(&curves(vec![line("a", &[f64::NAN])])).unwrap_err().to_string().contains("`a` of `qasper`")
         );
         let mut empty = curves(vec![]);
-        assert!(draw(&empty).is_ok());
+        for axis in [XAxis::Budget, XAxis::Bytes, XAxis::Layer, XAxis::Commit] {
+            empty.x = axis;
+            assert!(draw(&empty).unwrap().svg().unwrap().len() < 10_000, "{axis:?}");
+        }
         empty.panels.clear();
         assert!(draw(&empty).is_err());
     }

@@ -163,14 +163,15 @@ fn capacities(group: &Group, variant: &VariantKey) -> Option<Vec<Vec<f64>>> {
     let mut count = 0.0;
     for (example, record) in records(group, variant) {
         let Some(selection) = &record.selection else { continue };
-        let heads = selection.counts.iter().map(Vec::len).max().unwrap_or(0);
+        let counts = selection.counts();
+        let heads = counts.iter().map(Vec::len).max().unwrap_or(0);
         if heads == 0 {
             continue;
         }
         // A layer without eviction holds the whole prompt in every head.
         let whole = vec![example.info.prompt_tokens; heads];
         let layers: Vec<&Vec<u32>> =
-            selection.counts.iter().map(|layer| if layer.is_empty() { &whole } else { layer }).collect();
+            counts.iter().map(|layer| if layer.is_empty() { &whole } else { layer }).collect();
         if sum.is_empty() {
             sum = layers.iter().map(|layer| vec![0.0; layer.len()]).collect();
         }
@@ -245,8 +246,8 @@ pub enum Columns {
     Datasets,
 }
 
-/// Score curves of a table against budget or bytes held; none where the table has no such column, or, for
-/// budgets, fewer than two of them.
+/// Score curves of a table against budget or bytes held; none where the table has no such column with a score, or, for
+/// budgets, fewer than two of them. Rows without bytes have no place among bytes.
 pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Curves> {
     let budgets: BTreeSet<u32> = table.rows.iter().filter_map(|r| r.budget).collect();
     if x == XAxis::Budget && budgets.len() < 2 {
@@ -260,6 +261,7 @@ pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Cu
     let chosen = table.columns.iter().enumerate().filter(|(index, c)| wanted(*index, c.kind));
     let panels: Vec<Panel> = chosen
         .map(|(index, column)| Panel { title: column.title.clone(), lines: lines(table, index, x) })
+        .filter(|panel| !panel.lines.is_empty())
         .collect();
     let title = if x == XAxis::Bytes { "Score against bytes held" } else { "Score against budget" };
     let percent = table.bootstrap.level * 100.0;

@@ -387,6 +387,7 @@ impl Comparison {
         shared: &[&ExampleKey],
         limit: usize,
     ) {
+        let size = |flip: &Flip| (flip.head.0 - flip.base.0).abs();
         let mut flips: Vec<Flip> = Vec::new();
         for key in shared {
             let (Some(before), Some(after)) = (base.examples.get(*key), head.examples.get(*key)) else {
@@ -404,6 +405,11 @@ impl Comparison {
                     continue;
                 }
                 self.changed_scores += 1;
+                // Only the largest are kept: all of a long comparison's would be much text.
+                if flips.len() >= 4 * limit.max(64) {
+                    flips.sort_by(|a, b| size(b).total_cmp(&size(a)));
+                    flips.truncate(limit);
+                }
                 flips.push(Flip {
                     dataset: key.dataset.clone(),
                     example: key.example.clone(),
@@ -414,7 +420,6 @@ impl Comparison {
                 });
             }
         }
-        let size = |flip: &Flip| (flip.head.0 - flip.base.0).abs();
         flips.sort_by(|a, b| size(b).total_cmp(&size(a)));
         flips.truncate(limit);
         self.flips = flips;

@@ -30,8 +30,8 @@ pub use manifest::{
 };
 pub use merge::{Group, Merged, MergedExample, MergedVariant};
 pub use record::{
-    CellKey, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, Needle, SCHEMA, SelectionDigest, Timings,
-    VariantKey, VariantRecord, VariantTiming,
+    CellKey, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, LayerHash, Needle, SCHEMA,
+    SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,
 };
 pub use render::Format;
 pub use run::{RecordProblem, Run, RunDir};

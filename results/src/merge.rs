@@ -1,13 +1,14 @@
 //! Runs made of shards, or of several runs, as one body of records; whatever contradicts is refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::error::{Conflict, ResultsError};
 use crate::kept::KeptPositions;
 use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
-use crate::record::{ExampleInfo, ExampleKey, VariantKey, VariantRecord};
+use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
 
 const PIPELINE: &str = " · a check of the pipeline, not of any real model";
@@ -61,16 +62,32 @@ pub struct Merged {
     pub problems: Vec<RecordProblem>,
 }
 
+impl<'a> From<&'a Run> for Cow<'a, Run> {
+    fn from(run: &'a Run) -> Self {
+        Self::Borrowed(run)
+    }
+}
+
+impl From<Run> for Cow<'_, Run> {
+    fn from(run: Run) -> Self {
+        Self::Owned(run)
+    }
+}
+
 impl Merged {
-    /// Merges runs: the same cell of two runs counts once.
+    /// Merges runs: the same cell of two runs counts once. Runs that are given away are not copied.
     ///
     /// # Errors
     /// No run; runs of different models, protocols or data (unless `allow_different`, which keeps them apart in
     /// groups); one cell with two different results, naming both sources.
-    pub fn of(runs: &[Run], allow_different: bool) -> Result<Self> {
+    pub fn of<'a>(
+        runs: impl IntoIterator<Item = impl Into<Cow<'a, Run>>>,
+        allow_different: bool,
+    ) -> Result<Self> {
         let mut groups: Vec<Group> = Vec::new();
         let mut problems = Vec::new();
         for run in runs {
+            let run: Cow<'_, Run> = run.into();
             problems.extend(run.problems.iter().cloned());
             let fits = |group: &&mut Group| group.manifest.incomparable(&run.manifest).is_empty();
             let place = match groups.iter_mut().find(fits) {
@@ -155,7 +172,7 @@ impl Group {
         Ok(all)
     }
 
-    fn add(&mut self, run: &Run) -> Result<()> {
+    fn add(&mut self, run: Cow<'_, Run>) -> Result<()> {
         let source = self.sources.len();
         self.sources.push(run.path.display().to_string());
         self.paths.push(run.path.clone());
@@ -190,44 +207,52 @@ impl Group {
                 Some(known) => known.examples = known.examples.max(dataset.examples),
             }
         }
-        let sources = &self.sources;
-        for record in &run.examples {
-            let conflict = |what: String, first: usize| {
-                ResultsError::Conflict(Box::new(Conflict {
-                    what,
-                    first: sources.get(first).cloned().unwrap_or_default(),
-                    second: run.path.display().to_string(),
-                }))
-            };
-            let example = self.examples.entry(record.key.clone()).or_insert_with(|| MergedExample {
-                info: record.info.clone(),
-                variants: BTreeMap::new(),
-                source,
-            });
-            if example.info != record.info {
-                let what = format!(
-                    "prompt of example `{}` of data set `{}`",
-                    record.key.example, record.key.dataset
-                );
-                return Err(conflict(what, example.source));
+        // Records that are given away are moved, not copied: there may be hundreds of thousands.
+        match run {
+            Cow::Owned(run) => {
+                run.examples.into_iter().try_for_each(|record| self.add_record(record, source, &run.path))
             }
-            for (index, variant) in record.variants.iter().enumerate() {
-                let decode_s =
-                    record.timings.as_ref().and_then(|t| t.variants.get(index)).map(|timing| timing.decode_s);
-                match example.variants.get(&variant.variant) {
-                    None => {
-                        let merged = MergedVariant { record: variant.clone(), decode_s, source };
-                        example.variants.insert(variant.variant.clone(), merged);
-                    }
-                    Some(known) if known.record != *variant => {
-                        let what = format!(
-                            "example `{}` of data set `{}` under {}",
-                            record.key.example, record.key.dataset, variant.variant
-                        );
-                        return Err(conflict(what, known.source));
-                    }
-                    Some(_) => {}
+            Cow::Borrowed(run) => {
+                run.examples.iter().try_for_each(|record| self.add_record(record.clone(), source, &run.path))
+            }
+        }
+    }
+
+    fn add_record(&mut self, record: ExampleRecord, source: usize, path: &Path) -> Result<()> {
+        let sources = &self.sources;
+        let conflict = |what: String, first: usize| {
+            ResultsError::Conflict(Box::new(Conflict {
+                what,
+                first: sources.get(first).cloned().unwrap_or_default(),
+                second: path.display().to_string(),
+            }))
+        };
+        let example = self.examples.entry(record.key.clone()).or_insert_with(|| MergedExample {
+            info: record.info.clone(),
+            variants: BTreeMap::new(),
+            source,
+        });
+        if example.info != record.info {
+            let what =
+                format!("prompt of example `{}` of data set `{}`", record.key.example, record.key.dataset);
+            return Err(conflict(what, example.source));
+        }
+        for (index, variant) in record.variants.into_iter().enumerate() {
+            let decode_s =
+                record.timings.as_ref().and_then(|t| t.variants.get(index)).map(|timing| timing.decode_s);
+            match example.variants.get(&variant.variant) {
+                None => {
+                    let key = variant.variant.clone();
+                    example.variants.insert(key, MergedVariant { record: variant, decode_s, source });
                 }
+                Some(known) if known.record != variant => {
+                    let what = format!(
+                        "example `{}` of data set `{}` under {}",
+                        record.key.example, record.key.dataset, variant.variant
+                    );
+                    return Err(conflict(what, known.source));
+                }
+                Some(_) => {}
             }
         }
         Ok(())
@@ -336,7 +361,7 @@ mod tests {
         let error = Merged::of(&runs, false).unwrap_err().to_string();
         assert!(error.contains("model.name: `tiny` against `Llama`"), "{error}");
         assert_eq!(Merged::of(&runs, true).unwrap().groups.len(), 2);
-        assert!(Merged::of(&[], false).is_err());
+        assert!(Merged::of(&[] as &[Run], false).is_err());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::io::hash_parts;
 use crate::kept::LayerKept;
@@ -129,61 +130,95 @@ pub struct Kept {
     pub bytes: u64,
 }
 
-/// What was selected, small enough for every record; the positions themselves go to [`crate::KeptPositions`].
+/// What was selected, small enough for every record; the positions themselves go to [`crate::KeptPositions`]. There is
+/// one for every variant of every example, so it is as small in memory as on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectionDigest {
     /// One hash a layer, over all its heads' kept positions; equal hashes mean equal selections.
-    pub layers: Vec<String>,
-    /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer.
-    /// On disk a layer is a text of run lengths: `128*8` for eight heads of 128, `12,40` for two that differ.
-    #[serde(with = "run_lengths")]
-    pub counts: Vec<Vec<u32>>,
+    pub layers: Box<[LayerHash]>,
+    counts: HeadCounts,
 }
 
 impl SelectionDigest {
     /// Digests the kept positions of every layer.
     pub fn of(layers: &[LayerKept]) -> Self {
-        let hash = |layer: &LayerKept| match layer {
-            LayerKept::All => hash_parts([b"all".as_slice()], 16),
-            LayerKept::Heads(heads) => {
-                let heads: Vec<Vec<u8>> =
-                    heads.iter().map(|head| head.iter().flat_map(|p| p.to_le_bytes()).collect()).collect();
-                hash_parts(heads.iter().map(Vec::as_slice), 16)
-            }
-        };
         let counts = |layer: &LayerKept| match layer {
             LayerKept::All => Vec::new(),
             LayerKept::Heads(heads) => heads.iter().map(|head| head.len() as u32).collect(),
         };
-        Self { layers: layers.iter().map(hash).collect(), counts: layers.iter().map(counts).collect() }
+        let counts: Vec<Vec<u32>> = layers.iter().map(counts).collect();
+        Self { layers: layers.iter().map(LayerHash::of).collect(), counts: HeadCounts::of(&counts) }
+    }
+
+    /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer.
+    pub fn counts(&self) -> Vec<Vec<u32>> {
+        self.counts.layers().filter_map(HeadCounts::parse).collect()
     }
 }
 
-/// Counts of heads as run-length text: a real model's thousand equal heads take ten characters, not five thousand.
-mod run_lengths {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+/// A hash over the positions that one layer kept; sixteen hexadecimal digits on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerHash(u64);
 
+impl LayerHash {
+    const DIGITS: usize = 16;
+
+    fn of(layer: &LayerKept) -> Self {
+        let hex = match layer {
+            LayerKept::All => hash_parts([b"all".as_slice()], Self::DIGITS),
+            LayerKept::Heads(heads) => {
+                let heads: Vec<Vec<u8>> =
+                    heads.iter().map(|head| head.iter().flat_map(|p| p.to_le_bytes()).collect()).collect();
+                hash_parts(heads.iter().map(Vec::as_slice), Self::DIGITS)
+            }
+        };
+        Self::parse(&hex).unwrap_or(Self(0))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == Self::DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl Serialize for LayerHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:016x}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for LayerHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("bad layer hash `{}`", crate::excerpt(&text, 40))))
+    }
+}
+
+/// Entries of every head of every layer. Each layer is a text of run lengths, `128*8` for eight heads of 128, `12,40`
+/// for two that differ: a real model's thousand equal heads take ten characters, not five thousand. In memory every
+/// layer's text is ended by a blank; on disk they are a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HeadCounts(Box<str>);
+
+impl HeadCounts {
     /// No model has more heads in a layer: a longer run is a damaged file, not to be expanded into memory.
     const MOST_HEADS: usize = 1 << 16;
 
-    pub(super) fn serialize<S: Serializer>(layers: &[Vec<u32>], serializer: S) -> Result<S::Ok, S::Error> {
+    fn of(layers: &[Vec<u32>]) -> Self {
         let text = |layer: &Vec<u32>| {
             let runs = layer.chunk_by(|a, b| a == b).map(|run| match run {
                 [one] => one.to_string(),
                 run => format!("{}*{}", run.first().copied().unwrap_or_default(), run.len()),
             });
-            runs.collect::<Vec<String>>().join(",")
+            runs.collect::<Vec<String>>().join(",") + " "
         };
-        layers.iter().map(text).collect::<Vec<String>>().serialize(serializer)
+        Self(layers.iter().map(text).collect::<String>().into())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u32>>, D::Error> {
-        let layers = Vec::<String>::deserialize(deserializer)?;
-        let layer = |text: &String| {
-            parse(text).ok_or_else(|| D::Error::custom(format!("bad counts `{}`", crate::excerpt(text, 40))))
-        };
-        layers.iter().map(layer).collect()
+    fn layers(&self) -> impl Iterator<Item = &str> {
+        self.0.split_terminator(' ')
     }
 
     fn parse(text: &str) -> Option<Vec<u32>> {
@@ -191,12 +226,28 @@ mod run_lengths {
         for run in text.split(',').filter(|_| !text.is_empty()) {
             let (count, times) = run.split_once('*').unwrap_or((run, "1"));
             let times: usize = times.parse().ok()?;
-            if times == 0 || heads.len() + times > MOST_HEADS {
+            if times == 0 || heads.len() + times > Self::MOST_HEADS {
                 return None;
             }
             heads.resize(heads.len() + times, count.parse().ok()?);
         }
         Some(heads)
+    }
+}
+
+impl Serialize for HeadCounts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.layers())
+    }
+}
+
+impl<'de> Deserialize<'de> for HeadCounts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let layers = Vec::<String>::deserialize(deserializer)?;
+        if let Some(bad) = layers.iter().find(|text| Self::parse(text).is_none()) {
+            return Err(D::Error::custom(format!("bad counts `{}`", crate::excerpt(bad, 40))));
+        }
+        Ok(Self(layers.iter().flat_map(|text| [text.as_str(), " "]).collect::<String>().into()))
     }
 }
 
@@ -316,12 +367,20 @@ mod tests {
 
     #[test]
     fn counts_are_run_lengths_on_disk() {
-        let digest =
-            |counts: Vec<Vec<u32>>| SelectionDigest { layers: vec!["h".into(); counts.len()], counts };
-        let heads = digest(vec![vec![], vec![128; 8], vec![12, 40, 40, 7]]);
+        let counts = vec![vec![], vec![128; 8], vec![12, 40, 40, 7]];
+        let heads = SelectionDigest { layers: [LayerHash(0xab)].into(), counts: HeadCounts::of(&counts) };
         let text = serde_json::to_string(&heads).unwrap();
-        assert_eq!(text, r#"{"layers":["h","h","h"],"counts":["","128*8","12,40*2,7"]}"#);
+        assert_eq!(text, r#"{"layers":["00000000000000ab"],"counts":["","128*8","12,40*2,7"]}"#);
         assert_eq!(serde_json::from_str::<SelectionDigest>(&text).unwrap(), heads);
+        assert_eq!(heads.counts(), counts);
+        for none in [vec![], vec![vec![]], vec![vec![]; 3]] {
+            let digest = SelectionDigest { layers: [].into(), counts: HeadCounts::of(&none) };
+            assert_eq!(digest.counts(), none);
+        }
+        for bad in ["", "0", "00000000000000ag", "+0000000000000ab", "00000000000000abc"] {
+            let error = serde_json::from_str::<LayerHash>(&format!("\"{bad}\"")).unwrap_err().to_string();
+            assert!(error.contains("bad layer hash"), "{bad}: {error}");
+        }
         for bad in ["x", "1*", "1*0", "1,,2", "1*99999999", "-1", "1*2*3"] {
             let text = format!(r#"{{"layers":[],"counts":["{bad}"]}}"#);
             let error = serde_json::from_str::<SelectionDigest>(&text).unwrap_err().to_string();
@@ -337,6 +396,6 @@ mod tests {
         assert_eq!(of(&[&[1, 2], &[3]]), of(&[&[1, 2], &[3]]));
         assert_ne!(of(&[&[1, 2], &[3]]).layers, of(&[&[1], &[2, 3]]).layers);
         assert_ne!(of(&[]).layers, SelectionDigest::of(&[LayerKept::All]).layers);
-        assert_eq!(of(&[&[1, 2], &[3]]).counts, [vec![2, 1]]);
+        assert_eq!(of(&[&[1, 2], &[3]]).counts(), [vec![2, 1]]);
     }
 }

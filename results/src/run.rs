@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::TryLockError;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -66,8 +66,11 @@ impl Run {
     pub fn load(path: &Path) -> Result<Self> {
         let manifest = read_manifest(path)?;
         let file = path.join(RECORDS);
-        let bytes = read_if_present(&file)?;
-        let (mut examples, problems) = parse_records(&bytes, &file, &manifest)?;
+        let (mut examples, problems) = match fs_err::File::open(&file) {
+            Ok(content) => parse_records(BufReader::new(content), &file, &manifest)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Default::default(),
+            Err(error) => return Err(error.into()),
+        };
         let order: BTreeMap<&str, usize> = manifest
             .datasets
             .iter()
@@ -158,7 +161,7 @@ impl RunDir {
         }
         let file = path.join(RECORDS);
         let bytes = read_if_present(&file)?;
-        let (examples, repairs) = parse_records(&bytes, &file, manifest)?;
+        let (examples, repairs) = parse_records(bytes.as_slice(), &file, manifest)?;
         let length = if repairs.is_empty() { bytes.len() as u64 } else { repair(path, &bytes, &repairs)? };
         let records = fs_err::OpenOptions::new().create(true).append(true).open(&file)?;
         sync_dir(path)?;
@@ -352,15 +355,19 @@ pub(crate) fn read_manifest(run: &Path) -> Result<Manifest> {
 /// Reads all lines that can be used. Two equal lines count once; two lines of one example that contradict each other
 /// are an error.
 fn parse_records(
-    bytes: &[u8],
+    mut content: impl BufRead,
     file: &Path,
     manifest: &Manifest,
 ) -> Result<(Vec<ExampleRecord>, Vec<RecordProblem>)> {
     let mut records: Vec<ExampleRecord> = Vec::new();
     let mut seen: BTreeMap<ExampleKey, (usize, usize)> = BTreeMap::new();
     let mut problems = Vec::new();
-    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let number = index + 1;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if content.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
         let mut problem =
             |why: String| problems.push(RecordProblem { file: file.to_owned(), line: number, why });
         let Some(text) = line.strip_suffix(b"\n") else {

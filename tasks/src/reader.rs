@@ -17,6 +17,8 @@ use crate::example::{Example, hex, key};
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 /// The most uncompressed content accepted of one data set, in bytes. LongBench's largest file has about 30 MB.
 pub const MAX_CONTENT_BYTES: u64 = 4 << 30;
+/// Blank lines of a file that are skipped; more are a small archive that takes minutes to read.
+const MAX_BLANK_LINES: usize = 100_000;
 
 /// The rows of one data set file.
 #[derive(Debug, Clone)]
@@ -224,6 +226,7 @@ fn lines(
     let mut hash = Sha256::new();
     let mut line = Vec::new();
     let mut total = 0u64;
+    let mut blank = 0;
     for number in 1.. {
         line.clear();
         let place = Place { path, line: number };
@@ -252,7 +255,13 @@ fn lines(
         })?;
         // JSON's own blanks only: other white space is a malformed row.
         let text = text.trim_matches([' ', '\t', '\r', '\n']);
-        if !text.is_empty() {
+        if text.is_empty() {
+            blank += 1;
+            if blank > MAX_BLANK_LINES {
+                let problem = format!("it is one of more than {MAX_BLANK_LINES} blank lines");
+                return Err(place.error(problem, "no official file has any: fetch it again"));
+            }
+        } else {
             each(place, text)?;
         }
     }

@@ -15,6 +15,9 @@ const KEY_BLOCK: usize = 128;
 /// Query rows that go through a key block together: their scores stay in the first-level cache.
 const ROW_BLOCK: usize = 32;
 
+/// Entries in a panel of keys.
+pub(crate) const KEY_PANEL: usize = PANEL;
+
 /// Factor on the queries: with it, weights are `2^(score - max)`.
 pub(crate) fn query_scale(head_dim: usize) -> f32 {
     std::f32::consts::LOG2_E / (head_dim as f32).sqrt()

@@ -5,7 +5,10 @@
 //! one layer, and a block's scratch a thread. Decode runs the projections once over the whole batch, and attention
 //! per sequence and KV head.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
 use kvsweep_methods::{
@@ -25,7 +28,9 @@ use super::{
 use crate::{
     backend::{Compute, StepRow, StepTap},
     cache::{HeadStore, Held, KeptLayer, LayerStore, RaggedCache},
-    error::Result,
+    cancel::Cancel,
+    error::{EngineError, Place, Result},
+    finite::check_rows,
     model::{
         config::ModelConfig,
         rope::RopeTables,
@@ -160,20 +165,46 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     buffer
 }
 
-/// Runs every item on some thread, the first ones first.
-fn parallel_each<T: Send>(items: Vec<T>, work: impl Fn(&mut Scratch, T) + Sync) {
-    let queue = std::sync::Mutex::new(items.into_iter());
-    let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+/// Runs every item on some thread, the first ones first, until a stop is asked for.
+///
+/// # Errors
+/// [`EngineError::Interrupted`], or the earliest failure in the model, whichever thread saw one first.
+fn parallel_each<T: Send>(
+    items: Vec<T>,
+    cancel: &Cancel,
+    work: impl Fn(&mut Scratch, T) -> Result<()> + Sync,
+) -> Result<()> {
+    let queue = Mutex::new(items.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let failure: Mutex<Option<EngineError>> = Mutex::new(None);
     rayon::scope(|scope| {
         for _ in 0..rayon::current_num_threads() {
             scope.spawn(|_| {
                 let mut scratch = Scratch::default();
-                while let Some(item) = next() {
-                    work(&mut scratch, item);
+                while !cancel.requested()
+                    && let Some(item) = next()
+                {
+                    if let Err(error) = work(&mut scratch, item) {
+                        let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        if first.as_ref().is_none_or(|first| is_earlier(&error, first)) {
+                            *first = Some(error);
+                        }
+                    }
                 }
             });
         }
     });
+    cancel.check()?;
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Whether an error names an earlier place in the model, or there an earlier position.
+fn is_earlier(error: &EngineError, other: &EngineError) -> bool {
+    let place = |error: &EngineError| match *error {
+        EngineError::NotFinite { place, position, .. } => Some((place, position)),
+        _ => None,
+    };
+    place(error).zip(place(other)).is_some_and(|(this, other)| this < other)
 }
 
 impl CpuModel {
@@ -233,9 +264,18 @@ impl CpuModel {
         blocks
     }
 
-    /// Norm, projections, RoPE: fills the block's queries, keys and values of `layer`.
-    fn project(&self, layer: &CpuLayer, rope: &RopeTables, block: &mut Block<'_>, scratch: &mut Scratch) {
-        let config = &self.config;
+    /// Norm, projections, RoPE: fills the block's queries, keys and values of layer `index`.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFinite`]: attention would swallow a NaN.
+    fn project(
+        &self,
+        index: usize,
+        rope: &RopeTables,
+        block: &mut Block<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let (config, layer) = (&self.config, &self.layers[index]);
         let (dim, half) = (config.head_dim, config.head_dim / 2);
         let (query_width, kv_width) = (config.query_heads * dim, config.kv_heads * dim);
         let normed = sized(&mut scratch.normed, block.hidden.len());
@@ -243,6 +283,7 @@ impl CpuModel {
         let tokens = block.hidden.len() / config.hidden_size;
         let wide = sized(&mut scratch.wide, tokens * layer.qkv.output());
         layer.qkv.multiply(self.simd, normed, config.hidden_size, wide, false);
+        check_rows(Place::Layer(index), block.first, wide, layer.qkv.output())?;
         for (token, row) in wide.chunks_exact_mut(layer.qkv.output()).enumerate() {
             let angle = (block.first + token) * half;
             self.rotate(layer, row, &rope.cos[angle..][..half], &rope.sin[angle..][..half]);
@@ -259,6 +300,7 @@ impl CpuModel {
                 block.kv.plain[token * kv_width..][..kv_width].copy_from_slice(keys);
             }
         }
+        Ok(())
     }
 
     /// Head norms (Qwen3) and RoPE of one row of projections, `[query | key | value]`.
@@ -315,15 +357,19 @@ impl CpuModel {
         }
     }
 
-    /// Attention and MLP of one block in `layer`, into the residual stream.
+    /// Attention and MLP of one block in layer `index`, into the residual stream.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFinite`].
     fn finish(
         &self,
-        layer: &CpuLayer,
+        index: usize,
         store: &LayerStore,
         block: &mut Block<'_>,
         received: Option<&Received>,
         scratch: &mut Scratch,
-    ) {
+    ) -> Result<()> {
+        let layer = &self.layers[index];
         self.attend_block(store, block, true, received, scratch);
         let (simd, hidden) = (self.simd, self.config.hidden_size);
         let query_width = self.config.query_heads * self.config.head_dim;
@@ -335,6 +381,7 @@ impl CpuModel {
         layer.gate_up.multiply(simd, normed, hidden, wide, false);
         self.activate(wide);
         layer.down.multiply(simd, wide, layer.gate_up.output(), block.hidden, true);
+        check_rows(Place::Layer(index), block.first, block.hidden, hidden)
     }
 
     /// `gate = silu(gate) * up` in each row `[gate | up]`.
@@ -346,14 +393,20 @@ impl CpuModel {
         }
     }
 
-    /// Logits of rows of the residual stream.
-    fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+    /// Logits of rows of the residual stream, which stand at `positions`.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFinite`].
+    fn logits(&self, positions: impl Iterator<Item = usize>, hidden: &[f32]) -> Result<Vec<f32>> {
         let width = self.config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
         self.simd.rms_norm(hidden, &self.norm, self.eps(), &mut normed);
         let mut logits = vec![0.0; hidden.len() / width * self.lm_head().output()];
         self.lm_head().multiply_spread(self.simd, &normed, width, &mut logits, false);
-        logits
+        for (position, row) in positions.zip(logits.chunks_exact(self.lm_head().output())) {
+            check_rows(Place::Output, position, row, row.len())?;
+        }
+        Ok(logits)
     }
 
     /// Attention of one KV head in a decode step.
@@ -444,7 +497,13 @@ fn push_entry(tail: &mut LayerStore, kv: &[f32], head_dim: usize) {
 impl Compute for CpuModel {
     type Cache = RaggedCache;
 
-    fn prefill(&self, ids: &[u32], wanted: &[Observation], options: PrefillOptions) -> Result<Prefill> {
+    fn prefill(
+        &self,
+        ids: &[u32],
+        wanted: &[Observation],
+        options: PrefillOptions,
+        cancel: &Cancel,
+    ) -> Result<Prefill> {
         let config = &self.config;
         let (dim, tokens, width) = (config.head_dim, ids.len(), config.hidden_size);
         let (query_width, kv_width) = (config.query_heads * dim, config.kv_heads * dim);
@@ -462,17 +521,16 @@ impl Compute for CpuModel {
         };
 
         let mut store = vec![new_layer()];
-        let first = &self.layers[0];
         let blocks = self.blocks(&mut hidden, &mut queries, Some((&mut store[0], &mut plain)));
-        parallel_each(blocks, |scratch, mut block| {
+        parallel_each(blocks, cancel, |scratch, mut block| {
             for (row, &id) in block.hidden.chunks_exact_mut(width).zip(&ids[block.first..]) {
                 self.embedding.row(id as usize, row);
             }
-            self.project(first, &rope, &mut block, scratch);
-        });
+            self.project(0, &rope, &mut block, scratch)
+        })?;
 
         let mut observations = Observations::default();
-        for (index, layer) in self.layers.iter().enumerate() {
+        for index in 0..config.layers {
             let mut observed = BTreeMap::new();
             if !wanted.is_empty() {
                 let rows = rows_needed(&wanted, tokens);
@@ -485,25 +543,26 @@ impl Compute for CpuModel {
                 .then(|| Received::new(config.kv_heads, config.query_heads / config.kv_heads, tokens));
             let received = received.as_ref();
             let own = &store[index];
-            if let Some(next) = self.layers.get(index + 1) {
+            if index + 1 < config.layers {
                 let mut next_store = new_layer();
                 let blocks = self.blocks(&mut hidden, &mut queries, Some((&mut next_store, &mut plain)));
-                parallel_each(blocks, |scratch, mut block| {
-                    self.finish(layer, own, &mut block, received, scratch);
-                    self.project(next, &rope, &mut block, scratch);
-                });
+                parallel_each(blocks, cancel, |scratch, mut block| {
+                    self.finish(index, own, &mut block, received, scratch)?;
+                    self.project(index + 1, &rope, &mut block, scratch)
+                })?;
                 store.push(next_store);
             } else if options.keep_all_logits {
                 let blocks = self.blocks(&mut hidden, &mut queries, None);
-                parallel_each(blocks, |scratch, mut block| {
-                    self.finish(layer, own, &mut block, received, scratch);
-                });
+                parallel_each(blocks, cancel, |scratch, mut block| {
+                    self.finish(index, own, &mut block, received, scratch)
+                })?;
             } else {
                 if received.is_some() {
                     let blocks = self.blocks(&mut hidden, &mut queries, None);
-                    parallel_each(blocks, |scratch, block| {
+                    parallel_each(blocks, cancel, |scratch, block| {
                         self.attend_block(own, &block, false, received, scratch);
-                    });
+                        Ok(())
+                    })?;
                 }
                 // Nothing behind the last layer reads the other positions' output.
                 let mut last = Block {
@@ -512,7 +571,7 @@ impl Compute for CpuModel {
                     queries: &mut queries[(tokens - 1) * query_width..],
                     kv: KvBlock::default(),
                 };
-                self.finish(layer, own, &mut last, None, &mut Scratch::default());
+                self.finish(index, own, &mut last, None, &mut Scratch::default())?;
             }
             if let Some(received) = received {
                 for &observation in &all_rows {
@@ -525,10 +584,10 @@ impl Compute for CpuModel {
                 observations.layers.push(observed);
             }
         }
-        let all_logits = options.keep_all_logits.then(|| self.logits(&hidden));
+        let all_logits = options.keep_all_logits.then(|| self.logits(0..tokens, &hidden)).transpose()?;
         let logits = match &all_logits {
             Some(all) => all[(tokens - 1) * config.vocab_size..].to_vec(),
-            None => self.logits(&hidden[(tokens - 1) * width..]),
+            None => self.logits(tokens - 1..tokens, &hidden[(tokens - 1) * width..])?,
         };
         Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, store: Store::Cpu(store) })
     }
@@ -545,6 +604,7 @@ impl Compute for CpuModel {
         &self,
         rows: &mut [StepRow<'_, RaggedCache>],
         mut tap: Option<&mut StepTap<'_, RaggedCache>>,
+        cancel: &Cancel,
     ) -> Result<Vec<f32>> {
         let config = &self.config;
         let (simd, dim, width) = (self.simd, config.head_dim, config.hidden_size);
@@ -552,18 +612,26 @@ impl Compute for CpuModel {
         let batch = rows.len();
         let mut hidden = vec![0.0; batch * width];
         let mut ropes = Vec::with_capacity(batch);
+        let mut positions = Vec::with_capacity(batch);
         for (row, hidden) in rows.iter().zip(hidden.chunks_exact_mut(width)) {
             self.embedding.row(row.token as usize, hidden);
             let position = row.cache.position();
             ropes.push(RopeTables::new(config, position..position + 1));
+            positions.push(position);
         }
+        let check = |layer: usize, rows: &[f32]| {
+            let mut rows = positions.iter().zip(rows.chunks_exact(rows.len() / batch));
+            rows.try_for_each(|(&position, row)| check_rows(Place::Layer(layer), position, row, row.len()))
+        };
         let mut normed = vec![0.0; batch * width];
         let mut attended = vec![0.0; batch * query_width];
         let mut wide = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
+            cancel.check()?;
             simd.rms_norm(&hidden, &layer.input_norm, self.eps(), &mut normed);
             let projected = sized(&mut wide, batch * layer.qkv.output());
             layer.qkv.multiply_spread(simd, &normed, width, projected, false);
+            check(index, projected)?;
             for ((row, values), rope) in
                 rows.iter_mut().zip(projected.chunks_exact_mut(layer.qkv.output())).zip(&ropes)
             {
@@ -594,7 +662,8 @@ impl Compute for CpuModel {
             layer.gate_up.multiply_spread(simd, &normed, width, gate_up, false);
             self.activate(gate_up);
             layer.down.multiply_spread(simd, gate_up, layer.gate_up.output(), &mut hidden, true);
+            check(index, &hidden)?;
         }
-        Ok(self.logits(&hidden))
+        self.logits(positions.iter().copied(), &hidden)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::{selection::Granularity, shape::PromptShape};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
 
@@ -133,6 +133,8 @@ pub struct ModelConfig {
     pub rope: Rope,
     /// Positions the model was made for, prompt and answer together.
     pub max_positions: usize,
+    /// Bytes of a stored weight, by the file's own word; plans count with it.
+    pub weight_bytes: usize,
     /// The output projection is the embedding.
     pub tied_embeddings: bool,
     /// Bias on query, key and value.
@@ -201,6 +203,8 @@ pub(super) struct RawConfig {
     rope_scaling: Option<RawRope>,
     rope_parameters: Option<RawRope>,
     partial_rotary_factor: Option<f64>,
+    dtype: Option<String>,
+    torch_dtype: Option<String>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
@@ -303,6 +307,10 @@ impl ModelConfig {
             rms_norm_eps,
             rope: rope(&raw, max_positions, path)?,
             max_positions,
+            weight_bytes: match raw.dtype.as_deref().or(raw.torch_dtype.as_deref()) {
+                Some("float16" | "bfloat16") => 2,
+                _ => size_of::<f32>(),
+            },
             tied_embeddings: raw.tie_word_embeddings.unwrap_or(false),
             qkv_bias: spec.qkv_bias,
             qk_norm: spec.qk_norm,
@@ -324,6 +332,18 @@ impl ModelConfig {
         }
     }
 
+    /// Heads that store entries of their own: one a KV head, or one a query head.
+    #[must_use]
+    pub fn stored_heads(&self, granularity: Granularity) -> usize {
+        granularity.heads(&self.prompt_shape(0))
+    }
+
+    /// Positions that are computed: those of the model, or its sliding window where that is shorter.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.sliding_window.map_or(self.max_positions, |window| window.min(self.max_positions))
+    }
+
     /// See [`super::Model::check_prompt`].
     pub(super) fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {
         if prompt.is_empty() {
@@ -336,7 +356,12 @@ impl ModelConfig {
                 vocab_size: self.vocab_size,
             });
         }
-        let (prompt, total) = (prompt.len(), prompt.len().saturating_add(new));
+        self.check_room(prompt.len(), new)
+    }
+
+    /// Checks that `prompt` tokens and `new` ones have positions, and none outside the sliding window.
+    pub(crate) fn check_room(&self, prompt: usize, new: usize) -> Result<()> {
+        let total = prompt.saturating_add(new);
         if total > self.max_positions {
             return Err(EngineError::PromptTooLong { prompt, new, limit: self.max_positions });
         }

@@ -10,25 +10,25 @@ use crate::error::Result;
 const KNOWN: [(&str, &str); 6] = [
     (
         "meta-llama/Llama-2-7b-chat-hf",
-        r#"{"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+        r#"{"model_type": "llama", "dtype": "float16", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
             "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}"#,
     ),
     (
         "meta-llama/Meta-Llama-3-8B-Instruct",
-        r#"{"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
+        r#"{"model_type": "llama", "dtype": "bfloat16", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0}"#,
     ),
     (
         "meta-llama/Meta-Llama-3-70B-Instruct",
-        r#"{"model_type": "llama", "vocab_size": 128256, "hidden_size": 8192, "intermediate_size": 28672,
+        r#"{"model_type": "llama", "dtype": "bfloat16", "vocab_size": 128256, "hidden_size": 8192, "intermediate_size": 28672,
             "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
             "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0}"#,
     ),
     (
         "meta-llama/Llama-3.1-8B-Instruct",
-        r#"{"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
+        r#"{"model_type": "llama", "dtype": "bfloat16", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
             "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -36,13 +36,13 @@ const KNOWN: [(&str, &str); 6] = [
     ),
     (
         "mistralai/Mistral-7B-Instruct-v0.2",
-        r#"{"model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+        r#"{"model_type": "mistral", "dtype": "bfloat16", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "sliding_window": null,
             "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0}"#,
     ),
     (
         "mistralai/Mistral-7B-Instruct-v0.3",
-        r#"{"model_type": "mistral", "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336,
+        r#"{"model_type": "mistral", "dtype": "bfloat16", "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "sliding_window": null,
             "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0}"#,
     ),

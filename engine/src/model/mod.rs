@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     backend::Backend,
+    cancel::Cancel,
     chat::ChatTemplate,
     error::{EngineError, Result},
     source::{Blob, CardFiles, ModelFiles},
@@ -97,6 +98,8 @@ pub struct Model {
     pub device: Device,
     /// What the weights and activations are computed in. RoPE tables, norms and softmax are f32 always.
     pub dtype: DType,
+    /// Ends prefills and decodes of this model.
+    pub cancel: Cancel,
     card: Card,
 }
 
@@ -118,7 +121,7 @@ impl Model {
         let (backend, weights_sha256) = weights::load(&files.weights, &card.config, |parts| {
             Backend::new(&card.config, parts, device, dtype)
         })?;
-        Ok(Self { backend, weights_sha256, device: device.clone(), dtype, card })
+        Ok(Self { backend, weights_sha256, device: device.clone(), dtype, cancel: Cancel::default(), card })
     }
 
     /// A model of given weights, without tokenizer: for measurements and tests on random weights.
@@ -137,6 +140,7 @@ impl Model {
             weights_sha256: String::new(),
             device: device.clone(),
             dtype,
+            cancel: Cancel::default(),
             card: Card::from_config(name, config),
         })
     }

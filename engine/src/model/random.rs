@@ -27,6 +27,7 @@ pub fn llama_config(
         rms_norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: None },
         max_positions: 1 << 20,
+        weight_bytes: size_of::<f32>(),
         tied_embeddings: false,
         qkv_bias: false,
         qk_norm: false,

@@ -1,7 +1,7 @@
 //! Logits and greedy tokens are those of Hugging Face transformers, for every family:
 //! `scripts/make_parity_models.py`. And those of candle-transformers, for Llama.
 
-use std::{collections::HashMap, fs, ops::ControlFlow, sync::Arc};
+use std::{collections::HashMap, fs, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -42,7 +42,7 @@ pub(crate) fn run(model: &Model, prompt: &[u32], new: usize) -> (Vec<Vec<f32>>, 
         keep_logits: false,
         masked_heads: None,
     };
-    let mut decoded = model.decode(&[sequence], &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut decoded = model.decode(&[sequence], &mut |_| ()).unwrap();
     (rows, decoded.remove(0).ids)
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kvsweep_engine::decode::DecodeRule;
+use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
 use kvsweep_methods::identify::{self, HeadKind};
@@ -38,9 +39,19 @@ const LAYER_ROWS_SEED: u64 = 1_000_003;
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
     let model = args.model.load()?;
     interrupt::listen()?;
-    match args.what {
+    let done = match args.what {
         CalibrateWhat::Heads => heads(args, &model),
         CalibrateWhat::Layers => layers(args, &model),
+    };
+    match done {
+        Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
+            output::note(match args.what {
+                CalibrateWhat::Heads => "run the same command again to continue",
+                CalibrateWhat::Layers => "run the same command again; layer errors start anew",
+            });
+            Ok(Exit::Interrupted)
+        }
+        done => done,
     }
 }
 
@@ -87,10 +98,6 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     )));
     let mut pass = Pass::resume(&output, &identity)?;
     for (index, test) in tests.iter().enumerate() {
-        if interrupt::requested() {
-            output::note("run the same command again to continue");
-            return Ok(Exit::Interrupted);
-        }
         if pass.done.contains_key(&test.key) {
             continue;
         }
@@ -199,7 +206,7 @@ fn test_heads(
 
 /// `N:FROM..TO`, or what suits the kind and the model's positions.
 fn lengths(args: &CalibrateArgs, model: &Model, kind: HeadKind) -> anyhow::Result<Vec<usize>> {
-    let room = model.config.max_positions - MAX_NEW.min(model.config.max_positions);
+    let room = model.config.positions().saturating_sub(MAX_NEW);
     let (n, from, to) = match &args.lengths {
         Some(text) => {
             let bad = || usage(format!("`--lengths {text}`: expected N:FROM..TO, e.g. 20:1000..4000"));
@@ -249,9 +256,6 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
         hash.update(datasets::mini::sha256(&rows)?);
         let mut sums = vec![0.0; model.config.layers];
         for (row, mini) in rows.into_iter().enumerate().take(limit) {
-            if interrupt::requested() {
-                return Ok(Exit::Interrupted);
-            }
             let question = Question::row(datasets::mini::example(row, mini), &info, row);
             let prompt = question.prompt(protocol, &facts, &text)?;
             let prefill = Arc::new(model.prefill(&prompt.ids, &wanted, PrefillOptions::default())?);

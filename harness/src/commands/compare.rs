@@ -31,8 +31,8 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
     let layout = tables::layout(&[&base.manifest, &head.manifest], None)?;
     let problems: Vec<String> = base.problems.iter().chain(&head.problems).map(ToString::to_string).collect();
     let comparison = Comparison::new(
-        (&base_name, &Merged::of(&[base], false)?),
-        (&head_name, &Merged::of(&[head], false)?),
+        (&base_name, &Merged::of([base], false)?),
+        (&head_name, &Merged::of([head], false)?),
         &layout,
         &CompareOptions::default(),
     )?;

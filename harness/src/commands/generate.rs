@@ -1,7 +1,6 @@
 //! `kvsweep generate`: one prompt through one or several variants.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,7 +93,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
         });
     }
     let started = Instant::now();
-    let decoded = model.decode(&sequences, &mut |_| ControlFlow::Continue(()))?;
+    let decoded = model.decode(&sequences, &mut |_| ())?;
     let decode_seconds = started.elapsed().as_secs_f64();
 
     if let Some(path) = &args.logits {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvsweep_engine::decode::HeadSet;
-use kvsweep_engine::model::Model;
+use kvsweep_engine::model::{Card, Model};
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
     DatasetInfo, Format, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Run, RunDir,
@@ -105,6 +105,7 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     }
     let masked = args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, &model)).transpose()?;
     let datasets = questions::datasets(&selected, protocol, &facts, &text)?;
+    check_window(&model, protocol, &facts, &datasets)?;
     let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, &calibrations)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&manifest));
     Ok(Plan {
@@ -216,12 +217,11 @@ pub fn execute(plan: &Plan, memory_gib: Option<f64>) -> anyhow::Result<Exit> {
         output::note(&format!("`{}` is complete: nothing to run", plan.out.display()));
         return Ok(Exit::Done);
     }
-    let memory = memory_limit(memory_gib)?;
+    let memory = memory_limit(memory_gib, &plan.model)?;
     interrupt::listen()?;
     let text = TextSide::new(&plan.model)?;
     let keys = plan.manifest.variants();
     let total = plan.manifest.examples();
-    let mut progress = Progress::new(total, run.finished_keys().len() as u64);
     let sweep = Sweep {
         model: &plan.model,
         text,
@@ -236,6 +236,7 @@ pub fn execute(plan: &Plan, memory_gib: Option<f64>) -> anyhow::Result<Exit> {
         memory,
         store_kept: STORE_KEPT,
     };
+    let mut progress = Progress::new(total, run.finished_keys().len() as u64, sweep.tokens_ahead(&run));
     let ended = sweep.run(&mut run, &mut progress);
     progress.finish();
     Ok(match ended? {
@@ -244,13 +245,52 @@ pub fn execute(plan: &Plan, memory_gib: Option<f64>) -> anyhow::Result<Exit> {
     })
 }
 
-/// Bytes that prompts in flight may take: as given, or half of what is free.
-fn memory_limit(gib: Option<f64>) -> anyhow::Result<u64> {
+/// Bytes that prompts in flight and their variants may take: as given, or four fifths of what is free where the model
+/// computes, its weights already loaded.
+fn memory_limit(gib: Option<f64>, model: &Model) -> anyhow::Result<u64> {
     match gib {
         Some(gib) if gib.is_finite() && gib > 0.0 => Ok((gib * f64::from(1 << 30)) as u64),
         Some(gib) => Err(usage(format!("`--memory {gib}`: expected a positive number of GiB"))),
-        None => Ok(machine::available_memory().unwrap_or(4 << 30) / 2),
+        None => {
+            let free = crate::model::free_memory(&model.device).unwrap_or(4 << 30);
+            Ok(free / 5 * 4)
+        }
     }
+}
+
+/// Refuses, before anything is computed, a protocol whose prompts are longer than the sliding window that the model
+/// was trained with, and says where prompts are cut to it.
+fn check_window(
+    model: &Card,
+    protocol: &Protocol,
+    facts: &ModelFacts,
+    datasets: &[Dataset],
+) -> anyhow::Result<()> {
+    let Some(window) = model.config.sliding_window.filter(|&window| window < model.config.max_positions)
+    else {
+        return Ok(());
+    };
+    for dataset in datasets {
+        let Some(info) = dataset.first.info() else { continue };
+        let (limit, _) = protocol.limit(facts, info.max_new_tokens);
+        anyhow::ensure!(
+            limit + info.max_new_tokens <= window,
+            "protocol `{}` has prompts of up to {limit} tokens on `{}`, and model `{}` attends through a sliding window \
+             of {window}, which is not computed here\n\
+             hint: `--protocol {}` cuts prompts to the window; or set `sliding_window` to null in config.json if the \
+             model was trained without one",
+            protocol.name,
+            info.name,
+            facts.name,
+            protocol::DEFAULT
+        );
+    }
+    output::note(&format!(
+        "model `{}` attends through a sliding window of {window} tokens, which is not computed here: prompts are cut so \
+         that they and their answers stay within it",
+        facts.name
+    ));
+    Ok(())
 }
 
 /// Prints the table of a finished run, and draws what its suite shows.
@@ -284,6 +324,12 @@ pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
     let (card, stand_in) = args.model.card()?;
     let mut lengths = Lengths::of(&asked.selected, asked.protocol, &card)?;
     lengths.assumed.extend(stand_in);
+    if card.config.positions() < card.config.max_positions {
+        lengths.assumed.push(format!(
+            "prompts and answers stay within the sliding window of {} tokens",
+            card.config.positions()
+        ));
+    }
     for spec in &asked.variants.specs {
         if card.name != crate::model::TINY && !spec.needs().is_empty() {
             let name = variants::base(spec.label());
@@ -292,7 +338,7 @@ pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
     }
     let place = Place {
         name: format!("{}, {}", if cuda.is_some() { "cuda" } else { "cpu" }, dtype.as_str()),
-        element: dtype.size_in_bytes(),
+        element: cuda.map(|_| dtype.size_in_bytes()),
         threads: machine::processors(),
     };
     Ok(Load::of(&card.name, &card.config, lengths, &asked.variants.all, &place))

@@ -9,6 +9,7 @@
 mod architecture;
 mod bad_input;
 mod baseline;
+mod bounds;
 mod calibrate;
 mod commands;
 mod common;

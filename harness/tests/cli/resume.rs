@@ -116,7 +116,7 @@ fn shards_merge_to_the_table_of_the_whole() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_finishes_the_example_in_hand_and_says_how_to_go_on() {
+fn an_interrupt_keeps_what_is_complete_and_says_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let child = kvsweep(dir.path())
         .args(["run", "longbench", "--methods", "full", "--out", "interrupted"])

@@ -426,13 +426,20 @@ fn headlines(table: &ScoreTable, named: bool) -> Vec<Fact> {
 
 fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
     let mut groups = Vec::new();
-    let mut add = |title: &str, intro: &str, figures: Vec<Figure>| {
-        if !figures.is_empty() {
-            groups.push(FigureGroup { title: title.into(), intro: intro.into(), figures });
-        }
-    };
     let mut curves = Vec::new();
+    let mut left_out = String::new();
     for scores in tables {
+        let title = short(&scores.title);
+        match scores.rows.iter().filter(|row| row.bytes <= 0.0).count() {
+            0 => {}
+            rows => {
+                left_out.push_str(&format!(" {title}: {rows} rows state no bytes and are not among them."))
+            }
+        }
+        if sweep::score_curves(scores, Columns::Average, XAxis::Bytes).is_none() {
+            left_out
+                .push_str(&format!(" {title}: no row has an average and bytes, so that curve is not drawn."));
+        }
         for (columns, x, what) in [
             (Columns::Average, XAxis::Budget, "average against budget"),
             (Columns::Average, XAxis::Bytes, "average against bytes held"),
@@ -440,14 +447,25 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
             (Columns::Datasets, XAxis::Budget, "data sets against budget"),
         ] {
             if let Some(data) = sweep::score_curves(scores, columns, x) {
-                let caption = format!("{}: {what}", short(&scores.title));
+                let caption = format!("{title}: {what}");
                 curves.push(Figure { caption, picture: curve::draw(&data)? });
             }
         }
     }
     let intro = "Vertical strokes are intervals; the dashed line is the full cache with its own interval as a band. \
                  Against bytes, methods that store per query head lie further right.";
-    add("Curves", intro, curves);
+    if !curves.is_empty() || !left_out.is_empty() {
+        groups.push(FigureGroup {
+            title: "Curves".into(),
+            intro: format!("{intro}{left_out}"),
+            figures: curves,
+        });
+    }
+    let mut add = |title: &str, intro: &str, figures: Vec<Figure>| {
+        if !figures.is_empty() {
+            groups.push(FigureGroup { title: title.into(), intro: intro.into(), figures });
+        }
+    };
 
     let (mut needles, mut kept, mut capacity) = (Vec::new(), Vec::new(), Vec::new());
     for group in &merged.groups {
