@@ -15,7 +15,7 @@ use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::MethodSpec;
 use kvsweep_plots::head::{self, HeadMap, Kind};
 use kvsweep_tasks::protocol;
-use kvsweep_tasks::{Tokenizer, datasets, mini};
+use kvsweep_tasks::{ModelFacts, Tokenizer, datasets, mini};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -26,7 +26,7 @@ use crate::detection::{self, Source};
 use crate::exit::{Exit, usage};
 use crate::model::{TINY, TextSide};
 use crate::questions::Question;
-use crate::{interrupt, kept, output, provenance};
+use crate::{destination, interrupt, kept, output, provenance};
 
 /// New tokens of a needle test.
 const MAX_NEW: usize = 50;
@@ -63,6 +63,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
         None => return Err(usage("`calibrate heads` needs --kind retrieval, reasoning or semantic")),
     };
     let text = TextSide::new(model)?;
+    let facts = crate::model::facts(model);
     let source = match &args.data {
         Some(dir) => Source::read(dir)?,
         None => Source::Mini { seed: args.seed },
@@ -70,7 +71,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let lengths = lengths(args, model, kind)?;
     let depths: Vec<u32> =
         detection::linspace(0, 100, args.depths).into_iter().map(|depth| depth as u32).collect();
-    let tests = source.tests(kind, &lengths, &depths, &crate::model::facts(model), &text)?;
+    let tests = source.tests(kind, &lengths, &depths, &facts, &text)?;
     let output = args.output.clone().unwrap_or_else(|| calibration::default_path(model, input));
     let mut params = Map::new();
     params.insert("kind".to_owned(), json!(kind));
@@ -94,8 +95,8 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
         if pass.done.contains_key(&test.key) {
             continue;
         }
-        let line =
-            test_heads(model, &text, kind, test).with_context(|| format!("needle test `{}`", test.key))?;
+        let line = test_heads(model, &facts, &text, kind, test)
+            .with_context(|| format!("needle test `{}`", test.key))?;
         pass.push(line)?;
         output::note(&format!(
             "{}/{} tests, {} passed",
@@ -138,7 +139,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
             values: lists.means(),
             group: model.config.query_heads / model.config.kv_heads,
         })?;
-        kvsweep_plots::write(path, &picture)?;
+        destination::write_picture(path, &picture)?;
     }
     finish(model, input, source.sha256(), args.seed, params, lists.write(), &output)?;
     pass.remove()?;
@@ -148,6 +149,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
 /// Decodes one needle test with the whole cache, and scores every head's attention rows.
 fn test_heads(
     model: &Model,
+    facts: &ModelFacts,
     text: &TextSide<'_>,
     kind: HeadKind,
     test: &detection::Test,
@@ -179,7 +181,7 @@ fn test_heads(
                 }
             }
         })?;
-    let response = text.decode(&decoded.ids, true).map_err(anyhow::Error::msg)?;
+    let response = facts.transformers_text(text.decode(&decoded.ids, true).map_err(anyhow::Error::msg)?);
     if !detection::passes(kind, &response, &test.answer)? {
         return Ok(refused);
     }
@@ -228,9 +230,9 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let inputs = Inputs { ranking: calibrations.inputs.ranking.clone(), ..Inputs::default() };
     anyhow::ensure!(
         inputs.has(InputKind::HeadRanking),
-        "layer errors are measured with the CompressKV selection, which needs a semantic head ranking of this model; make \
-         it with `{}`",
-        InputKind::HeadRanking.command()
+        "layer errors are measured with the CompressKV selection, which needs a semantic head ranking of this model\n\
+         hint: make it with `{}`",
+        calibration::command(InputKind::HeadRanking, &args.model)
     );
     // 32 entries a layer, window 8, kernel 5, 4 heads (CompressKV, `run_longbench_get_score.sh`).
     let uniform = [("allocation".to_owned(), "uniform".to_owned())];

@@ -34,7 +34,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     let mut runs = Vec::new();
     for run_args in plans {
         let plan = super::run::plan(&run_args)?;
-        let exit = super::run::execute(&plan, None)?;
+        let exit = super::run::execute(&plan, super::run::memory_limit(None)?)?;
         if exit != Exit::Done {
             return Ok(exit);
         }
@@ -44,7 +44,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     let Some(group) = merged.groups.first() else { anyhow::bail!("nothing was run") };
     let comparison = compare(paper, group);
     if args.json {
-        output::line(&comparison.to_json()?)?;
+        output::json_text(&comparison.to_json()?)?;
     } else {
         output::data(&comparison.render(false))?;
     }

@@ -10,5 +10,7 @@ mod architecture;
 mod bad_input;
 mod commands;
 mod common;
+mod outputs;
 mod parity;
 mod resume;
+mod untrusted;
