@@ -17,6 +17,7 @@ mod machine;
 mod model;
 mod nearest;
 mod output;
+mod pass;
 mod pictures;
 #[cfg(test)]
 mod pinned_prompts;

@@ -12,5 +12,6 @@ mod commands;
 mod common;
 mod outputs;
 mod parity;
+mod passes;
 mod resume;
 mod untrusted;
