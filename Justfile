@@ -8,7 +8,7 @@ bench *ARGS:
 needle *ARGS:
     cargo kvsweep run needle {{ARGS}}
 
-# A published table, ours beside theirs: `just paper compresskv-table5 --split mini`
+# A published table, ours beside theirs: `just paper headkv-llama-3-8b --split mini`
 paper *ARGS:
     cargo kvsweep paper {{ARGS}}
 

@@ -142,7 +142,7 @@ pub struct WeightIndex {
 /// The files that say what a model is; its weights are not among them.
 #[derive(Clone, Debug)]
 pub struct CardFiles {
-    /// What to call it: `tiny`, the directory's name, or the hub id.
+    /// What to call it: `tiny`, the hub id (also of a snapshot in the hub's cache), or the directory's name.
     pub name: String,
     /// `config.json`.
     pub config: Blob,
@@ -319,11 +319,30 @@ pub fn from_dir(dir: &Path) -> Result<ModelFiles> {
 }
 
 fn directory(dir: &Path) -> Result<Place> {
-    let absolute = dir.canonicalize().map_err(|source| io_error(dir, source))?;
-    let name = absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy());
+    let name = directory_name(dir)?;
     let files = dir.to_path_buf();
     let find = move |file: &str| Some(files.join(file)).filter(|path| path.is_file()).map(Blob::File);
-    Ok(Place { name: name.into_owned(), dir: dir.to_path_buf(), find: Box::new(find), in_cache: false })
+    Ok(Place { name, dir: dir.to_path_buf(), find: Box::new(find), in_cache: false })
+}
+
+/// What to call the model in a directory: by the directory's own name, also where that is a link; a snapshot in the
+/// hub's cache (`models--OWNER--NAME/snapshots/COMMIT`) by its hub id. Protocols and published tables match names.
+fn directory_name(dir: &Path) -> Result<String> {
+    let absolute = std::path::absolute(dir).map_err(|source| io_error(dir, source))?;
+    let absolute = match absolute.file_name() {
+        Some(_) => absolute,
+        // It ends in `..`.
+        None => dir.canonicalize().map_err(|source| io_error(dir, source))?,
+    };
+    let name = |path: Option<&Path>| Some(path?.file_name()?.to_string_lossy().into_owned());
+    let snapshots = absolute.parent().filter(|parent| parent.ends_with("snapshots"));
+    let repository = name(snapshots.and_then(Path::parent)).as_deref().and_then(hub_id);
+    Ok(repository.or_else(|| name(Some(&absolute))).unwrap_or_else(|| "model".to_owned()))
+}
+
+/// The hub id of a folder of the hub's cache.
+fn hub_id(folder: &str) -> Option<String> {
+    Some(folder.strip_prefix("models--")?.replacen("--", "/", 1))
 }
 
 /// The hub: where its cache is and how to reach it.
@@ -388,7 +407,7 @@ pub fn cached_models() -> Vec<(String, PathBuf)> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            Some((name.strip_prefix("models--")?.replacen("--", "/", 1), entry.path()))
+            Some((hub_id(&name)?, entry.path()))
         })
         .collect();
     models.sort();
@@ -576,6 +595,24 @@ mod tests {
                 message.contains(&format!("model `{bad}` is neither `tiny`, nor an existing directory")),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_the_cache_has_its_hub_id_and_a_link_its_own_name() {
+        let root = tempfile::tempdir().unwrap();
+        let name = |path: &Path| directory_name(path).unwrap();
+        let snapshot = root.path().join("models--meta-llama--Llama-2-7b-chat-hf/snapshots/f5db");
+        fs::create_dir_all(snapshot.join("sub")).unwrap();
+        assert_eq!(name(&snapshot), "meta-llama/Llama-2-7b-chat-hf");
+        assert_eq!(name(&snapshot.join("sub/..")), "meta-llama/Llama-2-7b-chat-hf");
+        assert_eq!(name(&snapshot.join("sub")), "sub");
+        assert_eq!(name(&root.path().join("snapshots/x")), "x");
+        #[cfg(unix)]
+        {
+            let link = root.path().join("llama2-chat");
+            std::os::unix::fs::symlink(&snapshot, &link).unwrap();
+            assert_eq!(name(&link), "llama2-chat");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Text to token ids and back, with the ids and the text of the model's Python tokenizer.
+//! Text to token ids and back, with the ids of the model's Python tokenizer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -138,19 +138,18 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Text of token ids; where `tokenizer_config.json` says `clean_up_tokenization_spaces`, without the spaces
-    /// before punctuation, as transformers gives it.
+    /// Text of token ids, as it stands: [`Tokenizer::cleans_up_spaces`] says whether transformers would change it.
     ///
     /// # Errors
     /// Ids that the decoder refuses.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        let text = catch_unwind(AssertUnwindSafe(|| self.inner.decode(ids, skip_special_tokens)))
+        catch_unwind(AssertUnwindSafe(|| self.inner.decode(ids, skip_special_tokens)))
             .map_err(|_| self.error(&"the tokenizer library panics on an answer; the file is not sound"))?
-            .map_err(|error| self.error(&error))?;
-        Ok(if self.clean_up_spaces { clean_up_spaces(&text) } else { text })
+            .map_err(|error| self.error(&error))
     }
 
-    /// Whether decoding drops the spaces that transformers' clean-up drops.
+    /// `clean_up_tokenization_spaces` of `tokenizer_config.json`: whether transformers' decoding drops the spaces before
+    /// punctuation. Whose text is meant to be transformers', drops them; see `ModelFacts::transformers_text` of the tasks.
     #[must_use]
     pub fn cleans_up_spaces(&self) -> bool {
         self.clean_up_spaces
@@ -189,23 +188,6 @@ impl Tokenizer {
     fn error(&self, error: &impl ToString) -> EngineError {
         EngineError::Tokenizer { path: self.path.clone(), reason: error.to_string() }
     }
-}
-
-/// transformers `tokenization_utils_base.py: clean_up_tokenization`, in its order.
-fn clean_up_spaces(text: &str) -> String {
-    const RULES: [(&str, &str); 10] = [
-        (" .", "."),
-        (" ?", "?"),
-        (" !", "!"),
-        (" ,", ","),
-        (" ' ", "'"),
-        (" n't", "n't"),
-        (" 'm", "'m"),
-        (" 's", "'s"),
-        (" 've", "'ve"),
-        (" 're", "'re"),
-    ];
-    RULES.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 #[cfg(test)]
@@ -252,16 +234,13 @@ mod tests {
         assert_eq!(plain.decode(&ids, false).unwrap(), "<s> we do n't .");
         assert_eq!(plain.decode(&ids, true).unwrap(), "we do n't .");
         let clean = load(TOKENIZER, r#"{"clean_up_tokenization_spaces": true}"#).unwrap();
-        assert_eq!(clean.decode(&ids, true).unwrap(), "we don't.");
+        assert!(clean.cleans_up_spaces() && !plain.cleans_up_spaces());
+        assert_eq!(
+            clean.decode(&ids, true).unwrap(),
+            "we do n't .",
+            "who wants transformers' text cleans it"
+        );
         assert_eq!(clean.bos_id(), Some(7), "config.json stands in");
-    }
-
-    #[test]
-    fn cleans_in_the_order_of_transformers() {
-        // Python: the chain of `.replace` calls of transformers' decode.
-        let text = "a , b ? c ! d . e ' f n't 'm 's 've 're";
-        assert_eq!(clean_up_spaces(text), "a, b? c! d. e'fn't'm's've're");
-        assert_eq!(clean_up_spaces(" ' s . . "), "'s.. ");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Calibrated inputs of a model: embedded for `tiny`, from `calibrations/` where one stands, from `--calibration`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
+use crate::cli::ModelArgs;
 use crate::exit::usage;
 use crate::variants::Variants;
 use crate::{kept, output};
@@ -106,23 +107,28 @@ impl Calibrations {
     ///
     /// # Errors
     /// A named method without its inputs, with the command that makes them.
-    pub fn fit(&self, variants: &mut Variants, named: bool) -> anyhow::Result<()> {
+    pub fn fit(&self, variants: &mut Variants, named: bool, model: &ModelArgs) -> anyhow::Result<()> {
         let lacking: Vec<(String, InputKind)> = variants
             .specs
             .iter()
             .flat_map(|spec| spec.needs().into_iter().map(move |kind| (spec.label().to_owned(), kind)))
             .filter(|(_, kind)| !self.inputs.has(*kind))
             .collect();
-        for (label, kind) in &lacking {
-            anyhow::ensure!(
-                !named,
-                "method `{label}` needs {kind} of this model; make them with `{}`, or give a file with --calibration",
-                kind.command()
+        if named && !lacking.is_empty() {
+            let needs: Vec<String> =
+                lacking.iter().map(|(label, kind)| format!("method `{label}` needs {kind}")).collect();
+            let kinds: BTreeSet<InputKind> = lacking.iter().map(|(_, kind)| *kind).collect();
+            let commands: Vec<String> =
+                kinds.into_iter().map(|kind| format!("`{}`", command(kind, model))).collect();
+            anyhow::bail!(
+                "{} of this model\nhint: make them with {}, or give files with --calibration",
+                needs.join(", "),
+                commands.join(", then ")
             );
-            output::note(&format!(
-                "left out `{label}`: it needs {kind} of this model (`{}`)",
-                kind.command()
-            ));
+        }
+        for (label, kind) in &lacking {
+            let command = command(*kind, model);
+            output::note(&format!("left out `{label}`: it needs {kind} of this model (`{command}`)"));
         }
         let out = |label: &str| lacking.iter().any(|(lacking, _)| lacking == label);
         variants.specs.retain(|spec| !out(spec.label()));
@@ -141,22 +147,35 @@ impl Calibrations {
     }
 
     /// The heads that `KIND:N` names: the N best of a ranking over all layers, or N at random (`random:N:SEED`), not
-    /// among the N best semantic ones.
+    /// among the N best semantic ones. `typed` names the model in advice.
     ///
     /// # Errors
-    /// An unknown kind, a number that is none, a ranking that this model lacks.
-    pub fn mask(&self, text: &str, model: &Model) -> anyhow::Result<HeadSet> {
+    /// An unknown kind, a number that is none or beyond the model's heads, a ranking that this model lacks.
+    pub fn mask(&self, text: &str, model: &Model, typed: &ModelArgs) -> anyhow::Result<HeadSet> {
         let bad = || {
             usage(format!(
-                "`--mask-heads {text}`: expected semantic:N, retrieval:N, reasoning:N or random:N:SEED"
+                "`--mask-heads {text}`: expected semantic:N, retrieval:N, reasoning:N, random:N or random:N:SEED"
             ))
         };
-        let mut parts = text.split(':');
-        let (kind, count) = (parts.next().unwrap_or_default(), parts.next().ok_or_else(bad)?);
+        let parts: Vec<&str> = text.split(':').collect();
+        let (kind, count, seed) = match parts[..] {
+            [kind, count] => (kind, count, "0"),
+            [kind @ "random", count, seed] => (kind, count, seed),
+            _ => return Err(bad()),
+        };
         let count: usize = count.parse().map_err(|_| bad())?;
-        let seed: u64 = parts.next().unwrap_or("0").parse().map_err(|_| bad())?;
+        let seed: u64 = seed.parse().map_err(|_| bad())?;
+        let heads = model.config.layers * model.config.query_heads;
+        // The random ones are drawn beside as many semantic ones.
+        let most = if kind == "random" { heads / 2 } else { heads };
+        if !(1..=most).contains(&count) {
+            return Err(usage(format!(
+                "`--mask-heads {text}`: model `{}` has {heads} query heads; N is 1 to {most}",
+                model.name
+            )));
+        }
         let missing =
-            |kind: InputKind| format!("this model has no {kind}; make them with `{}`", kind.command());
+            |kind: InputKind| format!("this model has no {kind}; make them with `{}`", command(kind, typed));
         let semantic = || self.semantic.as_ref().with_context(|| missing(InputKind::HeadRanking));
         match kind {
             "semantic" => Ok(best(semantic()?, count)),
@@ -179,6 +198,16 @@ impl Calibrations {
             }
             _ => Err(bad()),
         }
+    }
+}
+
+/// The command that makes the inputs of one kind for the model that the command line names.
+pub fn command(kind: InputKind, model: &ModelArgs) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=".contains(c);
+    match &model.model {
+        None => kind.command().to_owned(),
+        Some(name) if name.chars().all(plain) => format!("{} --model {name}", kind.command()),
+        Some(name) => format!("{} --model '{}'", kind.command(), name.replace('\'', r"'\''")),
     }
 }
 

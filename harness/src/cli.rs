@@ -1,8 +1,10 @@
 //! The command line: every command, every option, in one place.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
 #[derive(Debug, Parser)]
 #[command(name = "kvsweep", version = crate::provenance::VERSION, max_term_width = 100)]
@@ -67,13 +69,13 @@ pub struct ModelArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct VariantArgs {
     /// Methods, with a profile where wanted: `full,snapkv,snapkv@compresskv` [default: the headline methods]
-    #[arg(long, value_delimiter = ',', value_name = "METHODS")]
+    #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "METHODS")]
     pub methods: Option<Vec<String>>,
     /// One KV budget: entries per KV head, averaged over heads and layers, window included
-    #[arg(long, conflicts_with = "budgets", value_name = "N")]
+    #[arg(long, conflicts_with = "budgets", value_parser = budget, value_name = "N")]
     pub budget: Option<usize>,
     /// Several budgets [default: 64,128,256,512,1024,2048]
-    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    #[arg(long, value_delimiter = ',', value_parser = budget, value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
     /// One selection per KV head, or per query head as the papers' code stores it
     #[arg(long, value_enum, value_name = "GRANULARITY")]
@@ -144,6 +146,22 @@ pub enum Split {
     Full,
 }
 
+/// A part of a list, blanks around it left out: `64, 128`.
+fn trimmed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// A budget.
+fn budget(text: &str) -> Result<usize, String> {
+    let what = "a budget counts KV entries per KV head";
+    trimmed(text).map_err(|problem: String| match text.trim() {
+        text if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
+            format!("{what}, e.g. 128: a whole number without a unit, no share of the prompt")
+        }
+        _ => format!("{what}, e.g. 128: {problem}"),
+    })
+}
+
 /// Options of `run`; a `--config` file has the same names, and the command line wins.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
@@ -163,7 +181,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Data sets of the suite [default: all that are there]
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "NAMES")]
     pub datasets: Option<Vec<String>>,
     /// The first N rows of each data set; for needle, N trials a cell
     #[arg(long, value_name = "N")]
@@ -175,10 +193,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub without_context: bool,
     /// Needle: prompt lengths in tokens
-    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    #[arg(long, value_delimiter = ',', value_parser = trimmed::<usize>, value_name = "N,…")]
     pub lengths: Option<Vec<usize>>,
     /// Needle: depths in percent
-    #[arg(long, value_delimiter = ',', value_name = "P,…")]
+    #[arg(long, value_delimiter = ',', value_parser = trimmed::<f64>, value_name = "P,…")]
     pub depths: Option<Vec<f64>>,
     /// Needle: mask the top heads of a ranking in decode, `semantic:8`, `retrieval:8` or `random:8[:SEED]`
     #[arg(long, value_name = "KIND:N")]
@@ -310,7 +328,7 @@ pub struct PaperArgs {
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Budgets of the table to run [default: all of them]
-    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    #[arg(long, value_delimiter = ',', value_parser = budget, value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
     /// Print what the table would take, on this machine and on one H200-class GPU, and stop; needs no weights
     #[arg(long)]
@@ -363,7 +381,7 @@ pub struct ReportArgs {
     pub runs: Vec<PathBuf>,
     /// Published tables to put beside ours; labelled as a rehearsal where the runs are not the paper's [default: those
     /// of the runs' own model and protocol]
-    #[arg(long, value_delimiter = ',', value_name = "ID,…")]
+    #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "ID,…")]
     pub paper: Vec<String>,
     /// The rows the runs were made from, where they read local ones; shows which tokens were kept
     #[arg(long, value_name = "DIR")]

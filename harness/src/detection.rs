@@ -170,15 +170,8 @@ impl Source {
                     let hay = repeated(haystack, longest, text)?;
                     for &length in lengths {
                         for &depth in depths {
-                            tests.push(folder_test(
-                                kind,
-                                index,
-                                needle,
-                                &hay,
-                                (length, depth),
-                                &periods,
-                                text,
-                            )?);
+                            let place = (length, depth);
+                            tests.push(folder_test(kind, index, needle, &hay, place, &periods, facts, text)?);
                         }
                     }
                 }
@@ -207,13 +200,14 @@ fn folder_test(
     hay: &[u32],
     (length, depth): (usize, u32),
     periods: &[u32],
+    facts: &ModelFacts,
     text: &TextSide<'_>,
 ) -> anyhow::Result<Test> {
     let encode = |part: &str, special| text.encode(part, special).map_err(anyhow::Error::msg);
     let needle_ids = encode(&needle.needle, true)?;
     let context = hay.get(..length).unwrap_or(hay);
     let with_needle = insert::insert_needle(context, &needle_ids, periods, f64::from(depth), length, BUFFER);
-    let context = text.decode(&with_needle, false).map_err(anyhow::Error::msg)?;
+    let context = facts.transformers_text(text.decode(&with_needle, false).map_err(anyhow::Error::msg)?);
     let prompt = format!("{context}Based on the content of the book, Question: {}\nAnswer:", needle.question);
     let ids = encode(&prompt, true)?;
     let wanted = encode(&needle.real_needle, false)?;

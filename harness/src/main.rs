@@ -5,8 +5,11 @@ mod cli;
 mod commands;
 mod config_file;
 mod cost;
+mod destination;
 mod detection;
 mod exit;
+#[cfg(test)]
+mod hints;
 mod interrupt;
 mod kept;
 mod lengths;
@@ -14,7 +17,10 @@ mod machine;
 mod model;
 mod nearest;
 mod output;
+mod pass;
 mod pictures;
+#[cfg(test)]
+mod pinned_prompts;
 mod progress;
 mod provenance;
 mod questions;
@@ -26,7 +32,7 @@ mod variants;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Command};
 use crate::exit::Exit;
@@ -46,8 +52,8 @@ fn main() -> ExitCode {
 /// Parses the command line, and once more with what a `--config` file adds to it.
 fn parse(mut arguments: Vec<OsString>) -> anyhow::Result<Cli> {
     let command = Cli::command();
-    let matches = command.clone().get_matches_from(arguments.clone());
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = matches(&command, &arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| wrong(&error))?;
     let Command::Run(run) = &cli.command else { return Ok(cli) };
     let (Some(path), Some(given), Some(run_command)) =
         (&run.config, matches.subcommand_matches("run"), command.find_subcommand("run"))
@@ -55,8 +61,24 @@ fn parse(mut arguments: Vec<OsString>) -> anyhow::Result<Cli> {
         return Ok(cli);
     };
     arguments.extend(config_file::arguments(path, run_command, given)?);
-    let matches = command.get_matches_from(arguments);
-    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+    let matches = self::matches(&command, &arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| wrong(&error))
+}
+
+fn matches(command: &clap::Command, arguments: &[OsString]) -> anyhow::Result<ArgMatches> {
+    command.clone().try_get_matches_from(arguments).map_err(|error| {
+        if !error.use_stderr() {
+            // --help and --version, which quote nothing.
+            error.exit();
+        }
+        wrong(&error)
+    })
+}
+
+/// clap's message, for [`output::failure`]: it may quote a `--config` file.
+fn wrong(error: &clap::Error) -> anyhow::Error {
+    let text = error.render().to_string();
+    exit::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {

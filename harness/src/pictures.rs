@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use kvsweep_plots::curve::{self, XAxis};
 use kvsweep_plots::sweep::Columns;
-use kvsweep_plots::{Picture, heatmap, retention, sweep, write};
-use kvsweep_results::{Merged, ScoreTable};
+use kvsweep_plots::{Picture, heatmap, retention, sweep};
+use kvsweep_results::{Group, Merged, ScoreTable, VariantKey};
+use kvsweep_tasks::path;
+
+use crate::destination;
 
 /// Draws a needle run: one heatmap a variant in `heatmaps/`, what each kept of the needle in `retention/`, and all
 /// heatmaps on one sheet; PNG and SVG. Gives what a person wants to open first.
@@ -16,7 +19,7 @@ pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut drawn = Vec::new();
     for group in &merged.groups {
         for variant in &group.variants {
-            let name = file_name(&sweep::variant_title(group, variant));
+            let name = variant_file_name(group, variant);
             if let Some(map) = sweep::needle_map(group, variant) {
                 both(&out.join("heatmaps").join(&name), &heatmap::draw(&map)?)?;
             }
@@ -61,13 +64,13 @@ fn both(stem: &Path, picture: &Picture) -> anyhow::Result<PathBuf> {
         path.push(ending);
         PathBuf::from(path)
     };
-    write(&with(".svg"), picture)?;
-    write(&with(".png"), picture)?;
+    destination::write_picture(&with(".svg"), picture)?;
+    destination::write_picture(&with(".png"), picture)?;
     Ok(with(".png"))
 }
 
-/// A variant's title as a file name: `snapkv, budget 64` becomes `snapkv-64`.
-fn file_name(title: &str) -> String {
-    let short = title.replace(", budget ", "-");
-    short.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '-' }).collect()
+/// A variant as a file name: `snapkv-64`, with its granularity or its parameters' id where another variant of the
+/// group would read the same.
+pub fn variant_file_name(group: &Group, variant: &VariantKey) -> String {
+    path::component(&sweep::variant_title(group, variant).replace(", budget ", "-"))
 }

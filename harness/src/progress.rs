@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvsweep_engine::decode::DecodeProgress;
-use kvsweep_results::ExampleKey;
+use kvsweep_results::{ExampleKey, visible};
 
 use crate::output;
 
@@ -79,7 +79,7 @@ impl Progress {
 
     /// An example's prefill begins.
     pub fn prefilling(&mut self, key: &ExampleKey, prompt_tokens: usize) {
-        self.show(&format!("{} prefill {prompt_tokens}", key.dataset));
+        self.show(&format!("{} prefill {prompt_tokens}", visible(&key.dataset)));
     }
 
     /// An example's prefill ended; its prompt was expected to have `expected` tokens.

@@ -253,9 +253,6 @@ pub const LENGTHS: &str = "needle-lengths";
 /// The setting of a manifest that lists the needle's depths.
 pub const DEPTHS: &str = "needle-depths";
 
-/// Rows of a data set that are generated at most: all of them are held, and each is an example to run.
-const MOST_GENERATED: usize = 10_000;
-
 /// The one data set of the needle suite.
 pub const NEEDLE: &str = "needle";
 
@@ -295,12 +292,8 @@ impl Selected {
         if args.limit == Some(0) {
             return Err(usage("--limit 0 selects nothing; give at least 1"));
         }
-        if split == Split::Mini
-            && let Some(limit) = args.limit.filter(|&limit| limit > MOST_GENERATED)
-        {
-            return Err(usage(format!(
-                "`--limit {limit}`: the mini split generates at most {MOST_GENERATED} rows a data set"
-            )));
+        if split == Split::Mini && suite != Suite::Needle {
+            check_generated(args.limit.unwrap_or_default(), "")?;
         }
         let shard = args.shard.as_deref().map(parse_shard).transpose()?;
         let depths = args.depths.as_deref().map(parse_depths).transpose()?;
@@ -311,8 +304,8 @@ impl Selected {
             data: args.data.clone(),
             names: args.datasets.clone(),
             limit: args.limit,
-            lengths: args.lengths.clone(),
-            depths,
+            lengths: args.lengths.as_deref().map(distinct),
+            depths: depths.as_deref().map(distinct),
             seed: args.seed.unwrap_or(mini::SUITE_SEED),
             without_context: args.without_context,
         };
@@ -443,6 +436,32 @@ fn parse_depths(depths: &[f64]) -> anyhow::Result<Vec<u32>> {
         .collect()
 }
 
+/// The values without repetitions, in their order: a grid has each cell once.
+fn distinct<T: Copy + Eq>(values: &[T]) -> Vec<T> {
+    let mut kept = Vec::new();
+    for &value in values {
+        if !kept.contains(&value) {
+            kept.push(value);
+        }
+    }
+    kept
+}
+
+/// Examples of one generated data set at most: they are held in memory, about a gigabyte of them.
+const MOST_GENERATED: usize = 10_000;
+
+/// # Errors
+/// More than [`MOST_GENERATED`] examples; `of` says of what.
+pub fn check_generated(examples: usize, of: &str) -> anyhow::Result<()> {
+    if examples <= MOST_GENERATED {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--limit asks for {examples} examples{of}; a generated data set has at most {MOST_GENERATED}: lower it, and give \
+         other examples with --seed"
+    )))
+}
+
 /// Reads or generates the rows.
 ///
 /// # Errors
@@ -525,6 +544,8 @@ fn mini_needle(selected: &Selected, facts: &ModelFacts, text: &TextSide<'_>) -> 
     });
     let depths = selected.depths.clone().unwrap_or_else(|| needle::variants::DEPTHS_10.to_vec());
     let trials = selected.limit.unwrap_or(1);
+    let cells = lengths.len() * depths.len();
+    check_generated(cells.saturating_mul(trials), &format!(" of {cells} cells"))?;
     let mut questions = Vec::new();
     for length in lengths {
         anyhow::ensure!(

@@ -18,7 +18,12 @@ const BUCKETS: [&str; 3] = ["0-4k", "4-8k", "8k+"];
 /// # Errors
 /// A stdout that cannot be written to.
 pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Result<Exit> {
-    output::data(&table.render(format, terminal_width()))?;
+    let text = table.render(format, terminal_width());
+    if format == Format::Json {
+        output::json_text(text.trim_end())?
+    } else {
+        output::data(&text)?
+    }
     for problem in &merged.problems {
         output::note(&problem.to_string());
     }

@@ -27,27 +27,75 @@ pub enum HeadKind {
 /// A span beyond the row or the prompt scores nothing.
 #[must_use]
 pub fn step_score(kind: HeadKind, prompt: &[u32], span: &Range<usize>, row: &[f32], produced: u32) -> f64 {
-    let (Some(needle), Some(mass)) = (prompt.get(span.clone()), row.get(span.clone())) else { return 0.0 };
-    if needle.is_empty() {
-        return 0.0;
-    }
-    let n = needle.len();
-    match kind {
-        HeadKind::Retrieval => {
-            let best = row
-                .iter()
-                .enumerate()
-                .fold((0, f32::NEG_INFINITY), |best, (i, &a)| if a > best.1 { (i, a) } else { best });
-            if span.contains(&best.0) && prompt.get(best.0) == Some(&produced) { 1.0 / n as f64 } else { 0.0 }
+    RowReading::of(kind, prompt, span, row).score(prompt, span, produced)
+}
+
+/// What [`step_score`] needs of a row. The token of a step is known only after its rows: a reading is kept until then, a
+/// few bytes instead of a row as long as the prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RowReading {
+    /// Scores so much, whatever is produced.
+    Always(f64),
+    /// Scores so much if this token is produced.
+    Copying {
+        /// The needle's token that the head looks at.
+        token: u32,
+        /// The score.
+        score: f64,
+    },
+    /// Scores the attention mass on the needle, as often as the needle has the produced token.
+    Mass(f64),
+}
+
+impl RowReading {
+    /// Reads a row; see [`step_score`].
+    #[must_use]
+    pub fn of(kind: HeadKind, prompt: &[u32], span: &Range<usize>, row: &[f32]) -> Self {
+        let (Some(needle), Some(mass)) = (prompt.get(span.clone()), row.get(span.clone())) else {
+            return Self::Always(0.0);
+        };
+        if needle.is_empty() {
+            return Self::Always(0.0);
         }
-        HeadKind::Reasoning => crate::topk::top(row, n)
-            .into_iter()
-            .filter(|&i| span.contains(&(i as usize)))
-            .map(|i| f64::from(row[i as usize]) / n as f64)
-            .sum(),
-        HeadKind::Semantic => {
-            let times = needle.iter().filter(|&&token| token == produced).count();
-            times as f64 * mass.iter().copied().map(f64::from).sum::<f64>()
+        let n = needle.len();
+        match kind {
+            HeadKind::Retrieval => {
+                let best = row
+                    .iter()
+                    .enumerate()
+                    .fold((0, f32::NEG_INFINITY), |best, (i, &a)| if a > best.1 { (i, a) } else { best });
+                match prompt.get(best.0).filter(|_| span.contains(&best.0)) {
+                    Some(&token) => Self::Copying { token, score: 1.0 / n as f64 },
+                    None => Self::Always(0.0),
+                }
+            }
+            HeadKind::Reasoning => Self::Always(
+                crate::topk::top(row, n)
+                    .into_iter()
+                    .filter(|&i| span.contains(&(i as usize)))
+                    .map(|i| f64::from(row[i as usize]) / n as f64)
+                    .sum(),
+            ),
+            HeadKind::Semantic => Self::Mass(mass.iter().copied().map(f64::from).sum()),
+        }
+    }
+
+    /// The row's score once the token is known.
+    #[must_use]
+    pub fn score(self, prompt: &[u32], span: &Range<usize>, produced: u32) -> f64 {
+        match self {
+            Self::Always(score) => score,
+            Self::Copying { token, score } => {
+                if token == produced {
+                    score
+                } else {
+                    0.0
+                }
+            }
+            Self::Mass(mass) => {
+                let needle = prompt.get(span.clone()).unwrap_or_default();
+                needle.iter().filter(|&&token| token == produced).count() as f64 * mass
+            }
         }
     }
 }

@@ -23,17 +23,6 @@ pub enum Error {
         /// What does not fit, with the numbers.
         what: String,
     },
-    /// A file could not be written; the message names it.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The finished file could not be moved to its name.
-    #[error("failed to write `{}`", path.display())]
-    Persist {
-        /// The final name.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The drawing back end refused an element.
     #[error("failed to render a picture: {0}")]
     Render(String),

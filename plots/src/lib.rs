@@ -1,7 +1,7 @@
 //! What is seen: heatmaps, curves, head and capacity maps, retention maps, history, and
 //! the HTML report.
 //!
-//! Every kind of picture is one file that turns a plain struct into a [`Picture`]; [`write()`] saves it as
+//! Every kind of picture is one file that turns a plain struct into a [`Picture`]; [`Picture::encode`] makes it
 //! PNG or SVG. Bytes are deterministic. Text is set in an embedded subset of Inter.
 
 pub mod axis;
@@ -18,4 +18,4 @@ mod scene;
 pub mod sweep;
 
 pub use error::{Error, Result};
-pub use scene::{Picture, write};
+pub use scene::Picture;

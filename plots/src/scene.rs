@@ -8,7 +8,6 @@ use crate::{Error, Result, font};
 use kvsweep_results::visible;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::io::Write as _;
 use std::path::Path;
 
 /// Units of a CSS pixel in SVG coordinates and in the bitmap that PNG is averaged from.
@@ -98,7 +97,7 @@ impl Heading {
     }
 }
 
-/// A picture ready to be saved: [`write()`], or [`Picture::svg`] and [`Picture::png`] in memory.
+/// A finished picture: [`Picture::encode`] gives the bytes of a file.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// Width in CSS pixels.
@@ -233,6 +232,18 @@ impl Picture {
         Ok(())
     }
 
+    /// The bytes of the file `path`: PNG or SVG by its extension.
+    ///
+    /// # Errors
+    /// [`Error::UnknownExtension`] for other extensions.
+    pub fn encode(&self, path: &Path) -> Result<Vec<u8>> {
+        match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+            Some("png") => self.png(),
+            Some("svg") => Ok(self.svg()?.into_bytes()),
+            _ => Err(Error::UnknownExtension { path: path.to_owned() }),
+        }
+    }
+
     /// The picture as an SVG document, also valid inside HTML.
     ///
     /// # Errors
@@ -354,42 +365,6 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Saves `picture` at `path` as PNG or SVG by its extension: whole, or not at all.
-///
-/// # Errors
-/// [`Error::UnknownExtension`] for other extensions; I/O errors name the file.
-pub fn write(path: &Path, picture: &Picture) -> Result<()> {
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    let bytes = match extension.as_deref() {
-        Some("png") => picture.png()?,
-        Some("svg") => picture.svg()?.into_bytes(),
-        _ => return Err(Error::UnknownExtension { path: path.to_owned() }),
-    };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let persist = |source| Error::Persist { path: path.to_owned(), source };
-    let mut file = tempfile::Builder::new().prefix(".kvsweep-").tempfile_in(folder).map_err(persist)?;
-    file.write_all(&bytes).map_err(persist)?;
-    file.as_file().sync_all().map_err(persist)?;
-    readable(file.as_file()).map_err(persist)?;
-    file.persist(path).map_err(|e| persist(e.error))?;
-    Ok(())
-}
-
-/// Temporary files are private to their owner; a picture is not.
-#[cfg(unix)]
-fn readable(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable(_: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -427,17 +402,13 @@ mod tests {
     }
 
     #[test]
-    fn write_is_whole_and_refuses_unknown_names() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a.png", "b.SVG"] {
-            write(&folder.path().join(name), &sample()).unwrap();
-        }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    fn the_extension_says_which_form() {
+        let encode = |name: &str| sample().encode(Path::new(name));
+        assert_eq!(encode("a.png").unwrap(), sample().png().unwrap());
+        assert_eq!(encode("b.SVG").unwrap(), sample().svg().unwrap().into_bytes());
         for name in ["c.jpg", "d"] {
-            let error = write(&folder.path().join(name), &sample()).unwrap_err().to_string();
+            let error = encode(name).unwrap_err().to_string();
             assert!(error.contains(".png, .svg") && error.contains(name), "{error}");
         }
-        let error = write(&folder.path().join("no/such/a.png"), &sample()).unwrap_err();
-        assert!(error.to_string().contains("no/such/a.png"), "{error}");
     }
 }

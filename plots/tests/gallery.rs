@@ -7,7 +7,7 @@ use kvsweep_plots::curve::{self, Curves, Line, Panel, Point, XAxis};
 use kvsweep_plots::head::{HeadMap, Kind};
 use kvsweep_plots::history::{History, HistoryPanel, Mark};
 use kvsweep_plots::retention::Retention;
-use kvsweep_plots::{Picture, head, heatmap, history, retention, write};
+use kvsweep_plots::{Picture, head, heatmap, history, retention};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -18,7 +18,8 @@ fn save(name: &str, texts: &[&str], colours: usize, draw: impl Fn() -> Picture) 
     let folder = std::env::var_os("KVSWEEP_GALLERY").map_or(temporary.path().to_owned(), PathBuf::from);
     let picture = draw();
     for extension in ["png", "svg"] {
-        write(&folder.join(format!("{name}.{extension}")), &picture).unwrap();
+        let path = folder.join(format!("{name}.{extension}"));
+        std::fs::write(&path, picture.encode(&path).unwrap()).unwrap();
     }
     let svg = picture.svg().unwrap();
     assert_eq!(svg, draw().svg().unwrap());

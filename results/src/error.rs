@@ -105,7 +105,7 @@ pub enum ResultsError {
     Conflict(Box<Conflict>),
     /// Runs of different models, protocols or data were given for one table.
     #[error(
-        "`{first}` and `{second}` cannot share one table:\n{}\nhint: name the difference with --allow-different to print them side by side",
+        "`{first}` and `{second}` cannot share one table:\n{}\nhint: `kvsweep table --mixed` prints a table of each",
         lines(differences)
     )]
     NotComparable {

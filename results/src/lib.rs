@@ -37,7 +37,7 @@ pub use render::Format;
 pub use run::{RecordProblem, Run, RunDir};
 pub use stats::{Bootstrap, Estimate};
 pub use table::{Averaging, Cell, CellScope, Column, ColumnKind, Row, ScoreTable, TableLayout};
-pub use text::{excerpt, visible};
+pub use text::{excerpt, is_hidden, printable, visible};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, ResultsError>;

@@ -1,26 +1,37 @@
 //! Untrusted text made safe to print.
 
-/// Returns `text` with every control character, bidirectional mark, zero-width character and line separator
-/// written out as `\n`, `\t` or `\u{...}`, so that it can neither move the cursor nor reorder what stands beside it.
+/// Returns `text` on one line: every character that [`is_hidden`] written out as `\n`, `\t` or `\u{...}`, so that it
+/// can neither move the cursor nor reorder what stands beside it.
 pub fn visible(text: &str) -> String {
+    written_out(text, |_| false)
+}
+
+/// As [`visible`], for texts of several lines: line ends and tabs stay.
+pub fn printable(text: &str) -> String {
+    written_out(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn written_out(text: &str, stays: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
+            c if stays(c) || !is_hidden(c) => out.push(c),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() || is_invisible(c) => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
-            c => out.push(c),
+            c => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
         }
     }
     out
 }
 
-/// Says whether `c` changes the order or the place of its neighbours without being seen itself.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+/// Says whether `c` is a control character, or changes the order or the place of its neighbours without being seen
+/// itself: bidirectional marks, zero-width characters, line separators, tags.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// At most `limit` characters of [`visible`] text; a cut is marked with `…`.
@@ -44,6 +55,14 @@ mod tests {
         assert_eq!(visible("a\u{1b}[2Jb\r\n\tc"), "a\\u{1b}[2Jb\\r\\n\\tc");
         assert_eq!(visible("x\u{202e}y\u{2066}z\u{200b}"), "x\\u{202e}y\\u{2066}z\\u{200b}");
         assert_eq!(visible("段落 é 🙂 \u{85}"), "段落 é 🙂 \\u{85}");
+    }
+
+    #[test]
+    fn a_text_of_several_lines_keeps_them_and_nothing_else() {
+        assert_eq!(
+            printable("a\n\tb\r\u{9b}2J\u{1b}]0;x\u{7}\u{202e}"),
+            "a\n\tb\\r\\u{9b}2J\\u{1b}]0;x\\u{7}\\u{202e}"
+        );
     }
 
     #[test]

@@ -104,8 +104,12 @@ fn targets(scratch: &Path) -> Vec<Target> {
     let mut all = vec![
         target("python literal", 22, |bytes, _| {
             let text = String::from_utf8_lossy(bytes);
-            if let Ok(value) = literal::parse(&text) {
+            let value = literal::expression(&text);
+            if let Ok(value) = &value {
                 let _ = (value.get("<mask-0>"), value.as_str(), value.items());
+            }
+            if let Ok(literal) = literal::parse(&text) {
+                assert_eq!(Ok(literal), value, "a literal is an expression");
             }
         }),
         target("jieba", 2, |bytes, _| {

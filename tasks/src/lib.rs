@@ -13,6 +13,7 @@ pub mod layouts;
 pub mod metrics;
 pub mod mini;
 pub mod needle;
+pub mod path;
 pub mod protocol;
 pub mod python;
 pub mod reader;

@@ -35,7 +35,7 @@ pub trait ChatTemplate {
 
 /// transformers' `clean_up_tokenization`: the replacements, in its order, that decoding applies when the tokenizer's
 /// configuration sets `clean_up_tokenization_spaces`. The Rust tokenizers do not do it.
-pub fn clean_up_spaces(text: &str) -> String {
+pub(crate) fn clean_up_spaces(text: &str) -> String {
     [" .", " ?", " !", " ,"]
         .into_iter()
         .fold(text.to_owned(), |text, from| text.replace(from, from.trim_start()))
@@ -52,5 +52,8 @@ mod tests {
     #[test]
     fn clean_up_is_in_transformers_order() {
         assert_eq!(super::clean_up_spaces("It 's , I do n't ' know ' ."), "It's, I don't'know '.");
+        let text = "a , b ? c ! d . e ' f n't 'm 's 've 're";
+        assert_eq!(super::clean_up_spaces(text), "a, b? c! d. e'fn't'm's've're");
+        assert_eq!(super::clean_up_spaces(" ' s . . "), "'s.. ");
     }
 }

@@ -1,7 +1,6 @@
 //! `kvsweep calibrate heads|layers`: the per-model inputs of HeadKV and CompressKV, for any model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,13 +9,15 @@ use kvsweep_engine::decode::DecodeRule;
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
-use kvsweep_methods::identify::{self, HeadKind};
+use kvsweep_engine::source::{self, CardFiles};
+use kvsweep_methods::identify::{self, HeadKind, RowReading};
 use kvsweep_methods::inputs::{Calibration, HeadScores, InputKind, Inputs, LayerScores};
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::MethodSpec;
 use kvsweep_plots::head::{self, HeadMap, Kind};
+use kvsweep_tasks::path::last_component;
 use kvsweep_tasks::protocol;
-use kvsweep_tasks::{Tokenizer, datasets, mini};
+use kvsweep_tasks::{ModelFacts, Tokenizer, datasets, mini};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -26,8 +27,9 @@ use crate::cli::{CalibrateArgs, CalibrateWhat, HeadKind as KindArg};
 use crate::detection::{self, Source};
 use crate::exit::{Exit, usage};
 use crate::model::{TINY, TextSide};
+use crate::pass::{Identity, Pass};
 use crate::questions::Question;
-use crate::{interrupt, kept, output, provenance};
+use crate::{destination, interrupt, kept, output, provenance, questions};
 
 /// New tokens of a needle test.
 const MAX_NEW: usize = 50;
@@ -37,6 +39,7 @@ const LAYER_ROWS_SEED: u64 = 1_000_003;
 
 /// Runs the command.
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
+    check(args)?;
     let model = args.model.load()?;
     interrupt::listen()?;
     let done = match args.what {
@@ -45,20 +48,31 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
     };
     match done {
         Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
-            output::note(match args.what {
-                CalibrateWhat::Heads => "run the same command again to continue",
-                CalibrateWhat::Layers => "run the same command again; layer errors start anew",
-            });
+            output::note("run the same command again to continue");
             Ok(Exit::Interrupted)
         }
         done => done,
     }
 }
 
-/// One test's outcome, a line of the file that makes the pass resumable.
+/// What needs no model.
+fn check(args: &CalibrateArgs) -> anyhow::Result<()> {
+    if args.limit == Some(0) {
+        return Err(usage("--limit 0 selects nothing; give at least 1"));
+    }
+    if !(1..=101).contains(&args.depths) {
+        return Err(usage(format!("`--depths {}`: expected a number of depths from 1 to 101", args.depths)));
+    }
+    let on_stdout = |path: &Option<PathBuf>| path.as_deref().is_some_and(destination::is_stdout);
+    if on_stdout(&args.output) && on_stdout(&args.map) {
+        return Err(usage("--output and --map both write to stdout; give one of them a file"));
+    }
+    Ok(())
+}
+
+/// One needle test's outcome.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    key: String,
+struct Outcome {
     passed: bool,
     /// `[layer][head]`; empty where the test did not pass.
     scores: Vec<Vec<f64>>,
@@ -74,6 +88,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
         None => return Err(usage("`calibrate heads` needs --kind retrieval, reasoning or semantic")),
     };
     let text = TextSide::new(model)?;
+    let facts = crate::model::facts(model);
     let source = match &args.data {
         Some(dir) => Source::read(dir)?,
         None => Source::Mini { seed: args.seed },
@@ -81,8 +96,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let lengths = lengths(args, model, kind)?;
     let depths: Vec<u32> =
         detection::linspace(0, 100, args.depths).into_iter().map(|depth| depth as u32).collect();
-    let tests = source.tests(kind, &lengths, &depths, &crate::model::facts(model), &text)?;
-    let output = args.output.clone().unwrap_or_else(|| calibration::default_path(model, input));
+    let tests = source.tests(kind, &lengths, &depths, &facts, &text)?;
     let mut params = Map::new();
     params.insert("kind".to_owned(), json!(kind));
     params.insert("lengths".to_owned(), json!(lengths));
@@ -90,29 +104,21 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     params.insert("max_new".to_owned(), json!(MAX_NEW));
     params.insert("haystack".to_owned(), json!(args.data.as_ref().map_or("mini", |_| "folder")));
 
-    let identity = kept::hex(&Sha256::digest(format!(
-        "{} {} {}",
-        model.weights_sha256,
-        source.sha256(),
-        Value::Object(params.clone())
-    )));
-    let mut pass = Pass::resume(&output, &identity)?;
+    let output = args.output.clone().unwrap_or_else(|| calibration::default_path(model, input));
+    let identity = identity(args, model, &source.sha256(), &params)?;
+    let mut pass = Pass::<Outcome>::resume(parts_file(&output, model, input), &identity)?;
     for (index, test) in tests.iter().enumerate() {
-        if pass.done.contains_key(&test.key) {
+        if pass.get(&test.key).is_some() {
             continue;
         }
-        let line =
-            test_heads(model, &text, kind, test).with_context(|| format!("needle test `{}`", test.key))?;
-        pass.push(line)?;
-        output::note(&format!(
-            "{}/{} tests, {} passed",
-            index + 1,
-            tests.len(),
-            pass.done.values().filter(|line| line.passed).count()
-        ));
+        let outcome = test_heads(model, &facts, &text, kind, test)
+            .with_context(|| format!("needle test `{}`", test.key))?;
+        let told = if outcome.passed { "passed" } else { "not passed" };
+        pass.push(&test.key, outcome)?;
+        output::note(&format!("{}/{} tests: {told}", index + 1, tests.len()));
     }
-    let passed: Vec<&Line> =
-        tests.iter().filter_map(|test| pass.done.get(&test.key)).filter(|line| line.passed).collect();
+    let passed: Vec<&Outcome> =
+        tests.iter().filter_map(|test| pass.get(&test.key)).filter(|outcome| outcome.passed).collect();
     anyhow::ensure!(
         !passed.is_empty(),
         "none of {} needle tests passed: this model does not answer them, so its heads cannot be told apart; try shorter \
@@ -125,11 +131,13 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
         lists: (0..model.config.layers)
             .map(|layer| {
                 (0..model.config.query_heads)
-                    .map(|head| passed.iter().map(|line| line.scores[layer][head]).collect())
+                    .map(|head| passed.iter().map(|outcome| outcome.scores[layer][head]).collect())
                     .collect()
             })
             .collect(),
     };
+    let means = lists.means();
+    tell_apart("heads", means.iter().flatten())?;
     if let Some(path) = &args.map {
         let picture = head::draw(&HeadMap {
             title: title.to_owned(),
@@ -142,25 +150,80 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
             ),
             kind: Kind::Importance,
             heads: "Query head".to_owned(),
-            values: lists.means(),
+            values: means,
             group: model.config.query_heads / model.config.kv_heads,
         })?;
-        kvsweep_plots::write(path, &picture)?;
+        destination::write_picture(path, &picture)?;
     }
-    finish(model, input, source.sha256(), args.seed, params, lists.write(), &output)?;
+    finish(args, model, input, source.sha256(), params, lists.write(), &output)?;
     pass.remove()?;
     Ok(Exit::Done)
+}
+
+/// Everything that decides a pass's numbers: program, device, every file of the model, data, settings.
+fn identity(
+    args: &CalibrateArgs,
+    model: &Model,
+    data_sha256: &str,
+    params: &Map<String, Value>,
+) -> anyhow::Result<Identity> {
+    let mut identity = Identity::from([
+        ("commit".to_owned(), provenance::commit()),
+        ("device".to_owned(), crate::model::device_kind(model).to_owned()),
+        ("dtype".to_owned(), crate::model::dtype_name(model).to_owned()),
+        ("weights".to_owned(), model.weights_sha256.clone()),
+        ("data".to_owned(), data_sha256.to_owned()),
+        ("settings".to_owned(), Value::Object(params.clone()).to_string()),
+    ]);
+    let CardFiles { name: _, config, generation_config, tokenizer, tokenizer_config, chat_template } =
+        source::resolve_card(args.model.name())?;
+    let files = [Some(config), generation_config, tokenizer, tokenizer_config, chat_template];
+    for file in files.into_iter().flatten() {
+        let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        identity.insert(name, kept::hex(&Sha256::digest(file.read()?)));
+    }
+    Ok(identity)
+}
+
+/// The file with the parts that are done: beside the output, where that is a file.
+fn parts_file(output: &Path, model: &Model, input: InputKind) -> PathBuf {
+    let beside = if destination::is_stdout(output) {
+        calibration::default_path(model, input)
+    } else {
+        output.to_owned()
+    };
+    let mut path = beside.into_os_string();
+    path.push(".parts");
+    PathBuf::from(path)
+}
+
+/// Refuses scores from which nothing follows; a method would run on them without a word.
+fn tell_apart<'a>(what: &str, scores: impl Iterator<Item = &'a f64>) -> anyhow::Result<()> {
+    let scores: Vec<f64> = scores.copied().collect();
+    anyhow::ensure!(
+        scores.iter().all(|score| score.is_finite()),
+        "a score of the {what} is no number; nothing was written"
+    );
+    anyhow::ensure!(
+        scores.len() < 2 || scores.windows(2).any(|pair| pair[0] != pair[1]),
+        "all {} {what} have the score {}, so they cannot be told apart; nothing was written\n\
+         hint: measure on more or longer prompts",
+        scores.len(),
+        scores[0]
+    );
+    Ok(())
 }
 
 /// Decodes one needle test with the whole cache, and scores every head's attention rows.
 fn test_heads(
     model: &Model,
+    facts: &ModelFacts,
     text: &TextSide<'_>,
     kind: HeadKind,
     test: &detection::Test,
-) -> anyhow::Result<Line> {
+) -> anyhow::Result<Outcome> {
     let (layers, heads) = (model.config.layers, model.config.query_heads);
-    let refused = Line { key: test.key.clone(), passed: false, scores: Vec::new() };
+    let refused = Outcome { passed: false, scores: Vec::new() };
     let (Some((&last, rest)), Some(span)) = (test.ids.split_last(), &test.span) else { return Ok(refused) };
     if rest.is_empty() {
         return Ok(refused);
@@ -171,37 +234,33 @@ fn test_heads(
     rule.stop_ids.extend(newline.last());
     model.check_prompt(&test.ids, rule.max_new)?;
     let prefill = Arc::new(model.prefill(rest, &BTreeSet::new(), PrefillOptions::default())?);
-    // The token that a step produces is only known after its rows: they are kept until then, for the needle's span
-    // plus what the strongest entries need.
-    let mut rows: Vec<Vec<Vec<f32>>> = Vec::new();
+    // `[step][layer][head]`; the token that a step produces is only known after its rows.
+    let mut readings: Vec<Vec<Vec<RowReading>>> = Vec::new();
     let decoded =
         model.decode_with_attention(&prefill, Some(last), &rule, None, &mut |step, layer, values| {
-            if rows.len() <= step {
-                rows.resize_with(step + 1, Vec::new);
+            if readings.len() <= step {
+                readings.resize_with(step + 1, || vec![Vec::new(); layers]);
             }
-            if let Some(step) = rows.get_mut(step) {
-                step.resize_with(step.len().max(layer + 1), Vec::new);
-                if let Some(slot) = step.get_mut(layer) {
-                    *slot = values.to_vec();
-                }
+            if let Some(slot) = readings.get_mut(step).and_then(|step| step.get_mut(layer)) {
+                let rows = values.chunks_exact((values.len() / heads).max(1)).take(heads);
+                *slot = rows.map(|row| RowReading::of(kind, &test.ids, span, row)).collect();
             }
         })?;
-    let response = text.decode(&decoded.ids, true).map_err(anyhow::Error::msg)?;
+    let response = facts.transformers_text(text.decode(&decoded.ids, true).map_err(anyhow::Error::msg)?);
     if !detection::passes(kind, &response, &test.answer)? {
         return Ok(refused);
     }
     let mut produced = decoded.ids.clone();
     produced.extend(decoded.stopped_by);
     let mut scores = vec![vec![0.0; heads]; layers];
-    for (step, &token) in rows.iter().zip(&produced) {
-        for (layer, values) in step.iter().enumerate() {
-            let width = values.len() / heads;
-            for (head, row) in values.chunks_exact(width.max(1)).enumerate().take(heads) {
-                scores[layer][head] += identify::step_score(kind, &test.ids, span, row, token);
+    for (step, &token) in readings.iter().zip(&produced) {
+        for (layer, readings) in step.iter().enumerate() {
+            for (head, reading) in readings.iter().enumerate() {
+                scores[layer][head] += reading.score(&test.ids, span, token);
             }
         }
     }
-    Ok(Line { key: test.key.clone(), passed: true, scores })
+    Ok(Outcome { passed: true, scores })
 }
 
 /// `N:FROM..TO`, or what suits the kind and the model's positions.
@@ -226,6 +285,12 @@ fn lengths(args: &CalibrateArgs, model: &Model, kind: HeadKind) -> anyhow::Resul
             model.name
         )));
     }
+    if n > to - from + 1 {
+        return Err(usage(format!(
+            "needle lengths {n}:{from}..{to}: there are only {} of them",
+            to - from + 1
+        )));
+    }
     Ok(detection::linspace(from, to, n))
 }
 
@@ -235,9 +300,9 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let inputs = Inputs { ranking: calibrations.inputs.ranking.clone(), ..Inputs::default() };
     anyhow::ensure!(
         inputs.has(InputKind::HeadRanking),
-        "layer errors are measured with the CompressKV selection, which needs a semantic head ranking of this model; make \
-         it with `{}`",
-        InputKind::HeadRanking.command()
+        "layer errors are measured with the CompressKV selection, which needs a semantic head ranking of this model\n\
+         hint: make it with `{}`",
+        calibration::command(InputKind::HeadRanking, &args.model)
     );
     // 32 entries a layer, window 8, kernel 5, 4 heads (CompressKV, `run_longbench_get_score.sh`).
     let uniform = [("allocation".to_owned(), "uniform".to_owned())];
@@ -248,55 +313,69 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     let output =
         args.output.clone().unwrap_or_else(|| calibration::default_path(model, InputKind::LayerScores));
     let limit = args.limit.unwrap_or(8);
-    let mut data_sets = BTreeMap::new();
+    questions::check_generated(limit, "")?;
     let mut hash = Sha256::new();
+    let mut rows_of = Vec::new();
     for set in mini::datasets() {
-        let info = datasets::mini::info(set)?;
-        let rows = mini::rows(set, LAYER_ROWS_SEED + args.seed, mini::ROWS);
+        let rows = mini::rows(set, LAYER_ROWS_SEED + args.seed, limit.max(mini::ROWS));
         hash.update(datasets::mini::sha256(&rows)?);
+        rows_of.push((set, rows));
+    }
+    let data_sha256 = kept::hex(&hash.finalize());
+    let mut params = Map::new();
+    params.insert("rows_of_each_data_set".to_owned(), json!(limit));
+    params.insert("budget".to_owned(), json!(32));
+    params.insert("variant".to_owned(), json!(variant.id()));
+    params.extend(
+        calibrations
+            .hashes(std::slice::from_ref(variant.spec()))
+            .into_iter()
+            .map(|(name, hash)| (name, json!(hash))),
+    );
+    let identity = identity(args, model, &data_sha256, &params)?;
+    let mut pass = Pass::<Vec<f64>>::resume(parts_file(&output, model, InputKind::LayerScores), &identity)?;
+    let mut data_sets = BTreeMap::new();
+    for (set, rows) in rows_of {
+        let info = datasets::mini::info(set)?;
         let mut sums = vec![0.0; model.config.layers];
         for (row, mini) in rows.into_iter().enumerate().take(limit) {
-            let question = Question::row(datasets::mini::example(row, mini), &info, row);
-            let prompt = question.prompt(protocol, &facts, &text)?;
-            let prefill = Arc::new(model.prefill(&prompt.ids, &wanted, PrefillOptions::default())?);
-            let mut state = MethodState::default();
-            let selection = variant.select(prefill.shape(), prefill.observations(), &inputs, &mut state)?;
-            let rule = DecodeRule {
-                max_new: prompt.stop.max_new,
-                stop_ids: prompt.stop.stop_ids,
-                ..DecodeRule::default()
-            };
-            let (errors, _) = model.layer_errors(&prefill, &selection, &rule)?;
-            for (sum, error) in sums.iter_mut().zip(errors) {
+            let key = format!("{}#{row}", set.name);
+            if pass.get(&key).is_none() {
+                let question = Question::row(datasets::mini::example(row, mini), &info, row);
+                let prompt = question.prompt(protocol, &facts, &text)?;
+                let prefill = Arc::new(model.prefill(&prompt.ids, &wanted, PrefillOptions::default())?);
+                let mut state = MethodState::default();
+                let selection =
+                    variant.select(prefill.shape(), prefill.observations(), &inputs, &mut state)?;
+                let rule = DecodeRule {
+                    max_new: prompt.stop.max_new,
+                    stop_ids: prompt.stop.stop_ids,
+                    ..DecodeRule::default()
+                };
+                pass.push(&key, model.layer_errors(&prefill, &selection, &rule)?.0)?;
+            }
+            for (sum, error) in sums.iter_mut().zip(pass.get(&key).into_iter().flatten()) {
                 *sum += error;
             }
         }
         output::note(&format!("{}: {limit} examples", set.name));
         data_sets.insert(set.name.to_owned(), identify::shares(&sums));
     }
-    let mut params = Map::new();
-    params.insert("rows_of_each_data_set".to_owned(), json!(limit));
-    params.insert("budget".to_owned(), json!(32));
-    params.insert("variant".to_owned(), json!(variant.id()));
+    for shares in data_sets.values() {
+        tell_apart("layers", shares.iter())?;
+    }
     let scores = LayerScores::of(data_sets);
-    finish(
-        model,
-        InputKind::LayerScores,
-        kept::hex(&hash.finalize()),
-        args.seed,
-        params,
-        scores.write(),
-        &output,
-    )?;
+    finish(args, model, InputKind::LayerScores, data_sha256, params, scores.write(), &output)?;
+    pass.remove()?;
     Ok(Exit::Done)
 }
 
-/// Writes the calibration with its provenance, and its values in the papers' format beside it.
+/// Writes the calibration with its provenance, and its values in the papers' format beside it, where it is a file.
 fn finish(
+    args: &CalibrateArgs,
     model: &Model,
     kind: InputKind,
     data_sha256: String,
-    seed: u64,
     params: Map<String, Value>,
     values: Map<String, Value>,
     output: &Path,
@@ -307,68 +386,46 @@ fn finish(
         model: model.name.clone(),
         weights_sha256: model.weights_sha256.clone(),
         data_sha256,
-        seed,
+        seed: args.seed,
         params,
         commit: provenance::commit(),
         values,
     };
+    let text = serde_json::to_string(&calibration)? + "\n";
+    if destination::is_stdout(output) {
+        return destination::write(output, text.as_bytes());
+    }
+    let values = calibration.published().map_err(anyhow::Error::msg)?;
     if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs_err::create_dir_all(folder)?;
     }
-    let text = serde_json::to_string(&calibration)? + "\n";
-    kvsweep_results::write_atomic(output, text.as_bytes())?;
-    let name: String =
-        model.name.rsplit('/').next().unwrap_or_default().chars().filter(|c| *c != '\0').collect();
-    let published = output.with_file_name(format!("{name}{}", kind.published_suffix()));
-    let values = calibration.published().map_err(anyhow::Error::msg)?;
-    kvsweep_results::write_atomic(&published, (serde_json::to_string(&values)? + "\n").as_bytes())?;
-    output::line(&output.display().to_string())?;
-    output::line(&published.display().to_string())
+    let name = format!("{}{}", last_component(&model.name), kind.published_suffix());
+    let published = output.with_file_name(name);
+    destination::write(output, text.as_bytes())?;
+    destination::write(&published, (serde_json::to_string(&values)? + "\n").as_bytes())?;
+    for path in [output, &published] {
+        let path = path.display().to_string();
+        if args.map.as_deref().is_some_and(destination::is_stdout) {
+            output::note(&path);
+        } else {
+            output::line(&path)?;
+        }
+    }
+    Ok(())
 }
 
-/// The tests done so far, in a file beside the output: `<output>.tests`.
-struct Pass {
-    path: PathBuf,
-    file: fs_err::File,
-    done: BTreeMap<String, Line>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Pass {
-    /// Continues the pass whose first line names the same weights, data and settings; starts anew otherwise.
-    fn resume(output: &Path, identity: &str) -> anyhow::Result<Self> {
-        if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs_err::create_dir_all(folder)?;
-        }
-        let mut path = output.as_os_str().to_owned();
-        path.push(".tests");
-        let path = PathBuf::from(path);
-        let text = fs_err::read_to_string(&path).unwrap_or_default();
-        let mut lines = text.lines();
-        let mut done = BTreeMap::new();
-        if lines.next() == Some(identity) {
-            // A torn last line does not parse and is measured again.
-            for line in lines.filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
-                done.insert(line.key.clone(), line);
-            }
-        }
-        let mut whole = format!("{identity}\n");
-        for line in done.values() {
-            whole.push_str(&(serde_json::to_string(line)? + "\n"));
-        }
-        kvsweep_results::write_atomic(&path, whole.as_bytes())?;
-        let file = fs_err::OpenOptions::new().append(true).open(&path)?;
-        Ok(Self { path, file, done })
-    }
-
-    fn push(&mut self, line: Line) -> anyhow::Result<()> {
-        self.file.write_all((serde_json::to_string(&line)? + "\n").as_bytes())?;
-        self.file.sync_data()?;
-        self.done.insert(line.key.clone(), line);
-        Ok(())
-    }
-
-    fn remove(self) -> anyhow::Result<()> {
-        drop(self.file);
-        Ok(fs_err::remove_file(self.path)?)
+    #[test]
+    fn scores_that_say_nothing_are_refused() {
+        let refused = |scores: &[f64]| tell_apart("layers", scores.iter()).unwrap_err().to_string();
+        assert!(refused(&[0.0, 0.0]).contains("all 2 layers have the score 0"));
+        assert!(refused(&[0.25; 4]).contains("nothing was written"));
+        assert!(refused(&[0.5, f64::NAN]).contains("no number"));
+        assert!(
+            tell_apart("layers", [0.5, 0.25].iter()).is_ok() && tell_apart("layers", [1.0].iter()).is_ok()
+        );
     }
 }

@@ -14,6 +14,10 @@ use crate::{output, tables};
 /// The store inside the repository one stands in.
 const STORE: &str = "baselines";
 
+/// What a person can do who finds no baseline.
+const REMEDY: &str = "repeat the run on a clean tree of that commit with `--record-baseline`; `just baseline` stores the \
+                      one that `just regress` compares with";
+
 /// The name that stands for the newest stored commit with the head's configuration.
 const STORED: &str = "stored";
 
@@ -37,7 +41,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
         &CompareOptions::default(),
     )?;
     if args.json {
-        output::line(&comparison.to_json()?)?;
+        output::json_text(&comparison.to_json()?)?;
     } else {
         output::data(&comparison.render(false))?;
     }
@@ -57,7 +61,9 @@ fn newest(store: &BaselineStore, repository: &Path, head: &str) -> anyhow::Resul
     let run = Run::load(Path::new(head))?;
     let layout = tables::layout(&[&run.manifest], None)?;
     let history = store.history(repository, &run.manifest.configuration(), &layout, &Bootstrap::default())?;
-    let newest = history.points.last().context("the store has no run of this configuration")?;
+    let newest = history.points.last().with_context(|| {
+        format!("`{}` has no run of the configuration of `{head}`\nhint: {REMEDY}", store.path.display())
+    })?;
     Ok(newest.commit.clone())
 }
 
@@ -70,7 +76,7 @@ pub fn store(named: Option<&Path>) -> anyhow::Result<BaselineStore> {
         Some(path) => path.to_owned(),
         None => repository()?.join(STORE),
     };
-    Ok(BaselineStore { path, remedy: "kvsweep run longbench --record-baseline".to_owned() })
+    Ok(BaselineStore { path, remedy: REMEDY.to_owned() })
 }
 
 /// The top folder of the repository one stands in.

@@ -1,19 +1,22 @@
 //! `kvsweep export RUN --layout NAME`: a run's predictions as another harness writes them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use kvsweep_results::{ExampleRecord, Run, VariantKey};
+use kvsweep_results::{ExampleRecord, Merged, Run, VariantKey};
 use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
 
 use crate::cli::{ExportArgs, Suite};
 use crate::exit::{Exit, usage};
-use crate::output;
+use crate::{output, pictures};
 
-/// Runs the command: one tree a variant.
+/// Runs the command: one tree a variant, all of them or none.
 pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
+    if args.output == Path::new("-") {
+        return Err(usage("an export is a folder, which stdout cannot hold; name one with -o"));
+    }
     let run = Run::load(&args.run)?;
     let needles = run.manifest.suite == Suite::Needle.name();
     if needles != needle::LAYOUTS.iter().any(|layout| layout.0 == args.layout)
@@ -32,24 +35,24 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
         )));
     }
     let written = if needles { Some(written_at(&args.run)?) } else { None };
-    for variant in &run.manifest.variants() {
+    let merged = Merged::of(std::slice::from_ref(&run), false)?;
+    let mut files = Vec::new();
+    for (group, variant) in merged.groups.iter().flat_map(|g| g.variants.iter().map(move |v| (g, v))) {
         let meta = ExportMeta {
             model: run.manifest.model.name.clone(),
             method: variant.method.clone(),
             budget: variant.budget.map(|budget| budget as usize),
         };
         // Layouts whose paths carry no method would collide: each variant gets a folder.
-        let root = match variant.budget {
-            Some(budget) => args.output.join(format!("{}-{budget}", variant.method)),
-            None => args.output.join(&variant.method),
-        };
-        let files = match &written {
+        let root = args.output.join(pictures::variant_file_name(group, variant));
+        files.extend(match &written {
             Some(time) => needle::export(&root, &args.layout, &meta, time, &needle_records(&run, variant)?)?,
             None => layouts::export(&root, &args.layout, &meta, &predictions(&run, variant))?,
-        };
-        for path in files {
-            output::line(&path.display().to_string())?;
-        }
+        });
+    }
+    layouts::write(&files)?;
+    for file in files {
+        output::line(&file.path.display().to_string())?;
     }
     Ok(Exit::Done)
 }
@@ -112,7 +115,7 @@ fn needle_records(run: &Run, variant: &VariantKey) -> anyhow::Result<Vec<NeedleR
 
 /// When the run's records were last written, as the testers write times: the same run gives the same files.
 fn written_at(run: &Path) -> anyhow::Result<String> {
-    let records: PathBuf = run.join("records.jsonl");
+    let records = run.join("records.jsonl");
     let modified = fs_err::metadata(&records)?.modified()?;
     utc(modified).with_context(|| format!("the time `{}` was last written", records.display()))
 }

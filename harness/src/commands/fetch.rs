@@ -62,7 +62,7 @@ impl Bar {
         if let Some(bar) = &self.0 {
             bar.set_length(total);
             bar.set_position(done);
-            bar.set_message(file.to_owned());
+            bar.set_message(kvsweep_results::visible(file));
         }
     }
 

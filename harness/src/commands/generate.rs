@@ -17,7 +17,7 @@ use crate::calibration::Calibrations;
 use crate::cli::GenerateArgs;
 use crate::exit::{Exit, usage};
 use crate::model::TextSide;
-use crate::output;
+use crate::{destination, output};
 
 /// What one variant answered.
 #[derive(Serialize)]
@@ -49,9 +49,13 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     variant_args.methods.get_or_insert_with(|| vec!["full".to_owned()]);
     let mut variants = variant_args.resolve(&|_| None)?;
     let source = Source::of(args)?;
+    let stdout_is_taken = args.logits.as_deref().is_some_and(destination::is_stdout);
+    if stdout_is_taken && args.json {
+        return Err(usage("--json and --logits both write to stdout; give one of them a file"));
+    }
     let model = args.model.load()?;
     let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
-    calibrations.fit(&mut variants, true)?;
+    calibrations.fit(&mut variants, true, &args.model)?;
     let ids = match &source {
         Source::Ids(ids) => ids.clone(),
         Source::Text(text) => {
@@ -131,7 +135,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     if args.json {
         output::json(&output)?
     } else {
-        print(&output)?
+        print(&output, if stdout_is_taken { |text| Ok(output::note(text)) } else { output::line })?
     }
     Ok(Exit::Done)
 }
@@ -172,22 +176,22 @@ fn write_logits(path: &Path, tensors: &[(String, &[f32])], vocab: usize) -> anyh
         views.insert(name.clone(), TensorView::new(Dtype::F32, shape, bytes)?);
     }
     let data = safetensors::serialize(views, None)?;
-    kvsweep_results::write_atomic(path, &data)?;
-    Ok(())
+    destination::write(path, &data)
 }
 
-fn print(output: &Output) -> anyhow::Result<()> {
+/// The answers, a line each at a time to `line`.
+fn print(output: &Output, line: fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     for answer in &output.answers {
         let entries: usize = answer.kept_entries.iter().flatten().sum();
         let heads: usize = answer.kept_entries.iter().map(Vec::len).sum();
-        output::line(&format!(
+        line(&format!(
             "{}  ({:.1} entries per head, {} bytes{})",
             answer.variant,
             entries as f64 / heads.max(1) as f64,
             answer.bytes,
             if answer.stopped_by.is_some() { "" } else { ", length limit reached" }
         ))?;
-        output::line(&match &answer.text {
+        line(&match &answer.text {
             Some(text) => kvsweep_results::visible(text),
             None => format!("{:?}", answer.ids),
         })?;

@@ -1,12 +1,12 @@
 //! `kvsweep heatmap RUN…`: all variants' needle heatmaps on one sheet, methods x budgets.
 
 use anyhow::Context;
-use kvsweep_plots::{heatmap, sweep, write};
+use kvsweep_plots::{heatmap, sweep};
 use kvsweep_results::{Merged, Run};
 
 use crate::cli::HeatmapArgs;
 use crate::exit::Exit;
-use crate::output;
+use crate::{destination, output};
 
 /// Runs the command.
 pub fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
@@ -21,7 +21,7 @@ pub fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
         (Some(path), _) => path.clone(),
         (None, run) => run.map(|run| run.join("heatmap.png")).unwrap_or_default(),
     };
-    write(&path, &heatmap::grid(&grid)?)?;
+    destination::write_picture(&path, &heatmap::grid(&grid)?)?;
     output::note(&format!("drew `{}`", path.display()));
     for problem in &merged.problems {
         output::note(&problem.to_string());

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use kvsweep_plots::{history as picture, sweep, write};
+use kvsweep_plots::{history as picture, sweep};
 use kvsweep_results::Bootstrap;
 
 use crate::cli::HistoryArgs;
 use crate::exit::Exit;
-use crate::{output, tables};
+use crate::{destination, output, tables};
 
 use super::compare::{repository, store};
 
@@ -18,7 +18,7 @@ pub fn run(args: &HistoryArgs) -> anyhow::Result<Exit> {
     let configurations: BTreeSet<&String> = keys.iter().map(|key| &key.configuration).collect();
     anyhow::ensure!(
         !configurations.is_empty(),
-        "`{}` holds no baseline; `{}` stores one",
+        "`{}` holds no baseline\nhint: {}",
         store.path.display(),
         store.remedy
     );
@@ -30,16 +30,19 @@ pub fn run(args: &HistoryArgs) -> anyhow::Result<Exit> {
         let layout = tables::layout(&[&run.manifest], None)?;
         histories.push(store.history(&repository, configuration, &layout, &Bootstrap::default())?);
     }
+    if let (Some(path), Some(longest)) = (&args.output, histories.iter().max_by_key(|h| h.points.len())) {
+        destination::write_picture(path, &picture::draw(&sweep::history(longest))?)?;
+        if destination::is_stdout(path) {
+            return Ok(Exit::Done);
+        }
+        output::note(&format!("drew `{}`", path.display()));
+    }
     if args.json {
         output::json(&histories)?;
     } else {
         for history in &histories {
             output::data(&history.render(false))?;
         }
-    }
-    if let (Some(path), Some(longest)) = (&args.output, histories.iter().max_by_key(|h| h.points.len())) {
-        write(path, &picture::draw(&sweep::history(longest))?)?;
-        output::note(&format!("drew `{}`", path.display()));
     }
     Ok(Exit::Done)
 }

@@ -44,7 +44,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     let Some(group) = merged.groups.first() else { anyhow::bail!("nothing was run") };
     let comparison = compare(paper, group);
     if args.json {
-        output::line(&comparison.to_json()?)?;
+        output::json_text(&comparison.to_json()?)?;
     } else {
         output::data(&comparison.render(false))?;
     }

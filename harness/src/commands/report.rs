@@ -10,7 +10,7 @@ use kvsweep_tasks::protocol;
 use crate::cli::{ReportArgs, Suite};
 use crate::exit::{Exit, usage};
 use crate::recorded::Recorded;
-use crate::{output, provenance, tables};
+use crate::{destination, output, provenance, tables};
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
@@ -39,7 +39,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
         },
     )?;
     let page = report::render(&data)?;
-    kvsweep_results::write_atomic(&args.output, page.as_bytes())?;
+    destination::write(&args.output, page.as_bytes())?;
     output::note(&format!("wrote `{}` ({:.1} MB)", args.output.display(), page.len() as f64 / 1e6));
     Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }

@@ -10,6 +10,7 @@ use kvsweep_results::{
     DatasetInfo, Format, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Run, RunDir,
     SCHEMA, Shard,
 };
+use kvsweep_tasks::path;
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
 
 use crate::calibration::Calibrations;
@@ -54,11 +55,12 @@ pub struct Plan {
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    let memory = memory_limit(args.memory)?;
     if args.dry_run {
         return print_load(&load(args)?, args.json);
     }
     let plan = plan(args)?;
-    let exit = execute(&plan, args.memory)?;
+    let exit = execute(&plan, memory)?;
     if exit == Exit::Interrupted {
         output::note(&format!("run the same command again to continue `{}`", plan.out.display()));
         return Ok(exit);
@@ -97,13 +99,14 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     let text = TextSide::new(&model)?;
     let facts = crate::model::facts(&model);
     let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
-    calibrations.fit(&mut variants, args.variants.methods.is_some())?;
+    calibrations.fit(&mut variants, args.variants.methods.is_some(), &args.model)?;
     if let Ok(of) = kvsweep_tasks::datasets::suite(selected.suite.name())
         && let Some(info) = of.first()
     {
         protocol.notes(&facts, info.suite).iter().for_each(|note| output::note(note));
     }
-    let masked = args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, &model)).transpose()?;
+    let masked =
+        args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, &model, &args.model)).transpose()?;
     let datasets = questions::datasets(&selected, protocol, &facts, &text)?;
     check_window(&model, protocol, &facts, &datasets)?;
     let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, &calibrations)?;
@@ -184,12 +187,7 @@ fn manifest(
 
 /// `runs/<suite>-<model>-<split>-<configuration>-<commit>`: the same command finds its run again.
 fn default_out(manifest: &Manifest) -> PathBuf {
-    let model: String = manifest
-        .model
-        .name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
-        .collect();
+    let model = path::component(&manifest.model.name.replace('/', "-"));
     let commit = &manifest.program.commit;
     let (commit, change) = commit.split_once("-dirty").unwrap_or((commit, ""));
     let mut name = format!(
@@ -204,11 +202,12 @@ fn default_out(manifest: &Manifest) -> PathBuf {
     Path::new("runs").join(name)
 }
 
-/// Runs what is missing.
+/// Runs what is missing, with `memory` bytes for prompts in flight and their variants; by default four fifths of what is
+/// free where the model computes.
 ///
 /// # Errors
 /// See [`Sweep::run`]; a run directory of another configuration.
-pub fn execute(plan: &Plan, memory_gib: Option<f64>) -> anyhow::Result<Exit> {
+pub fn execute(plan: &Plan, memory: Option<u64>) -> anyhow::Result<Exit> {
     let mut run = RunDir::create_or_continue(&plan.out, &plan.manifest)?;
     for problem in run.repairs() {
         output::note(&format!("{problem}"));
@@ -217,7 +216,9 @@ pub fn execute(plan: &Plan, memory_gib: Option<f64>) -> anyhow::Result<Exit> {
         output::note(&format!("`{}` is complete: nothing to run", plan.out.display()));
         return Ok(Exit::Done);
     }
-    let memory = memory_limit(memory_gib, &plan.model)?;
+    // The weights are loaded: what is free now is for prompts and their variants.
+    let memory =
+        memory.unwrap_or_else(|| crate::model::free_memory(&plan.model.device).unwrap_or(4 << 30) / 5 * 4);
     interrupt::listen()?;
     let text = TextSide::new(&plan.model)?;
     let keys = plan.manifest.variants();
@@ -245,16 +246,17 @@ pub fn execute(plan: &Plan, memory_gib: Option<f64>) -> anyhow::Result<Exit> {
     })
 }
 
-/// Bytes that prompts in flight and their variants may take: as given, or four fifths of what is free where the model
-/// computes, its weights already loaded.
-fn memory_limit(gib: Option<f64>, model: &Model) -> anyhow::Result<u64> {
+/// Bytes that prompts in flight and their variants may take, if the options say it.
+///
+/// # Errors
+/// A number that makes no byte.
+fn memory_limit(gib: Option<f64>) -> anyhow::Result<Option<u64>> {
     match gib {
-        Some(gib) if gib.is_finite() && gib > 0.0 => Ok((gib * f64::from(1 << 30)) as u64),
-        Some(gib) => Err(usage(format!("`--memory {gib}`: expected a positive number of GiB"))),
-        None => {
-            let free = crate::model::free_memory(&model.device).unwrap_or(4 << 30);
-            Ok(free / 5 * 4)
+        Some(gib) if gib.is_finite() && gib * f64::from(1 << 30) >= 1.0 => {
+            Ok(Some((gib * f64::from(1 << 30)) as u64))
         }
+        Some(gib) => Err(usage(format!("`--memory {gib}`: expected a positive number of GiB, e.g. 0.5"))),
+        None => Ok(None),
     }
 }
 

@@ -52,7 +52,7 @@ fn pairs(args: &TableArgs, runs: &[Run]) -> anyhow::Result<Exit> {
         match args.format {
             TableFormat::Text => output::data(&pairs.render(false))?,
             TableFormat::Md => output::data(&pairs.render(true))?,
-            TableFormat::Json => output::line(&pairs.to_json()?)?,
+            TableFormat::Json => output::json_text(&pairs.to_json()?)?,
             TableFormat::Csv | TableFormat::Latex => {
                 return Err(usage("--pairs is written as text, md or json"));
             }

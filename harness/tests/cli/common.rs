@@ -32,11 +32,17 @@ pub fn run(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     outcome(kvsweep(dir).args(arguments))
 }
 
-/// Runs a command and gives its exit code, stdout and stderr.
+/// Runs a command and gives its exit code, stdout and stderr, in which no control character and no override of the
+/// reading order may be, whatever the data.
 pub fn outcome(command: &mut Command) -> (i32, String, String) {
     let output: Output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let obeyed =
+        |c: &char| c.is_control() && !matches!(c, '\n' | '\t') || ('\u{202a}'..='\u{202e}').contains(c);
+    let found: Vec<char> = stdout.chars().chain(stderr.chars()).filter(obeyed).collect();
+    assert!(found.is_empty(), "{command:?} printed {found:?}");
+    (output.status.code().unwrap_or(-1), stdout, stderr)
 }
 
 /// Runs the program and expects exit code 0; gives stdout.

@@ -17,5 +17,8 @@ mod fetch;
 mod invariants;
 mod inventory;
 mod manifests;
+mod outputs;
 mod parity;
+mod passes;
 mod resume;
+mod untrusted;

@@ -1,12 +1,13 @@
 //! FFY0/AdaKV: `pred/{out_name}/{dataset}.jsonl`. Published scores come from an environment with python-Levenshtein.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::longbench::LongBench;
-use super::{ExportMeta, Layout, Prediction, PredictionFile, write};
+use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, write};
 use crate::datasets::DatasetInfo;
 use crate::datasets::metric_ids::{CODE_SIM, CODE_SIM_LEVENSHTEIN};
 use crate::error::TaskError;
+use crate::path::last_component;
 
 /// AdaKV's predictions.
 pub struct AdaKv;
@@ -40,8 +41,8 @@ impl Layout for AdaKv {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
-        let folder = format!("{}{}", write::component(&meta.model), write::method_suffix(meta));
+    ) -> Result<Vec<ExportFile>, TaskError> {
+        let folder = format!("{}{}", last_component(&meta.model), write::method_suffix(meta));
         write::flat(&root.join("pred").join(folder), self, predictions)
     }
 }

@@ -1,14 +1,15 @@
 //! TUDa-HWAI/CompressKV: `outputs/longbench/{model}/{method}/[{budget}/]{dataset}.jsonl`; the model keeps its slash and
 //! the full cache has no budget level. `eval.py --eval_avg` adds `avg` when all 16 data sets are there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::longbench::LongBench;
-use super::{ExportMeta, Layout, Prediction, PredictionFile, write};
+use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, write};
 use crate::averages::{Average, Scores};
 use crate::datasets::DatasetInfo;
 use crate::datasets::metric_ids::{ROUGE, ROUGE_MODULE};
 use crate::error::TaskError;
+use crate::path::component;
 
 /// CompressKV's predictions.
 pub struct CompressKv;
@@ -40,13 +41,13 @@ impl Layout for CompressKv {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
+    ) -> Result<Vec<ExportFile>, TaskError> {
         let mut dir = root.join("outputs").join("longbench");
-        dir.extend(meta.model.split('/').map(write::component));
+        dir.extend(meta.model.split('/').map(component));
         if meta.method == "full" {
             dir.push("fullkv");
         } else {
-            dir.push(write::component(&meta.method));
+            dir.push(component(&meta.method));
             dir.extend(meta.budget.map(|budget| budget.to_string()));
         }
         write::flat(&dir, self, predictions)

@@ -1,10 +1,10 @@
 //! FYYFU/HeadKV: KVCache-Factory's shape with the one method file `ReasonKV.json`. Its `eval.py` knows six LongBench QA
 //! sets, multifieldqa_zh and four LooGLE sets; any other gets -1 there, and is left out here with a note.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::kvcache_factory::KvCacheFactory;
-use super::{ExportMeta, Layout, Prediction, PredictionFile, read, write};
+use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, read, write};
 use crate::datasets::DatasetInfo;
 use crate::datasets::metric_ids::{QA_F1, QA_F1_ZH};
 use crate::error::TaskError;
@@ -34,7 +34,7 @@ impl Layout for HeadKv {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
+    ) -> Result<Vec<ExportFile>, TaskError> {
         write::nested(root, meta, "ReasonKV", self, predictions)
     }
 }

@@ -3,9 +3,9 @@
 //! Its `eval.py` overwrites `{dataset}/metrics.json` with every method and fills `results.csv` with CAM's scores in
 //! the row L2Norm and the reverse; here every method keeps its own name. Its environment has python-Levenshtein.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{ExportMeta, Layout, Prediction, PredictionFile, read, write};
+use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, read, write};
 use crate::datasets::DatasetInfo;
 use crate::datasets::metric_ids::{CODE_SIM, CODE_SIM_LEVENSHTEIN};
 use crate::error::TaskError;
@@ -45,7 +45,7 @@ impl Layout for KvCacheFactory {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
+    ) -> Result<Vec<ExportFile>, TaskError> {
         let method = match meta.method.as_str() {
             "full" => "FullKV",
             "snapkv" => "SnapKV",

@@ -1,10 +1,11 @@
 //! THUDM/LongBench: `pred/{model}/{dataset}.jsonl` and, for LongBench-E, `pred_e/{model}/{dataset}.jsonl`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{ExportMeta, Layout, Prediction, PredictionFile, read, write};
+use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, read, write};
 use crate::datasets::Suite;
 use crate::error::TaskError;
+use crate::path::last_component;
 
 /// LongBench v1.
 pub struct LongBench;
@@ -30,8 +31,8 @@ impl Layout for LongBench {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
-        write::flat(&root.join("pred").join(write::component(&meta.model)), self, predictions)
+    ) -> Result<Vec<ExportFile>, TaskError> {
+        write::flat(&root.join("pred").join(last_component(&meta.model)), self, predictions)
     }
 }
 
@@ -57,7 +58,7 @@ impl Layout for LongBenchE {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
-        write::flat(&root.join("pred_e").join(write::component(&meta.model)), self, predictions)
+    ) -> Result<Vec<ExportFile>, TaskError> {
+        write::flat(&root.join("pred_e").join(last_component(&meta.model)), self, predictions)
     }
 }

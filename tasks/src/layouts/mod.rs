@@ -23,7 +23,7 @@ use crate::datasets::{DatasetInfo, Suite};
 use crate::error::TaskError;
 
 pub use needle::{NeedleCell, NeedleRecord, NeedleScores};
-pub use write::{ExportMeta, Prediction};
+pub use write::{ExportFile, ExportMeta, Prediction, write};
 
 /// The score of one data set as the official script writes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,16 +120,16 @@ pub trait Layout: Sync {
         None
     }
 
-    /// Writes predictions under `root` and returns the files written.
+    /// The files with these predictions, under `root`.
     ///
     /// # Errors
-    /// A file exists or cannot be written; a data set the layout does not have.
+    /// A data set the layout does not have.
     fn export(
         &self,
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError>;
+    ) -> Result<Vec<ExportFile>, TaskError>;
 }
 
 /// The layouts of data set predictions.
@@ -165,17 +165,16 @@ pub fn score(dir: &Path, layout_name: &str, metric: Option<&str>) -> Result<Scor
     read::score_tree(dir, layout(layout_name)?, metric).map(Scored::Datasets)
 }
 
-/// Writes predictions under `root` as the layout's own harness does. Existing files are never touched: the official
-/// scripts append to them, which doubles rows.
+/// The files under `root` in which the layout's own harness keeps such predictions; [`write()`] puts them on disk.
 ///
 /// # Errors
-/// An unknown layout, a file that exists, a data set the layout does not have.
+/// An unknown layout, a data set the layout does not have.
 pub fn export(
     root: &Path,
     layout_name: &str,
     meta: &ExportMeta,
     predictions: &[Prediction],
-) -> Result<Vec<PathBuf>, TaskError> {
+) -> Result<Vec<ExportFile>, TaskError> {
     layout(layout_name)?.export(root, meta, predictions)
 }
 

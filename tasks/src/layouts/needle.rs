@@ -1,18 +1,19 @@
 //! Needle results: one JSON object a file (`*_results.json`), as gkamradt's tester and its descendants write, or files
 //! of many such records (`.jsonl`, or a JSON list with `token_limit` for the length).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::official::parse_with_nan;
 use super::read::{entries, file_name};
-use super::{ExportMeta, write};
+use super::{ExportFile, ExportMeta, write};
 use crate::error::TaskError;
 use crate::metrics::MetricError;
 use crate::needle::NeedleVariant;
 use crate::needle::variants;
+use crate::path::last_component;
 use crate::reader::{Place, Row, for_each_line};
 
 /// Layout names and their variants' names.
@@ -103,32 +104,32 @@ struct Written<'a> {
     file_name: Option<&'a str>,
 }
 
-/// Writes results as a layout's tester does, one file each, and returns the files. `timestamp` is put into every
+/// Results as a layout's tester keeps them, one file each, for [`super::write()`]. `timestamp` is put into every
 /// record (`%Y-%m-%d %H:%M:%S%z`). Where a language model judges (gkamradt) the score is null.
 ///
 /// # Errors
-/// An unknown layout, a file that exists, a metric that fails.
+/// An unknown layout, a metric that fails.
 pub fn export(
     root: &Path,
     layout: &str,
     meta: &ExportMeta,
     timestamp: &str,
     records: &[NeedleRecord],
-) -> Result<Vec<PathBuf>, TaskError> {
+) -> Result<Vec<ExportFile>, TaskError> {
     let variant = LAYOUTS
         .iter()
         .find(|l| l.0 == layout)
         .ok_or_else(|| TaskError::unknown("needle layout", layout, LAYOUTS.iter().map(|l| l.0)))?
         .1;
     let variant = variants::by_name(variant)?;
-    let model = write::component(&meta.model).replace('.', "_");
-    let version = format!("{}{}", write::component(&meta.model), write::method_suffix(meta));
+    let model = last_component(&meta.model).replace('.', "_");
+    let version = format!("{}{}", last_component(&meta.model), write::method_suffix(meta));
     let folder = match variant.name {
         "compresskv" => root.join(version),
         "kvcache-factory" => root.join("results_needle").join("results").join(version),
         _ => root.join("results"),
     };
-    let mut written = Vec::new();
+    let mut files = Vec::new();
     for record in records {
         // CompressKV stores the prompt's real length and whole percents; the others nominal lengths and percent x 100.
         let (length, depth) = match variant.name {
@@ -154,10 +155,9 @@ pub fn export(
             file_name: (variant.name == "gkamradt").then_some(&stem),
         });
         let path = folder.join(format!("{stem}_results.json"));
-        write::write_lines(&path, std::iter::once(line.map(|line| write::ascii(&line))))?;
-        written.push(path);
+        files.push(write::of_lines(path, std::iter::once(line.map(|line| write::ascii(&line))))?);
     }
-    Ok(written)
+    Ok(files)
 }
 
 pub(super) fn score(dir: &Path, variant: &'static str) -> Result<NeedleScores, TaskError> {

@@ -1,10 +1,11 @@
 //! FasterDecoding/SnapKV: `pred_e/{model}{config}/{dataset}.jsonl`, under `pred_e` even without `--e`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::longbench::LongBench;
-use super::{ExportMeta, Layout, Prediction, PredictionFile, write};
+use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, write};
 use crate::error::TaskError;
+use crate::path::last_component;
 
 /// SnapKV's predictions; its scores are LongBench's.
 pub struct SnapKv;
@@ -27,8 +28,8 @@ impl Layout for SnapKv {
         root: &Path,
         meta: &ExportMeta,
         predictions: &[Prediction],
-    ) -> Result<Vec<PathBuf>, TaskError> {
-        let folder = format!("{}{}", write::component(&meta.model), write::method_suffix(meta));
+    ) -> Result<Vec<ExportFile>, TaskError> {
+        let folder = format!("{}{}", last_component(&meta.model), write::method_suffix(meta));
         write::flat(&root.join("pred_e").join(folder), self, predictions)
     }
 }

@@ -1,7 +1,8 @@
-//! What the layouts share when writing: neutral predictions in, JSON lines as Python's `json.dumps` spells them out.
+//! What the layouts share when writing: neutral predictions in, JSON lines as Python's `json.dumps` spells them out,
+//! files that are written all or not at all.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::Layout;
 use crate::datasets::{self, DatasetInfo};
 use crate::error::TaskError;
+use crate::path::{component, last_component};
 
 /// One of our predictions with what other harnesses' records need of its example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +48,62 @@ pub struct ExportMeta {
     pub budget: Option<usize>,
 }
 
+/// A file of a layout, not yet on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportFile {
+    /// Where it goes.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+/// Writes the files. Nothing is written where one of them exists with another content, since the official scripts
+/// append to files, which doubles rows; those that are there already stay as they are, so that an export may be
+/// repeated. Each file is whole or not there.
+///
+/// # Errors
+/// A file that exists with another content or is listed twice; whatever the system refuses.
+pub fn write(files: &[ExportFile]) -> Result<(), TaskError> {
+    let refused = |path: &Path, problem: &str| TaskError::File {
+        path: path.to_path_buf(),
+        problem: problem.to_owned(),
+        remedy: "nothing was written; export into another folder".to_owned(),
+    };
+    let mut paths = BTreeSet::new();
+    let mut missing = Vec::new();
+    for file in files {
+        if !paths.insert(&file.path) {
+            return Err(refused(&file.path, "two variants or data sets have this file in this layout"));
+        }
+        match fs_err::read(&file.path) {
+            Ok(there) if there == file.text.as_bytes() => {}
+            Ok(_) => return Err(refused(&file.path, "it exists, with other predictions")),
+            Err(error) if error.kind() == ErrorKind::NotFound => missing.push(file),
+            Err(error) => return Err(TaskError::io("read", &file.path, error)),
+        }
+    }
+    missing.into_iter().try_for_each(|ExportFile { path, text }| {
+        write_whole(path, text.as_bytes()).map_err(|error| TaskError::io("write", path, error))
+    })
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    // What a killed export left; never written through, should it be a link.
+    let _ = fs_err::remove_file(&part);
+    let mut file = fs_err::OpenOptions::new().write(true).create_new(true).open(&part)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    written.and_then(|()| fs_err::rename(&part, path)).inspect_err(|_| {
+        let _ = fs_err::remove_file(&part);
+    })
+}
+
 /// LongBench's record.
 #[derive(Serialize)]
 struct Short<'a> {
@@ -68,16 +126,6 @@ struct Long<'a> {
     language: &'a str,
     all_classes: Option<&'a [String]>,
     _id: &'a str,
-}
-
-/// A name as one path component: the last part of a path, without anything that could leave the folder.
-pub(super) fn component(name: &str) -> String {
-    let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or_default();
-    let safe: String = last
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
-        .collect();
-    if safe.trim_matches('.').is_empty() { "model".to_owned() } else { safe }
 }
 
 /// `_<method>[_<budget>]`, for layouts that put everything into one folder name.
@@ -111,18 +159,15 @@ pub(super) fn flat(
     dir: &Path,
     layout: &dyn Layout,
     predictions: &[Prediction],
-) -> Result<Vec<PathBuf>, TaskError> {
-    let mut written = Vec::new();
-    for (base, (_, rows)) in by_dataset(layout, predictions)? {
-        let path = dir.join(format!("{base}.jsonl"));
+) -> Result<Vec<ExportFile>, TaskError> {
+    let file = |(base, (_, rows)): (&str, (_, Vec<&Prediction>))| {
         let lines = rows.iter().map(|p| {
             let all_classes = classes(p);
             python_json(&Short { pred: &p.pred, answers: &p.answers, all_classes, length: p.length })
         });
-        write_lines(&path, lines)?;
-        written.push(path);
-    }
-    Ok(written)
+        of_lines(dir.join(format!("{base}.jsonl")), lines)
+    };
+    by_dataset(layout, predictions)?.into_iter().map(file).collect()
 }
 
 pub(super) fn nested(
@@ -131,11 +176,10 @@ pub(super) fn nested(
     method: &str,
     layout: &dyn Layout,
     predictions: &[Prediction],
-) -> Result<Vec<PathBuf>, TaskError> {
+) -> Result<Vec<ExportFile>, TaskError> {
     // The full cache has no budget; the repositories' own default fills the folder's name.
-    let folder = format!("{}_{}", component(&meta.model).to_lowercase(), meta.budget.unwrap_or(128));
-    let mut written = Vec::new();
-    for (base, (info, rows)) in by_dataset(layout, predictions)? {
+    let folder = format!("{}_{}", last_component(&meta.model).to_lowercase(), meta.budget.unwrap_or(128));
+    let file = |(base, (info, rows)): (&str, (&DatasetInfo, Vec<&Prediction>))| {
         let path = root.join(&folder).join(base).join(format!("{}.json", component(method)));
         let lines = rows.iter().map(|p| {
             let record = Long {
@@ -152,27 +196,21 @@ pub(super) fn nested(
             };
             python_json(&record).map(|line| ascii(&line))
         });
-        write_lines(&path, lines)?;
-        written.push(path);
-    }
-    Ok(written)
+        of_lines(path, lines)
+    };
+    by_dataset(layout, predictions)?.into_iter().map(file).collect()
 }
 
-pub(super) fn write_lines(
-    path: &Path,
+pub(super) fn of_lines(
+    path: PathBuf,
     lines: impl Iterator<Item = serde_json::Result<String>>,
-) -> Result<(), TaskError> {
-    let failed = |e: std::io::Error| TaskError::io("write", path, e);
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent).map_err(failed)?;
-    }
-    let file = fs_err::OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
-    let mut out = std::io::BufWriter::new(file);
+) -> Result<ExportFile, TaskError> {
+    let mut text = String::new();
     for line in lines {
-        let line = line.map_err(|e| failed(e.into()))?;
-        out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).map_err(failed)?;
+        text.push_str(&line.map_err(|e| TaskError::io("write", &path, e.into()))?);
+        text.push('\n');
     }
-    out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)
+    Ok(ExportFile { path, text })
 }
 
 /// serde_json's formatter with Python's blanks after commas and colons.
@@ -239,9 +277,23 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_leave_the_folder() {
-        assert_eq!(component("meta-llama/Llama-3.1-8B"), "Llama-3.1-8B");
-        assert_eq!(component("../.."), "model");
-        assert_eq!(component("a/b:c"), "b_c");
+    fn all_files_are_written_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| ExportFile { path: dir.path().join(name), text: text.to_owned() };
+        let both = [file("a/x.jsonl", "1"), file("b/y.jsonl", "2")];
+        fs_err::create_dir(dir.path().join("b")).unwrap();
+        fs_err::write(dir.path().join("b/y.jsonl"), "other").unwrap();
+        let message = write(&both).unwrap_err().to_string();
+        assert!(message.contains("y.jsonl") && message.contains("another folder"), "{message}");
+        assert!(!dir.path().join("a").exists(), "{message}");
+        assert!(write(&[file("c", "1"), file("c", "1")]).is_err() && !dir.path().join("c").exists());
+        // What a killed export left is no obstacle: whole files stay, a part is written anew.
+        fs_err::write(dir.path().join("b/y.jsonl"), "2").unwrap();
+        fs_err::create_dir(dir.path().join("a")).unwrap();
+        fs_err::write(dir.path().join("a/x.jsonl.part"), "half").unwrap();
+        write(&both).unwrap();
+        write(&both).unwrap();
+        assert_eq!(fs_err::read_to_string(dir.path().join("a/x.jsonl")).unwrap(), "1");
+        assert_eq!(fs_err::read_dir(dir.path().join("a")).unwrap().count(), 1);
     }
 }

@@ -1,4 +1,7 @@
 //! LooGLE's cloze: how many masks of a question are filled right.
+//!
+//! The official code calls `eval` on the prediction. Here it is parsed, and of the expressions that may stand beside
+//! literals only those of [`literal::expression`] count as dicts.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +34,7 @@ impl std::iter::Sum for Hits {
 
 /// `get_exact_match`: values equal to the reference, case included. A prediction that is no dict has no hit.
 pub fn exact(prediction: &str, reference: &BTreeMap<String, String>) -> Hits {
-    let dict = literal::parse(prediction).ok();
+    let dict = literal::expression(prediction).ok();
     let right = |(key, value): &(&String, &String)| {
         dict.as_ref().and_then(|dict| dict.get(key)).and_then(Literal::as_str) == Some(value)
     };
@@ -44,7 +47,7 @@ pub fn exact(prediction: &str, reference: &BTreeMap<String, String>) -> Hits {
 /// [`MetricError::NotAString`] for a value that cannot be split, on which the official code raises.
 pub fn partial(prediction: &str, reference: &BTreeMap<String, String>) -> Result<Hits, MetricError> {
     let mut hits = 0;
-    if let Ok(dict) = literal::parse(prediction) {
+    if let Ok(dict) = literal::expression(prediction) {
         for (key, value) in reference {
             let Some(found) = dict.get(key) else { continue };
             // `bytes.split` works in Python, and no bytes equal a word.
@@ -125,6 +128,9 @@ mod tests {
         assert_eq!(exact(prediction, &gold), Hits { hits: 1, keys: 2 });
         assert_eq!(partial(prediction, &gold), Ok(Hits { hits: 2, keys: 2 }));
         assert_eq!(exact("Answer: {}", &gold).hits, 0);
+        for dict in ["dict({'<mask-0>': 'Lufti'})", "{'<mask-1>': 'Sam'} | {'<mask-0>': 'Luf' + 'ti'}"] {
+            assert_eq!(exact(dict, &gold).hits, 1, "{dict}");
+        }
         let both: Hits = [exact(prediction, &gold), exact("", &gold), exact("", &gold)].into_iter().sum();
         assert_eq!((both.total(), Hits::default().total()), (Some(0.1667), None));
     }

@@ -11,7 +11,7 @@ use crate::metrics::needle_overlap::WORDS;
 use crate::metrics::{Metric, MetricError};
 use crate::mini;
 use crate::protocol::{ModelFacts, StopRule, python_format, stop_ids};
-use crate::tokenizer::{ChatTemplate, Tokenizer, clean_up_spaces};
+use crate::tokenizer::{ChatTemplate, Tokenizer};
 
 /// One cell of the heatmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub struct NeedleCase {
 /// Builds the prompts of a grid, lengths outer, depths inner.
 ///
 /// # Errors
-/// A length too short for the needle or beyond the model's positions, a depth above 100, what the tokenizer says.
+/// A length too short for question, needle and answer or beyond the model's positions, a depth above 100, what the
+/// tokenizer says.
 pub fn cases(
     variant: &NeedleVariant,
     model: &ModelFacts,
@@ -58,7 +59,7 @@ pub fn cases(
 /// question is asked.
 ///
 /// # Errors
-/// What the tokenizer says; a prompt beyond the model's positions.
+/// What the tokenizer says; a length too short for question, needle and answer, or beyond the model's positions.
 pub fn mini_case(
     trial: mini::NeedleTrial,
     without_context: bool,
@@ -72,7 +73,12 @@ pub fn mini_case(
     let count = |text: &str| tokenizer.encode(text, false).map_or(0, |ids| ids.len());
     // Two more for tokens that do not merge where prompt and template meet.
     let around = builder.chat_prompt("").map_err(TaskError::Needle)?.1.len() + MINI_ANSWER_TOKENS + 2;
-    let made = mini::needle(mini::NeedleTrial { length: length.saturating_sub(around), ..trial }, &count);
+    let of_length = |length| mini::needle(mini::NeedleTrial { length, ..trial }, &count);
+    let made = of_length(length.saturating_sub(around));
+    let needed = around + count(&of_length(0).prompt);
+    if length < needed {
+        return Err(TaskError::Needle(too_short(length, needed)));
+    }
     let build = || {
         let mut stop = stop_ids(variant.stop, model, tokenizer)?;
         stop.max_new = MINI_ANSWER_TOKENS;
@@ -98,6 +104,16 @@ pub fn mini_case(
 
 /// New tokens for an answer of the mini suite: two words and the end.
 const MINI_ANSWER_TOKENS: usize = 16;
+
+/// Why a context length makes no test: its smallest prompt takes `needed` tokens. Other trials have other needles, of
+/// about that length: the advice leaves room for them.
+fn too_short(length: usize, needed: usize) -> String {
+    format!(
+        "length {length} leaves no context: question, needle and answer take {needed} tokens; the smallest sensible \
+         length is {}",
+        needed.next_multiple_of(32)
+    )
+}
 
 struct Builder<'a> {
     variant: &'a NeedleVariant,
@@ -207,7 +223,7 @@ impl Builder<'_> {
 
     fn decode(&self, ids: &[u32]) -> Result<String, String> {
         let text = self.tokenizer.decode(ids, !self.variant.keeps_special)?;
-        Ok(if self.model.clean_up_spaces && !self.variant.is_ours() { clean_up_spaces(&text) } else { text })
+        Ok(if self.variant.is_ours() { text } else { self.model.transformers_text(text) })
     }
 
     /// The ids of the essays, the whole set repeated until it has `longest` tokens. Only as much text is encoded as
@@ -277,9 +293,7 @@ impl Builder<'_> {
         }
         let needle = self.tokenizer.encode(NEEDLE, self.variant.keeps_special)?;
         if length <= BUFFER + needle.len() {
-            return Err(format!(
-                "length {length} leaves no context beside {BUFFER} free tokens and the needle"
-            ));
+            return Err(too_short(length, BUFFER + needle.len() + 1));
         }
         let with_needle = insert::insert_needle(context, &needle, periods, f64::from(depth), length, BUFFER);
         self.finish(&self.decode(&with_needle)?)
@@ -294,9 +308,8 @@ impl Builder<'_> {
         depth: u32,
     ) -> Result<(String, Vec<u32>), String> {
         let around = self.finish(NEEDLE)?.1.len();
-        let mut room = length.checked_sub(around).filter(|room| *room > 0).ok_or_else(|| {
-            format!("length {length} leaves no context beside the prompt and needle of {around} tokens")
-        })?;
+        let short = || too_short(length, around + 1);
+        let mut room = length.checked_sub(around).filter(|room| *room > 0).ok_or_else(short)?;
         loop {
             let kept = context.get(..room).unwrap_or(context);
             let at = insert::position(kept, periods, f64::from(depth));
@@ -306,9 +319,7 @@ impl Builder<'_> {
             if excess == 0 {
                 return Ok((text, ids));
             }
-            room = room.checked_sub(excess).filter(|room| *room > 0).ok_or_else(|| {
-                format!("length {length} leaves no context beside the prompt and needle of {around} tokens")
-            })?;
+            room = room.checked_sub(excess).filter(|room| *room > 0).ok_or_else(short)?;
         }
     }
 

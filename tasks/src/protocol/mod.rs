@@ -38,6 +38,14 @@ pub struct ModelFacts {
     pub clean_up_spaces: bool,
 }
 
+impl ModelFacts {
+    /// Decoded text as transformers gives it: without the spaces before punctuation where the tokenizer's configuration
+    /// says so. The one place where text is cleaned.
+    pub fn transformers_text(&self, decoded: String) -> String {
+        if self.clean_up_spaces { clean_up_spaces(&decoded) } else { decoded }
+    }
+}
+
 /// How a too long prompt loses its middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -320,7 +328,7 @@ impl Protocol {
     /// What is scored, from the decoded answer (special tokens skipped): tokenizer clean-up where transformers would
     /// do it, then the protocol's post-processing. Never strips otherwise.
     pub fn finish_prediction(&self, model: &ModelFacts, decoded: &str) -> String {
-        let mut text = if self.cleans_up(model) { clean_up_spaces(decoded) } else { decoded.to_owned() };
+        let mut text = self.decoded_text(model, decoded.to_owned());
         for rule in self.post.iter().filter(|rule| rule.model.matches(&model.name)) {
             if let Some(cut) = &rule.cut_at {
                 text = text.split(cut.as_str()).next().unwrap_or_default().to_owned();
@@ -333,8 +341,11 @@ impl Protocol {
     }
 
     /// Protocols of Python repositories decode as transformers does; ours keeps the text.
-    fn cleans_up(&self, model: &ModelFacts) -> bool {
-        model.clean_up_spaces && self.truncation == TruncationRule::MiddleText
+    fn decoded_text(&self, model: &ModelFacts, decoded: String) -> String {
+        match self.truncation {
+            TruncationRule::MiddleText => model.transformers_text(decoded),
+            TruncationRule::MiddleIds => decoded,
+        }
     }
 
     /// Remarks for one model that a table made with this protocol should carry.

@@ -4,7 +4,7 @@ use super::{ChatRule, ModelFacts, Protocol, StopRule, TruncationRule, WrapTime};
 use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
 use crate::example::Example;
-use crate::tokenizer::{ChatTemplate, Tokenizer, clean_up_spaces};
+use crate::tokenizer::{ChatTemplate, Tokenizer};
 
 /// A prompt as the model gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,10 +189,8 @@ impl Protocol {
             let half = limit / 2;
             let (front, rest) = ids.split_at(half);
             let (middle, back) = rest.split_at(rest.len() - half);
-            let decode = |part: &[u32]| -> Result<String, String> {
-                let part = tokenizer.decode(part, true)?;
-                Ok(if self.cleans_up(model) { clean_up_spaces(&part) } else { part })
-            };
+            let decode =
+                |part: &[u32]| Ok::<_, String>(self.decoded_text(model, tokenizer.decode(part, true)?));
             text = decode(front)? + &decode(back)?;
             removed = Some(middle.to_vec());
         }

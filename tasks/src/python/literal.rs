@@ -1,7 +1,10 @@
 //! A parser for Python literals: what `ast.literal_eval` accepts of the data in LooGLE, and nothing that runs.
 //!
 //! LooGLE stores question lists as Python literals and calls `eval` on a model's answer. Here a text is parsed, never
-//! executed: names, calls, operators, comprehensions and f-strings are errors.
+//! executed. [`parse`] takes literals; [`expression`] also takes the expressions without side effects that make a dict
+//! out of literals. All else (names, other calls and operators, comprehensions, f-strings) is an error.
+
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
@@ -76,6 +79,19 @@ pub struct LiteralError {
 /// Anything that is no literal: text around it, an open bracket or quote, a name such as `true` or `null`, an operator,
 /// an unhashable key, nesting deeper than 200.
 pub fn parse(text: &str) -> Result<Literal, LiteralError> {
+    whole(text, false)
+}
+
+/// Parses a text that Python's `eval` would turn into a value by literals, `dict(…)` with pairs, keywords, `**` or a
+/// dict, `|` of dicts, `**` inside a dict, and `+` of strings, bytes, lists or tuples: its value.
+///
+/// # Errors
+/// Anything else, and what Python refuses: see [`parse`], operands of unlike types, a key given twice in a call.
+pub fn expression(text: &str) -> Result<Literal, LiteralError> {
+    whole(text, true)
+}
+
+fn whole(text: &str, computes: bool) -> Result<Literal, LiteralError> {
     let mut chars = Vec::with_capacity(text.len());
     // Python normalises line ends before it tokenizes; `eval` strips leading blanks.
     let mut rest = text.trim_start_matches([' ', '\t']).chars().peekable();
@@ -87,22 +103,64 @@ pub fn parse(text: &str) -> Result<Literal, LiteralError> {
             chars.push(c);
         }
     }
-    let mut parser = Parser { chars, at: 0, depth: 0 };
+    let mut parser = Parser { chars, at: 0, depth: 0, computes };
     if let Some(at) = parser.chars.iter().position(|&c| c == '\0') {
         return Err(LiteralError { reason: "null character", at });
     }
     parser.blank_lines()?;
-    let first = parser.value()?;
+    let first = parser.item()?;
     parser.blanks();
     let value = if parser.eat(',') { parser.open_tuple(first)? } else { first };
     parser.end()?;
     Ok(value)
 }
 
+/// Words that are no names in Python.
+const KEYWORDS: [&str; 36] = [
+    "False",
+    "None",
+    "True",
+    "and",
+    "as",
+    "assert",
+    "async",
+    "await",
+    "break",
+    "class",
+    "continue",
+    "def",
+    "del",
+    "elif",
+    "else",
+    "except",
+    "finally",
+    "for",
+    "from",
+    "global",
+    "if",
+    "import",
+    "in",
+    "is",
+    "lambda",
+    "nonlocal",
+    "not",
+    "or",
+    "pass",
+    "raise",
+    "return",
+    "try",
+    "while",
+    "with",
+    "yield",
+    "__debug__",
+];
+
 struct Parser {
     chars: Vec<char>,
     at: usize,
     depth: usize,
+    /// Whether expressions are taken beside literals.
+    computes: bool,
 }
 
 type Parsed<T> = Result<T, LiteralError>;
@@ -193,12 +251,50 @@ impl Parser {
             if matches!(self.peek(), None | Some('\n' | '#')) {
                 return Ok(Literal::Tuple(items));
             }
-            items.push(self.value()?);
+            items.push(self.item()?);
             self.blanks();
             if !self.eat(',') {
                 return Ok(Literal::Tuple(items));
             }
         }
+    }
+
+    /// A literal or, where those are taken, an expression: what may stand between brackets and commas.
+    fn item(&mut self) -> Parsed<Literal> {
+        let mut left = self.sum()?;
+        while self.operator('|') {
+            left = match (left, self.sum()?) {
+                (Literal::Dict(mut pairs), Literal::Dict(more)) => {
+                    pairs.extend(more);
+                    Literal::Dict(pairs)
+                }
+                _ => return self.fail("`|` of other values than dicts"),
+            };
+        }
+        Ok(left)
+    }
+
+    fn sum(&mut self) -> Parsed<Literal> {
+        let mut left = self.value()?;
+        while self.operator('+') {
+            left = match (left, self.value()?) {
+                (Literal::Str(left), Literal::Str(right)) => Literal::Str(left + &right),
+                (Literal::Bytes(left), Literal::Bytes(right)) => Literal::Bytes([left, right].concat()),
+                (Literal::List(left), Literal::List(right)) => Literal::List([left, right].concat()),
+                (Literal::Tuple(left), Literal::Tuple(right)) => Literal::Tuple([left, right].concat()),
+                _ => return self.fail("`+` of other values than two strings, lists or tuples"),
+            };
+        }
+        Ok(left)
+    }
+
+    /// Takes a binary operator; `|=` and the like are none.
+    fn operator(&mut self, operator: char) -> bool {
+        if !self.computes {
+            return false;
+        }
+        self.blanks();
+        self.peek_at(1) != Some('=') && self.eat(operator)
     }
 
     fn value(&mut self) -> Parsed<Literal> {
@@ -242,7 +338,7 @@ impl Parser {
             if !items.is_empty() && !comma {
                 return self.fail("a comma or closing bracket is missing");
             }
-            items.push(self.value()?);
+            items.push(self.item()?);
             self.blanks();
             let more = self.eat(',');
             comma |= more;
@@ -265,24 +361,31 @@ impl Parser {
     }
 
     fn braced(&mut self) -> Parsed<Literal> {
-        let (mut pairs, mut members) = (Vec::new(), Vec::new());
+        let (mut pairs, mut members, mut is_dict) = (Vec::new(), Vec::new(), false);
         loop {
             self.blanks();
             if self.eat('}') {
                 break;
             }
-            let key = self.value()?;
-            if !key.is_hashable() {
-                return self.fail("unhashable dict key or set member");
-            }
-            self.blanks();
-            if self.peek() == Some(':') && members.is_empty() {
-                self.at += 1;
-                let value = self.value()?;
-                pairs.push((key, value));
-            } else if pairs.is_empty() {
-                members.push(key);
+            if self.stars() {
+                let Literal::Dict(more) = self.item()? else { return self.fail("`**` of no dict") };
+                is_dict = true;
+                pairs.extend(more);
             } else {
+                let key = self.item()?;
+                if !key.is_hashable() {
+                    return self.fail("unhashable dict key or set member");
+                }
+                self.blanks();
+                if self.eat(':') {
+                    is_dict = true;
+                    let value = self.item()?;
+                    pairs.push((key, value));
+                } else {
+                    members.push(key);
+                }
+            }
+            if is_dict && !members.is_empty() {
                 return self.fail("a dict value is missing");
             }
             self.blanks();
@@ -291,6 +394,102 @@ impl Parser {
             }
         }
         Ok(if members.is_empty() { Literal::Dict(pairs) } else { Literal::Set(members) })
+    }
+
+    /// Takes the `**` of an unpacked dict.
+    fn stars(&mut self) -> bool {
+        let found = self.computes && self.peek() == Some('*') && self.peek_at(1) == Some('*');
+        self.at += if found { 2 } else { 0 };
+        found
+    }
+
+    /// The dict of `dict(…)`, the cursor behind its name.
+    fn dict_call(&mut self) -> Parsed<Literal> {
+        self.blanks();
+        if !self.eat('(') {
+            return self.fail("a name");
+        }
+        if self.depth == MAX_DEPTH {
+            return self.fail("nested too deeply");
+        }
+        self.depth += 1;
+        let (mut pairs, mut keywords) = (None, BTreeMap::new());
+        let mut is_keyword = false;
+        loop {
+            self.blanks();
+            if self.eat(')') {
+                break;
+            }
+            // A dict has each key once, whatever its source repeats.
+            let mut given = BTreeMap::new();
+            if self.stars() {
+                is_keyword = true;
+                let Literal::Dict(more) = self.item()? else { return self.fail("`**` of no dict") };
+                for (key, value) in more {
+                    let Literal::Str(name) = key else { return self.fail("a keyword that is no string") };
+                    given.insert(name, value);
+                }
+            } else if let Some(name) = self.keyword() {
+                is_keyword = true;
+                given.insert(name, self.item()?);
+            } else if is_keyword || pairs.is_some() {
+                return self.fail("a second argument, or one behind a keyword");
+            } else {
+                let argument = self.item()?;
+                pairs = Some(self.pairs_of(argument)?);
+            }
+            for (name, value) in given {
+                if keywords.insert(name, value).is_some() {
+                    return self.fail("a keyword given twice");
+                }
+            }
+            self.blanks();
+            if !self.eat(',') && self.peek() != Some(')') {
+                return self.fail("a comma or closing bracket is missing");
+            }
+        }
+        self.depth -= 1;
+        let mut pairs = pairs.unwrap_or_default();
+        pairs.extend(keywords.into_iter().map(|(name, value)| (Literal::Str(name), value)));
+        Ok(Literal::Dict(pairs))
+    }
+
+    /// The name before a single `=`, both taken.
+    fn keyword(&mut self) -> Option<String> {
+        let start = self.at;
+        let name: String =
+            self.chars.get(start..)?.iter().take_while(|c| **c == '_' || c.is_alphanumeric()).collect();
+        self.at += name.chars().count();
+        self.blanks();
+        let starts = name.starts_with(|c: char| c == '_' || c.is_alphabetic());
+        if starts && !KEYWORDS.contains(&name.as_str()) && self.peek_at(1) != Some('=') && self.eat('=') {
+            return Some(name);
+        }
+        self.at = start;
+        None
+    }
+
+    /// What `dict` makes of its one argument.
+    fn pairs_of(&self, argument: Literal) -> Parsed<Vec<(Literal, Literal)>> {
+        let items = match argument {
+            Literal::Dict(pairs) => return Ok(pairs),
+            Literal::List(items) | Literal::Tuple(items) | Literal::Set(items) => items,
+            Literal::Str(text) if text.is_empty() => Vec::new(),
+            Literal::Bytes(bytes) if bytes.is_empty() => Vec::new(),
+            _ => return self.fail("`dict` of other values than a dict or pairs"),
+        };
+        let pair = |item: Literal| {
+            let mut parts = match item {
+                Literal::List(parts) | Literal::Tuple(parts) => parts,
+                Literal::Str(text) => text.chars().map(|c| Literal::Str(c.into())).collect(),
+                _ => Vec::new(),
+            };
+            match (parts.pop(), parts.pop(), parts.is_empty()) {
+                (Some(value), Some(key), true) if key.is_hashable() => Ok((key, value)),
+                _ => self.fail("an item of `dict` that is no pair with a hashable key"),
+            }
+        };
+        items.into_iter().map(pair).collect()
     }
 
     /// `-1`, `+-2.5`: signs before a number.
@@ -325,6 +524,7 @@ impl Parser {
             "None" => Ok(Literal::None),
             "True" => Ok(Literal::Bool(true)),
             "False" => Ok(Literal::Bool(false)),
+            "dict" if self.computes => self.dict_call(),
             _ => {
                 self.at = start;
                 self.fail("a name")
@@ -622,7 +822,87 @@ mod tests {
         ] {
             assert!(parse(source).is_err(), "{source:?}");
         }
+        assert_eq!(expression(&"dict(".repeat(100_000)).unwrap_err().reason, "nested too deeply");
         assert_eq!(parse(&"[".repeat(100_000)).unwrap_err().reason, "nested too deeply");
         assert!(parse(&format!("{}{}", "[".repeat(200), "]".repeat(200))).is_ok());
+    }
+
+    /// What Python's `eval` said of each: the dict as JSON, or that it is none.
+    #[test]
+    fn expressions_have_the_value_that_python_gives_them() {
+        let json = |literal: Literal| match literal {
+            Literal::Dict(pairs) => {
+                let text = |l: &Literal| l.as_str().map_or_else(|| format!("{l:?}"), str::to_owned);
+                let dict: BTreeMap<_, _> =
+                    pairs.iter().map(|(key, value)| (text(key), text(value))).collect();
+                Some(serde_json::to_string(&dict).unwrap())
+            }
+            _ => None,
+        };
+        let ab = Some(r#"{"a":"b"}"#);
+        let both = Some(r#"{"a":"b","c":"d"}"#);
+        for (source, expected) in [
+            ("dict({'a': 'b'})", ab),
+            ("dict(a='b')", ab),
+            ("dict( a = 'b' , )", ab),
+            ("dict(\n[('a',\n'b')])", ab),
+            ("dict([['a', 'b']], c='d')", both),
+            ("dict((('a', 'x'),), a='b')", ab),
+            ("dict({('a', 'b')})", ab),
+            ("dict(['ab'])", ab),
+            ("dict(**{'a': 'b'})", ab),
+            ("dict(c='d', **{'a': 'b'},)", both),
+            ("dict(**{'a': 'x', 'a': 'b'})", ab),
+            ("dict('')", Some("{}")),
+            ("dict ()", Some("{}")),
+            ("{'a': 'b'} | {'c': 'd'}", both),
+            ("{'a': 'x'} | dict(a='b')", ab),
+            ("{**{'a': 'x'}, 'a': 'b'}", ab),
+            ("{**dict(a='b'), **{}}", ab),
+            ("{**{}, **{'a': 'x'} | {'a': 'b'}}", ab),
+            ("(({'a': 'b'}))", ab),
+            ("({'a': 'b'}\n| {'c':\n'd'})", both),
+            ("{'<mask' + '-0>': 'x' + 'y' 'z'}", Some(r#"{"<mask-0>":"xyz"}"#)),
+            ("dict([('a', 'b')] + [('c', 'd')])", both),
+            ("dict([('a',) + ('b',)])", ab),
+            // No dict, or an exception.
+            ("dict", None),
+            ("dict(a='b', a='c')", None),
+            ("dict(a='b', **{'a': 'c'})", None),
+            ("dict(**{1: 'b'})", None),
+            ("dict(a='b', {})", None),
+            ("dict(**{}, {})", None),
+            ("dict({}, {})", None),
+            ("dict(None='b')", None),
+            ("dict(a=='b')", None),
+            ("dict(for='b')", None),
+            ("dict(,)", None),
+            ("dict(['abc'])", None),
+            ("dict([('a',)])", None),
+            ("dict([(['a'], 'b')])", None),
+            ("dict('ab')", None),
+            ("{'a': 'b'} | [('c', 'd')]", None),
+            ("{'a': 'b'} |= {}", None),
+            ("{'a': 'b'}\n| {'c': 'd'}", None),
+            ("{'a': 'x' + 1}", None),
+            ("{'a', **{}}", None),
+            ("{**{}, 'a'}", None),
+            ("{**[]}", None),
+            ("{'a': 'b' + }", None),
+            ("+ {'a': 'b'}", None),
+            // Left out, though Python makes a dict of them.
+            ("{'a': 'b'} or {}", None),
+            ("{k: 'b' for k in 'a'}", None),
+            ("{'a': 'b'}.copy()", None),
+            ("{'a': 'B'.lower()}", None),
+            ("{'a': 'b' * 1}", None),
+            ("dict(*[{'a': 'b'}])", None),
+            ("dict(zip('a', 'b'))", None),
+        ] {
+            assert_eq!(expression(source).ok().and_then(json).as_deref(), expected, "{source}");
+        }
+        for source in ["dict(a='b')", "{} | {}", "{**{}}", "'a' + 'b'"] {
+            assert!(parse(source).is_err(), "{source}");
+        }
     }
 }

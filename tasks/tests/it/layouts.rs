@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use kvsweep_tasks::datasets::metric_ids::CODE_SIM;
 use kvsweep_tasks::layouts::official::{parse_with_nan, result_file};
 use kvsweep_tasks::layouts::{
-    ExportMeta, NeedleRecord, OfficialScore, Prediction, Scored, TreeScores, export, needle, score,
+    self, ExportFile, ExportMeta, NeedleRecord, OfficialScore, Prediction, Scored, TreeScores, export,
+    needle, score,
 };
 use kvsweep_tasks::needle::variants::{EXPECTED, NEEDLE};
 
@@ -226,6 +227,12 @@ fn needle_results_get_their_official_scores() {
     assert_eq!((gpt4.cells.len(), format!("{:.2}", gpt4.mean_plotted.unwrap()).as_str()), (225, "9.44"));
 }
 
+/// Writes exported files and gives their paths.
+fn put(files: &[ExportFile]) -> Vec<PathBuf> {
+    layouts::write(files).unwrap();
+    files.iter().map(|file| file.path.clone()).collect()
+}
+
 #[test]
 fn needle_exports_score_as_they_did() {
     let meta = ExportMeta { model: "org/Model-1.5".into(), method: "snapkv".into(), budget: Some(64) };
@@ -245,8 +252,8 @@ fn needle_exports_score_as_they_did() {
         ("needle-compresskv", "Model-1_5_len_846_depth_11_results.json", Some(57.142_857_142_857_14)),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let written =
-            needle::export(dir.path(), layout, &meta, "2026-01-01 00:00:00+0000", &records).unwrap();
+        let files = needle::export(dir.path(), layout, &meta, "2026-01-01 00:00:00+0000", &records).unwrap();
+        let written = put(&files);
         assert_eq!(written[0].file_name().unwrap().to_str(), Some(name));
         let Scored::Needle(scores) = score(written[0].parent().unwrap(), layout, None).unwrap() else {
             panic!("{layout} is a needle layout");
@@ -287,7 +294,7 @@ fn exports_score_as_they_did() {
             rows.retain(|row| ["qasper", "hotpotqa"].contains(&row.dataset.as_str()));
             rows.iter_mut().for_each(|row| row.dataset += "_e");
         }
-        let written = export(dir.path(), layout, &meta, &rows).unwrap();
+        let written = put(&export(dir.path(), layout, &meta, &rows).unwrap());
         // Layouts with methods have one more folder level.
         let up = if matches!(layout, "kvcache-factory" | "headkv") { 2 } else { 1 };
         let folder = written[0].ancestors().nth(up);
@@ -307,7 +314,10 @@ fn exports_score_as_they_did() {
             }
         );
         assert_eq!(scored.scores["hotpotqa"].per_row, [1.0]);
-        assert!(export(dir.path(), layout, &meta, &rows).is_err(), "files are never written twice");
+        put(&export(dir.path(), layout, &meta, &rows).unwrap());
+        rows[0].pred.push('!');
+        let other = export(dir.path(), layout, &meta, &rows).unwrap();
+        assert!(layouts::write(&other).is_err(), "other predictions never join or replace a file");
         if matches!(layout, "kvcache-factory" | "headkv") {
             assert!(written.iter().all(|path| fs_err::read(path).unwrap().is_ascii()));
         }
@@ -326,7 +336,7 @@ fn mixed_up_layouts_say_what_was_expected_and_found() {
             && fails("longbench").contains("empty folder")
     );
     let meta = ExportMeta { model: "m".into(), method: "full".into(), budget: None };
-    export(dir.path(), "kvcache-factory", &meta, &predictions()).unwrap();
+    put(&export(dir.path(), "kvcache-factory", &meta, &predictions()).unwrap());
     let hint = fails("kvcache-factory");
     assert!(hint.contains("no such file here, but in") && hint.contains("m_128"), "{hint}");
     let inner = dir.path().join("m_128");

@@ -106,6 +106,18 @@ fn mini_needles_are_found_and_graded() {
     assert_eq!(NeedleGrading::Exact.score(&case.expected, &case).unwrap(), 1.0);
     assert_eq!(NeedleGrading::Exact.score("something else", &case).unwrap(), 0.0);
     assert!(mini_case(trial, false, &ModelFacts::default(), &tokenizer, Some(&chat)).is_err());
+    // Whatever length a refusal advises is accepted, with any other needle.
+    let at = |length, number| {
+        let trial = NeedleTrial { length, number, ..trial };
+        mini_case(trial, false, &facts("tiny"), &tokenizer, Some(&chat))
+    };
+    for short in [0, 1, 16, 40] {
+        let message = at(short, 1).unwrap_err().to_string();
+        let advised: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
+        for number in 0..50 {
+            assert!(at(advised, number).unwrap().ids.len() + 16 <= advised, "{message}");
+        }
+    }
     let alone = mini_case(trial, true, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
     assert_eq!((alone.needle, alone.expected), (None, case.expected.clone()));
     assert!(!alone.text.contains(&case.expected) && alone.ids.len() < 64, "{}", alone.text);

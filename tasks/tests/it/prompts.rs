@@ -1,6 +1,7 @@
 //! Pins prompts: hashes of the rendered text and the token ids of one real row per data set and protocol.
 //!
-//! `tests/fixtures/prompts.json` holds hashes and counts only. `KVSWEEP_UPDATE=1` writes it anew.
+//! `tests/fixtures/prompts.json` holds hashes and counts only. `KVSWEEP_UPDATE=1` writes it anew. The harness holds its own
+//! tokenizer and chat template to the same file (`harness/src/pinned_prompts.rs`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,6 +42,8 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
             name: name.into(),
             max_positions,
             eos_ids: eos_ids.to_vec(),
+            // As the hub's tokenizer_config.json of these models says.
+            clean_up_spaces: folder == "llama3",
             ..ModelFacts::default()
         };
         // Shortened contexts and an odd limit: every protocol truncates in its own way, and the test stays quick.

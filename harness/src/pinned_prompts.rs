@@ -1,0 +1,111 @@
+//! Holds the prompts of the program itself, with the engine's tokenizer and chat templates, to the file that the tasks
+//! pin theirs to. What the hub's folders of these models say is written out here; only the tokenizers are large.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kvsweep_engine::model::Card;
+use kvsweep_engine::source;
+use kvsweep_tasks::{Tokenizer, datasets, find_dataset, protocol, read_rows};
+use sha2::{Digest, Sha256};
+
+use crate::kept;
+use crate::model::{TextSide, facts};
+
+/// Folder of the tokenizer, hub id, positions, end ids, BOS, EOS, `clean_up_tokenization_spaces`, the user's turn.
+const MODELS: [(&str, &str, usize, &[u32], &str, &str, bool, &str); 3] = [
+    (
+        "llama3",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        131_072,
+        &[128_001, 128_008, 128_009],
+        "<|begin_of_text|>",
+        "<|eot_id|>",
+        true,
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>{{ '\n\n' }}{{ messages[0].content }}<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}",
+    ),
+    ("mistral_v1", "mistralai/Mistral-7B-Instruct-v0.2", 32_768, &[2], "<s>", "</s>", false, INST),
+    ("mistral_v3", "mistralai/Mistral-7B-Instruct-v0.3", 32_768, &[2], "<s>", "</s>", false, INST),
+];
+
+const INST: &str = "<s>[INST] {{ messages[0].content }} [/INST]";
+
+fn sha(bytes: impl AsRef<[u8]>) -> String {
+    kept::hex(&Sha256::digest(bytes)[..8])
+}
+
+#[test]
+fn prompts_of_every_protocol_and_data_set_are_those_pinned() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let shared = root.join("../shared/data");
+    if !shared.is_dir() {
+        assert!(std::env::var_os("CI").is_none(), "{} is missing", shared.display());
+        println!("skipped: {} is not present", shared.display());
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let mut found = BTreeMap::new();
+    for (folder, id, positions, eos_ids, bos, eos, clean_up, template) in MODELS {
+        let dir = cache.path().join(format!("models--{}/snapshots/0", id.replace('/', "--")));
+        std::fs::create_dir_all(&dir).unwrap();
+        let put = |name: &str, json: serde_json::Value| {
+            std::fs::write(dir.join(name), json.to_string()).unwrap();
+        };
+        put(
+            "config.json",
+            serde_json::json!({
+                "model_type": "llama", "vocab_size": 128_256, "hidden_size": 64, "intermediate_size": 128,
+                "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": positions,
+            }),
+        );
+        put("generation_config.json", serde_json::json!({ "eos_token_id": eos_ids }));
+        put(
+            "tokenizer_config.json",
+            serde_json::json!({
+                "bos_token": bos, "eos_token": eos, "clean_up_tokenization_spaces": clean_up,
+                "chat_template": template,
+            }),
+        );
+        std::fs::copy(shared.join("models").join(folder).join("tokenizer.json"), dir.join("tokenizer.json"))
+            .unwrap();
+        let card = Card::load(&source::resolve_card(dir.to_str().unwrap()).unwrap()).unwrap();
+        let mut facts = facts(&card);
+        assert_eq!((facts.name.as_str(), facts.clean_up_spaces), (id, clean_up));
+        // As where they were pinned: short contexts and an odd limit, so that every protocol truncates.
+        facts.max_prompt = Some(1501);
+        let text = TextSide::new(&card).unwrap();
+        for info in datasets::all() {
+            let rows = if info.suite == datasets::Suite::LooGle { "loogle" } else { "longbench_samples" };
+            let Ok(path) = find_dataset(&shared.join(rows), info.name) else { continue };
+            let mut example = read_rows(&path, info.name, Some(1)).unwrap().examples.remove(0);
+            example.context = example.context.chars().take(12_000).collect();
+            for protocol in protocol::all() {
+                let rendered = protocol.render(&example, info, &facts, &text, text.chat()).unwrap();
+                let ids: Vec<String> = rendered.ids.iter().map(u32::to_string).collect();
+                let line = format!(
+                    "tokens {} of {}, bos {}, text {}, ids {}",
+                    rendered.ids.len(),
+                    rendered.untruncated_tokens,
+                    rendered.bos_count,
+                    sha(&rendered.text),
+                    sha(ids.join(" "))
+                );
+                found.insert(format!("{folder} / {} / {}", protocol.name, info.name), line);
+                if protocol.name == protocol::DEFAULT {
+                    // Ours keeps the text: it is what its ids stand for, nothing cleaned.
+                    let cut = rendered.ids.len().div_ceil(2);
+                    let decode = |ids: &[u32]| text.decode(ids, false).unwrap();
+                    let whole = decode(&rendered.ids[..cut]) + &decode(&rendered.ids[cut..]);
+                    assert!(rendered.truncated.is_none() || rendered.text == whole, "{folder} {}", info.name);
+                }
+            }
+        }
+    }
+    let pinned = std::fs::read_to_string(root.join("tasks/tests/fixtures/prompts.json")).unwrap();
+    let pinned: BTreeMap<String, String> = serde_json::from_str(&pinned).unwrap();
+    for (key, line) in &found {
+        assert_eq!(pinned.get(key), Some(line), "{key}");
+    }
+    assert_eq!(pinned.len(), found.len());
+}
