@@ -587,7 +587,7 @@ mod tests {
 
     #[test]
     fn every_metric_has_a_committed_case() {
-        let cases = agreeing(committed()).metrics;
+        let cases = metrics(committed()).unwrap().metrics;
         let without: Vec<&str> =
             metrics::all().iter().map(|metric| metric.id()).filter(|id| !cases.contains_key(id)).collect();
         assert_eq!(without, WITHOUT_CASES.map(|(id, _)| id));
