@@ -38,6 +38,10 @@ use crate::cli::{Cli, Command};
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        // A panic may quote what it met, like any error.
+        output::note(&format!("{panic}\n{}", std::backtrace::Backtrace::capture()));
+    }));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match parse(arguments) {
         Ok(cli) => cli,

@@ -302,7 +302,7 @@ impl Selected {
             split,
             shard,
             data: args.data.clone(),
-            names: args.datasets.clone(),
+            names: args.datasets.as_deref().map(distinct),
             limit: args.limit,
             lengths: args.lengths.as_deref().map(distinct),
             depths: depths.as_deref().map(distinct),
@@ -436,12 +436,12 @@ fn parse_depths(depths: &[f64]) -> anyhow::Result<Vec<u32>> {
         .collect()
 }
 
-/// The values without repetitions, in their order: a grid has each cell once.
-fn distinct<T: Copy + Eq>(values: &[T]) -> Vec<T> {
+/// The values without repetitions, in their order: a sweep has each data set and each cell once.
+fn distinct<T: Clone + Eq>(values: &[T]) -> Vec<T> {
     let mut kept = Vec::new();
-    for &value in values {
-        if !kept.contains(&value) {
-            kept.push(value);
+    for value in values {
+        if !kept.contains(value) {
+            kept.push(value.clone());
         }
     }
     kept

@@ -63,6 +63,18 @@ fn check(args: &CalibrateArgs) -> anyhow::Result<()> {
     if !(1..=101).contains(&args.depths) {
         return Err(usage(format!("`--depths {}`: expected a number of depths from 1 to 101", args.depths)));
     }
+    let CalibrateArgs { what, kind, data, lengths, limit, map, .. } = args;
+    match what {
+        CalibrateWhat::Heads if limit.is_some() => {
+            return Err(usage(
+                "--limit belongs to `calibrate layers`; --lengths and --depths choose the needle tests",
+            ));
+        }
+        CalibrateWhat::Layers if kind.is_some() || data.is_some() || lengths.is_some() || map.is_some() => {
+            return Err(usage("--kind, --data, --lengths and --map belong to `calibrate heads`"));
+        }
+        _ => {}
+    }
     let on_stdout = |path: &Option<PathBuf>| path.as_deref().is_some_and(destination::is_stdout);
     if on_stdout(&args.output) && on_stdout(&args.map) {
         return Err(usage("--output and --map both write to stdout; give one of them a file"));

@@ -161,7 +161,8 @@ fn generate_reads_ids_and_keeps_logits() {
 #[test]
 fn dry_runs_answer_without_computing() {
     let dir = tempfile::tempdir().unwrap();
-    let blanks = ["--budgets", " 64, 128", "--datasets", "mini_people, mini_types", "--limit", "2"];
+    let blanks =
+        ["--budgets", " 64, 128", "--datasets", "mini_people, mini_types,mini_people", "--limit", "2"];
     let blanks = succeed(dir.path(), &[&["run", "longbench", "--dry-run", "--json"], &blanks[..]].concat());
     assert_eq!(serde_json::from_str::<Value>(&blanks).unwrap()["prompts"], 4);
     let grid = ["--lengths", "256,512,256", "--depths", "50, 0,50", "--methods", "full"];

@@ -75,6 +75,8 @@ fn a_pass_over_nothing_overwrites_nothing() {
     for (arguments, expected) in [
         (&["calibrate", "layers", "--limit", "0"][..], "--limit 0 selects nothing"),
         (&["calibrate", "layers", "--limit", "1000000000"], "10000"),
+        (&["calibrate", "layers", "--kind", "semantic"], "calibrate heads"),
+        (&[&heads[..], &["--limit", "1"]].concat(), "calibrate layers"),
         (&[&heads[..], &["--depths", "0"]].concat(), "--depths 0"),
         (&[&heads[..], &["--depths", "200"]].concat(), "--depths 200"),
         (&[&heads[..], &["--lengths", "9000000:200..300"]].concat(), "only 101"),

@@ -63,10 +63,8 @@ fn no_control_character_of_data_reaches_a_terminal() {
     let records = dir.path().join("run/records.jsonl");
     let record = std::fs::read_to_string(&records).unwrap();
     put("damaged/manifest.json", std::fs::read_to_string(dir.path().join("run/manifest.json")).unwrap());
-    put(
-        "damaged/records.jsonl",
-        record.replacen("\"dataset\":\"qasper\"", &format!("\"dataset\":{hostile}"), 1),
-    );
+    let foreign = record.replacen("\"dataset\":\"qasper\"", &format!("\"dataset\":{hostile}"), 1);
+    put("damaged/records.jsonl", record + &foreign);
     for (arguments, expected) in [
         (&["generate", "--model", "m", "--prompt", "x"][..], 1),
         (&["run", "--config", "sweep.toml"], 2),
