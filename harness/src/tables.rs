@@ -32,20 +32,27 @@ pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Res
 
 /// The runs of each suite, in the order in which the suites come first: a table each, since their columns and averages
 /// have nothing in common.
-pub fn by_suite(runs: &mut [Run]) -> impl Iterator<Item = &[Run]> {
-    let suites: Vec<String> = runs.iter().map(|run| run.manifest.suite.clone()).collect();
-    runs.sort_by_key(|run| suites.iter().position(|suite| *suite == run.manifest.suite));
-    runs.chunk_by(|a, b| a.manifest.suite == b.manifest.suite)
+pub fn by_suite(runs: Vec<Run>) -> Vec<Vec<Run>> {
+    let mut suites: Vec<Vec<Run>> = Vec::new();
+    for run in runs {
+        let same =
+            |suite: &&mut Vec<Run>| suite.iter().any(|other| other.manifest.suite == run.manifest.suite);
+        match suites.iter_mut().find(same) {
+            Some(suite) => suite.push(run),
+            None => suites.push(vec![run]),
+        }
+    }
+    suites
 }
 
-/// The table of `runs`, and the merged records behind it.
+/// The table of `runs`, and the merged records behind it; they are moved there, since they may be many.
 ///
 /// # Errors
 /// Runs that do not belong into one table, an unknown protocol.
-pub fn of(runs: &[Run], protocol: Option<&str>, mixed: bool) -> anyhow::Result<(ScoreTable, Merged)> {
+pub fn of(runs: Vec<Run>, protocol: Option<&str>, mixed: bool) -> anyhow::Result<(ScoreTable, Merged)> {
+    let manifests: Vec<Manifest> = runs.iter().map(|run| run.manifest.clone()).collect();
     let merged = Merged::of(runs, mixed)?;
-    let manifests: Vec<&Manifest> = runs.iter().map(|run| &run.manifest).collect();
-    let layout = layout(&manifests, protocol)?;
+    let layout = layout(&manifests.iter().collect::<Vec<_>>(), protocol)?;
     let table = ScoreTable::new(&merged, &layout, &Bootstrap::default())?;
     Ok((table, merged))
 }

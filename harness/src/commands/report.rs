@@ -1,10 +1,11 @@
 //! `kvsweep report RUN… -o FILE.html`: one self-contained page.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use kvsweep_plots::report::{self, Options};
 use kvsweep_results::paper::PaperComparison;
-use kvsweep_results::{ExampleKey, Merged, MergedExample, Run, published};
+use kvsweep_results::{ExampleKey, Manifest, Merged, MergedExample, Run, published};
 use kvsweep_tasks::protocol;
 
 use crate::cli::{ReportArgs, Suite};
@@ -14,15 +15,27 @@ use crate::{destination, output, provenance, tables};
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
-    let mut runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut score_tables = Vec::new();
-    for runs in tables::by_suite(&mut runs) {
-        score_tables.push(tables::of(runs, None, true)?.0);
-    }
-    let merged = Merged::of(&runs, true)?;
+    let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let suites = tables::by_suite(runs);
+    let origins: Vec<Origin> = suites
+        .iter()
+        .flatten()
+        .map(|run| Origin { path: run.path.clone(), manifest: run.manifest.clone() })
+        .collect();
+    let (score_tables, merged) = match <[Vec<Run>; 1]>::try_from(suites) {
+        Ok([runs]) => {
+            let (table, merged) = tables::of(runs, None, true)?;
+            (vec![table], merged)
+        }
+        Err(suites) => {
+            let table = |runs: &Vec<Run>| Ok(tables::of(runs.clone(), None, true)?.0);
+            let tables = suites.iter().map(table).collect::<anyhow::Result<Vec<_>>>()?;
+            (tables, Merged::of(suites.into_iter().flatten(), true)?)
+        }
+    };
     let papers = papers(&args.paper, &merged)?;
     let oddities = |name: &str| protocol::by_name(name).map(|p| p.oddities.clone()).unwrap_or_default();
-    let recorded = recorded(&runs, args);
+    let recorded = recorded(&origins, args);
     // A prompt is shown token by token where any run's model and rows give the recorded one again.
     let tokens = |key: &ExampleKey, example: &MergedExample| {
         recorded.iter().find_map(|recorded| recorded.tokens(key, &example.info.prompt_sha256).ok())
@@ -30,7 +43,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let data = report::from_runs(
         &merged,
         Options {
-            title: title(&runs, &merged),
+            title: title(&origins, &merged),
             generator: format!("kvsweep {}", provenance::VERSION),
             tables: &score_tables,
             papers: &papers,
@@ -44,8 +57,14 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
+/// Where records came from; they themselves are merged.
+struct Origin {
+    path: PathBuf,
+    manifest: Manifest,
+}
+
 /// `LongBench on the embedded model tiny, 12 methods, budgets 64 to 512`.
-fn title(runs: &[Run], merged: &Merged) -> String {
+fn title(runs: &[Origin], merged: &Merged) -> String {
     let mut suites: Vec<&str> = Vec::new();
     for run in runs {
         let name = run.manifest.suite.as_str();
@@ -104,7 +123,7 @@ fn papers(ids: &[String], merged: &Merged) -> anyhow::Result<Vec<PaperComparison
 }
 
 /// What renders the runs' prompts again; a run whose model or rows are not here any more is shown without.
-fn recorded(runs: &[Run], args: &ReportArgs) -> Vec<Recorded> {
+fn recorded(runs: &[Origin], args: &ReportArgs) -> Vec<Recorded> {
     let mut all = Vec::new();
     for run in runs {
         let names = run.manifest.datasets.iter().map(|dataset| dataset.name.clone()).collect();

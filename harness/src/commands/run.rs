@@ -299,9 +299,10 @@ fn check_window(
 fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
     let run = Run::load(out)?;
     let format = if args.json { Format::Json } else { Format::Text };
-    let (table, merged) = tables::of(std::slice::from_ref(&run), None, false)?;
+    let suite = run.manifest.suite.clone();
+    let (table, merged) = tables::of(vec![run], None, false)?;
     tables::print(&table, &merged, format)?;
-    let drawn = if run.manifest.suite == Suite::Needle.name() {
+    let drawn = if suite == Suite::Needle.name() {
         pictures::needle(&merged, out)?
     } else {
         pictures::scores(&table, out)?
@@ -310,10 +311,10 @@ fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
         output::note(&format!("drew `{}`", path.display()));
     }
     if args.record_baseline {
-        crate::commands::compare::record_baseline(&run)?;
+        crate::commands::compare::record_baseline(&Run::load(out)?)?;
     }
     output::note(&format!("run directory: `{}`", out.display()));
-    Ok(if run.problems.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 /// What a sweep would take, from the model's configuration and what there is of rows and tokenizer.

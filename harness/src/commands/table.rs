@@ -12,8 +12,8 @@ const ALPHA: f64 = 0.05;
 
 /// Runs the command.
 pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
-    let mut runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
-    let suites: Vec<&[Run]> = tables::by_suite(&mut runs).collect();
+    let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let suites = tables::by_suite(runs);
     if suites.len() > 1 && matches!(args.format, TableFormat::Csv | TableFormat::Json) {
         return Err(usage("the runs are of several suites; name those of one to write csv or json"));
     }
@@ -30,7 +30,7 @@ pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn scores(args: &TableArgs, runs: &[Run]) -> anyhow::Result<Exit> {
+fn scores(args: &TableArgs, runs: Vec<Run>) -> anyhow::Result<Exit> {
     let format = match args.format {
         TableFormat::Text => Format::Text,
         TableFormat::Md => Format::Markdown,
@@ -43,10 +43,10 @@ fn scores(args: &TableArgs, runs: &[Run]) -> anyhow::Result<Exit> {
 }
 
 /// Method against method, and every variant against the full cache.
-fn pairs(args: &TableArgs, runs: &[Run]) -> anyhow::Result<Exit> {
+fn pairs(args: &TableArgs, runs: Vec<Run>) -> anyhow::Result<Exit> {
+    let manifests: Vec<Manifest> = runs.iter().map(|run| run.manifest.clone()).collect();
     let merged = Merged::of(runs, args.mixed)?;
-    let manifests: Vec<&Manifest> = runs.iter().map(|run| &run.manifest).collect();
-    let layout = tables::layout(&manifests, args.protocol.as_deref())?;
+    let layout = tables::layout(&manifests.iter().collect::<Vec<_>>(), args.protocol.as_deref())?;
     for group in &merged.groups {
         let pairs = MethodPairs::new(group, &layout, &Bootstrap::default(), ALPHA)?;
         match args.format {

@@ -1,6 +1,6 @@
 //! From data to the page: the template, the escaping, the content policy.
 
-use super::{ReportData, cut};
+use super::{FigureGroup, ReportData, cut};
 use crate::Result;
 use kvsweep_results::visible;
 use minijinja::value::Value;
@@ -66,7 +66,9 @@ fn figures(data: &ReportData) -> Result<(Vec<Value>, usize)> {
         let (caption, width) = (&figure.caption, figure.picture.width);
         shown[place].push(context! { caption, width, svg => Value::from_safe_string(svg) });
     }
-    let groups = data.figures.iter().zip(shown).filter(|(_, figures)| !figures.is_empty());
+    // A group without any figure of its own says why.
+    let says = |group: &FigureGroup, shown: &[Value]| !shown.is_empty() || group.figures.is_empty();
+    let groups = data.figures.iter().zip(shown).filter(|(group, shown)| says(group, shown));
     let groups =
         groups.map(|(group, figures)| context! { title => group.title, intro => group.intro, figures });
     Ok((groups.collect(), left_out))
