@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use kvsweep_results::{ExampleRecord, Run, VariantKey};
+use kvsweep_results::{ExampleRecord, Merged, Run, VariantKey};
 use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
 
 use crate::cli::{ExportArgs, Suite};
 use crate::exit::{Exit, usage};
-use crate::output;
+use crate::{output, tables};
 
 /// Runs the command: one tree a variant.
 pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
@@ -51,7 +51,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
             output::line(&path.display().to_string())?;
         }
     }
-    Ok(Exit::Done)
+    Ok(tables::tell(&Merged::of(&[run], false)?))
 }
 
 /// One variant's answers with their places in the records.

@@ -41,7 +41,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let page = report::render(&data)?;
     kvsweep_results::write_atomic(&args.output, page.as_bytes())?;
     output::note(&format!("wrote `{}` ({:.1} MB)", args.output.display(), page.len() as f64 / 1e6));
-    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(tables::tell(&merged))
 }
 
 /// `LongBench on the embedded model tiny, 12 methods, budgets 64 to 512`.

@@ -10,5 +10,6 @@ mod architecture;
 mod bad_input;
 mod commands;
 mod common;
+mod identity;
 mod parity;
 mod resume;
