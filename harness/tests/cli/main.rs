@@ -12,4 +12,5 @@ mod commands;
 mod common;
 mod identity;
 mod parity;
+mod provenance;
 mod resume;
