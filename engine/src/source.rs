@@ -34,7 +34,7 @@ include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 pub const TINY: &str = "tiny";
 
 const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const OPTIONAL: [&str; 4] =
     ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
@@ -121,6 +121,11 @@ impl Deref for BlobBytes {
     }
 }
 
+/// Lower-case hexadecimal sha256.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The weight files of a model.
 #[derive(Clone, Debug)]
 pub struct WeightFiles {
@@ -135,6 +140,8 @@ pub struct WeightFiles {
 pub struct WeightIndex {
     /// The index file.
     pub path: PathBuf,
+    /// Hex sha256 of its bytes.
+    pub sha256: String,
     /// For each tensor, its place in [`WeightFiles::files`].
     pub file_of: BTreeMap<String, usize>,
 }
@@ -212,7 +219,8 @@ impl Place {
             return Ok(WeightFiles { files: vec![file], index: None });
         }
         if let Some(index) = (self.find)(INDEX) {
-            let (shards, file_of) = parse_index(&index.read()?, index.path())?;
+            let bytes = index.read()?;
+            let (shards, file_of) = parse_index(&bytes, index.path())?;
             let files = shards
                 .iter()
                 .map(|shard| {
@@ -220,7 +228,8 @@ impl Place {
                         .ok_or_else(|| self.missing(shard, "its index names this shard: fetch or copy it"))
                 })
                 .collect::<Result<_>>()?;
-            let index = Some(WeightIndex { path: index.path().to_path_buf(), file_of });
+            let sha256 = sha256_hex(&bytes);
+            let index = Some(WeightIndex { path: index.path().to_path_buf(), sha256, file_of });
             return Ok(WeightFiles { files, index });
         }
         Err(match PICKLES.iter().find_map(|pickle| (self.find)(pickle)) {

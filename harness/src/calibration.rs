@@ -8,6 +8,7 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::Model;
 use kvsweep_methods::inputs::{Calibration, InputKind, InputModel, Inputs};
 use kvsweep_methods::spec::MethodSpec;
+use kvsweep_results::CALIBRATION;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -142,7 +143,7 @@ impl Calibrations {
         self.hashes
             .iter()
             .filter(|(kind, _)| needed(**kind))
-            .map(|(kind, hash)| (format!("calibration of {kind}"), hash.clone()))
+            .map(|(kind, hash)| (format!("{CALIBRATION}{kind}"), hash.clone()))
             .collect()
     }
 

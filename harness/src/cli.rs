@@ -344,9 +344,10 @@ pub struct PaperArgs {
 /// Options of `compare`.
 #[derive(Args, Debug)]
 pub struct CompareArgs {
-    /// A run directory, a commit, a branch, or `stored`: the newest stored commit with the head's configuration
+    /// A run directory (or those of its parts: A,B,…), a commit, a branch, or `stored`: the newest stored commit with the
+    /// head's configuration
     pub base: String,
-    /// A run directory, a commit or a branch
+    /// A run directory (or those of its parts: A,B,…), a commit or a branch
     pub head: String,
     /// Exit 3 on a significant loss
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kvsweep_engine::decode::HeadSet;
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::PromptShape;
 use kvsweep_results::{KeptPositions, LayerKept, Needle, VariantKept, VariantKey};
@@ -43,6 +44,14 @@ pub fn retention(layers: &[LayerKept], shape: &PromptShape, needle: Needle) -> O
     (!needle.is_empty()).then(|| layers.iter().map(layer).collect())
 }
 
+/// A number of tokens or entries as records hold it.
+///
+/// # Errors
+/// A number that does not fit: it must not be recorded as another one.
+pub fn count(n: usize) -> anyhow::Result<u32> {
+    u32::try_from(n).map_err(|_| anyhow::anyhow!("{n} tokens or entries are more than a record can hold"))
+}
+
 /// SHA-256 over token ids (little-endian u32), hexadecimal.
 pub fn ids_sha256(ids: &[u32]) -> String {
     let mut hash = Sha256::new();
@@ -55,6 +64,11 @@ pub fn ids_sha256(ids: &[u32]) -> String {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 over heads, in the order of layers and heads, hexadecimal.
+pub fn heads_sha256(heads: &HeadSet) -> String {
+    hex(&Sha256::digest(format!("{heads:?}")))
 }
 
 /// The end of a prompt's text.

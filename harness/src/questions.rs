@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use kvsweep_results::{ExampleKey, Needle, WITHOUT_CONTEXT};
+use kvsweep_results::{ESSAYS, ExampleKey, NEEDLE_DEPTHS, NEEDLE_LENGTHS, Needle, WITHOUT_CONTEXT};
 use kvsweep_tasks::datasets::{self, DatasetInfo};
 use kvsweep_tasks::needle::variants::NeedleVariant;
 use kvsweep_tasks::needle::{self, Essays, NeedleGrading};
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::{RunArgs, Split, Suite};
 use crate::exit::usage;
+use crate::kept;
 use crate::model::TextSide;
 
 /// One data set of a sweep, with its rows.
@@ -25,6 +26,12 @@ pub struct Dataset {
     pub sha256: String,
     /// The questions of this sweep, after limit and shard.
     pub questions: Vec<Question>,
+    /// How many there are of all parts.
+    pub total: u64,
+    /// The needle's context lengths and depths, of all parts.
+    pub grid: BTreeSet<(usize, u32)>,
+    /// SHA-256 of the essays that the needle lies in, hexadecimal, where it lies in essays.
+    pub essays_sha256: Option<String>,
     /// The first question of the whole data set, shard or not: profiles that freeze capacities start from it.
     pub first: Question,
 }
@@ -86,7 +93,7 @@ impl Question {
     /// SHA-256 over a needle's prompt; rows are identified by their file.
     fn fingerprint(&self) -> String {
         match &self.asked {
-            Asked::Needle { case, .. } => crate::kept::ids_sha256(&case.ids),
+            Asked::Needle { case, .. } => kept::ids_sha256(&case.ids),
             Asked::Row { .. } => String::new(),
         }
     }
@@ -119,13 +126,20 @@ impl Question {
                 answer_lost: false,
                 stop: case.stop.clone(),
                 needle: Some(Needle {
-                    length: case.length as u32,
+                    length: kept::count(case.length)?,
                     depth: f64::from(case.depth),
-                    start: case.needle.as_ref().map(|span| span.start as u32),
-                    end: case.needle.as_ref().map(|span| span.end as u32),
+                    start: case.needle.as_ref().map(|span| kept::count(span.start)).transpose()?,
+                    end: case.needle.as_ref().map(|span| kept::count(span.end)).transpose()?,
                 }),
             }),
         }
+    }
+
+    /// Why no answer to it can be graded, if so: an empty one and the reference's own are tried.
+    pub fn ungradable(&self, protocol: &Protocol) -> Option<String> {
+        let reference = self.answers().into_iter().next().unwrap_or_default();
+        let failed = ["", &reference].into_iter().find_map(|answer| self.grade(protocol, answer).err());
+        failed.map(|error| format!("{error:#}"))
     }
 
     /// Scores an answer.
@@ -139,7 +153,8 @@ impl Question {
             Asked::Needle { case, grading } => Ok(Grade {
                 metric: grading.metric().to_owned(),
                 score: grading.score(prediction, case)?,
-                others: grading.others(prediction, case)?,
+                // A metric on which the official code stops is left out, as for rows.
+                others: grading.others(prediction, case).unwrap_or_default(),
             }),
         }
     }
@@ -246,12 +261,6 @@ pub struct Selected {
     pub seed: u64,
     without_context: bool,
 }
-
-/// The setting of a manifest that lists the needle's context lengths.
-pub const LENGTHS: &str = "needle-lengths";
-
-/// The setting of a manifest that lists the needle's depths.
-pub const DEPTHS: &str = "needle-depths";
 
 /// The one data set of the needle suite.
 pub const NEEDLE: &str = "needle";
@@ -370,14 +379,17 @@ impl Selected {
 
     /// What of the selection the manifest's own fields do not say: the needle's grid, the mini suite's version.
     pub fn settings(&self, datasets: &[Dataset]) -> BTreeMap<String, String> {
-        let grid: Vec<_> = datasets.iter().flat_map(|d| &d.questions).filter_map(Question::grid).collect();
+        let grid: Vec<_> = datasets.iter().flat_map(|dataset| &dataset.grid).collect();
         let lengths: BTreeSet<usize> = grid.iter().map(|cell| cell.0).collect();
         let depths: BTreeSet<u32> = grid.iter().map(|cell| cell.1).collect();
         let mut settings = BTreeMap::new();
         if !grid.is_empty() {
             let list = |numbers: Vec<String>| numbers.join(",");
-            settings.insert(LENGTHS.to_owned(), list(lengths.iter().map(usize::to_string).collect()));
-            settings.insert(DEPTHS.to_owned(), list(depths.iter().map(u32::to_string).collect()));
+            settings.insert(NEEDLE_LENGTHS.to_owned(), list(lengths.iter().map(usize::to_string).collect()));
+            settings.insert(NEEDLE_DEPTHS.to_owned(), list(depths.iter().map(u32::to_string).collect()));
+        }
+        if let Some(sha256) = datasets.iter().find_map(|dataset| dataset.essays_sha256.clone()) {
+            settings.insert(ESSAYS.to_owned(), sha256);
         }
         if self.split == Split::Mini {
             settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
@@ -580,7 +592,9 @@ fn essay_needle(
         .enumerate()
         .map(|(row, case)| Question::needle(case, NeedleGrading::Variant(variant), row))
         .collect();
-    Ok(vec![selected.needle_dataset(questions)?])
+    let mut dataset = selected.needle_dataset(questions)?;
+    dataset.essays_sha256 = Some(essays.sha256);
+    Ok(vec![dataset])
 }
 
 impl Selected {
@@ -589,7 +603,7 @@ impl Selected {
         for question in &questions {
             hash.update(question.fingerprint());
         }
-        let sha256 = crate::kept::hex(&hash.finalize());
+        let sha256 = kept::hex(&hash.finalize());
         self.dataset(NEEDLE, &sha256, questions)
     }
 
@@ -606,9 +620,19 @@ impl Selected {
             }
         }
         let first = questions.first().cloned().with_context(|| format!("data set `{name}` has no rows"))?;
+        let total = questions.len() as u64;
+        let grid = questions.iter().filter_map(Question::grid).collect();
         if let Some((index, count)) = self.shard {
             questions.retain(|question| question.row % u64::from(count) == u64::from(index) - 1);
         }
-        Ok(Dataset { name: name.to_owned(), sha256: sha256.to_owned(), questions, first })
+        Ok(Dataset {
+            name: name.to_owned(),
+            sha256: sha256.to_owned(),
+            questions,
+            total,
+            grid,
+            essays_sha256: None,
+            first,
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use kvsweep_engine::model::Card;
-use kvsweep_results::{ExampleKey, Manifest, WITHOUT_CONTEXT};
+use kvsweep_results::{ExampleKey, Manifest, NEEDLE_DEPTHS, NEEDLE_LENGTHS, WITHOUT_CONTEXT};
 use kvsweep_tasks::protocol::{self, Protocol};
 use kvsweep_tasks::{ModelFacts, Tokenizer};
 
@@ -39,8 +39,8 @@ impl Recorded {
             limit: manifest.limit.map(|limit| limit as usize),
             seed: (manifest.split == "mini").then_some(manifest.seed),
             without_context: setting(WITHOUT_CONTEXT).is_some(),
-            lengths: setting(questions::LENGTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
-            depths: setting(questions::DEPTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
+            lengths: setting(NEEDLE_LENGTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
+            depths: setting(NEEDLE_DEPTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
             ..RunArgs::default()
         };
         let selected = Selected::of(suite, &args)?;

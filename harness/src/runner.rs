@@ -24,7 +24,7 @@ use kvsweep_results::{
 use kvsweep_tasks::{ModelFacts, Protocol, Tokenizer};
 
 use crate::cost::human;
-use crate::kept::{self, layers_kept};
+use crate::kept::{self, count, layers_kept};
 use crate::model::TextSide;
 use crate::progress::Progress;
 use crate::questions::{Dataset, Prompt, Question};
@@ -67,6 +67,14 @@ pub enum Ended {
     Interrupted,
 }
 
+/// What became of an example.
+enum Scored {
+    /// Its record, and its kept positions where they are stored.
+    Graded(Box<ExampleRecord>, Option<kvsweep_results::KeptPositions>),
+    /// Why the metric has no number for one of its answers.
+    Ungradable(String),
+}
+
 /// One example between its prefill and its record.
 struct InFlight<'a> {
     question: &'a Question,
@@ -91,7 +99,8 @@ impl Sweep<'_> {
     /// Runs what `run` does not hold yet; one record an example, in the order of the data sets' rows.
     ///
     /// # Errors
-    /// The first example that cannot be rendered, computed, graded or written; all records before it are kept.
+    /// The first example that cannot be rendered, computed or written; all records before it are kept. An example that
+    /// cannot be graded is recorded as skipped, with the reason, and the sweep goes on.
     pub fn run(&self, run: &mut RunDir, progress: &mut Progress) -> anyhow::Result<Ended> {
         match self.run_all(run, progress) {
             Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
@@ -114,11 +123,16 @@ impl Sweep<'_> {
         let mut states = States::new(self)?;
         for dataset in self.datasets {
             states.enter(self, dataset)?;
-            let mut waiting = dataset
-                .questions
-                .iter()
-                .filter(|q| !run.finished_keys().contains(&q.key))
-                .collect::<Vec<_>>();
+            let unfinished: Vec<&Question> =
+                dataset.questions.iter().filter(|q| !run.finished_keys().contains(&q.key)).collect();
+            // Found before the first prefill, so that a row that no answer can be graded against costs none.
+            let mut waiting = Vec::with_capacity(unfinished.len());
+            for question in unfinished {
+                match question.ungradable(self.protocol) {
+                    Some(why) => self.skip(question, why, run, progress)?,
+                    None => waiting.push(question),
+                }
+            }
             waiting.reverse();
             let mut rendered = None;
             while rendered.is_some() || !waiting.is_empty() {
@@ -148,11 +162,16 @@ impl Sweep<'_> {
                 }
                 let (decoded, seconds_a_step) = self.decode(&flight, progress)?;
                 for (example, decoded) in flight.iter().zip(decoded) {
-                    let (record, kept) = self
+                    let scored = self
                         .score(example, &decoded, seconds_a_step)
                         .with_context(|| format!("example `{}`", example.question.key.example))?;
-                    run.append(&record, kept.as_ref())?;
-                    progress.recorded();
+                    match scored {
+                        Scored::Graded(record, kept) => {
+                            run.append(&record, kept.as_ref())?;
+                            progress.recorded();
+                        }
+                        Scored::Ungradable(why) => self.skip(example.question, why, run, progress)?,
+                    }
                 }
             }
         }
@@ -177,6 +196,28 @@ impl Sweep<'_> {
             planner.variant_bytes(variant.budget().map_or(0, |b| b.min(tokens)), heads, prompt.stop.max_new)
         });
         planner.prompt_bytes(tokens, observations) + reading.max(answering.max().unwrap_or(0))
+    }
+
+    /// Records that an example has no answers, and why.
+    fn skip(
+        &self,
+        question: &Question,
+        why: String,
+        run: &mut RunDir,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
+        crate::output::note(&format!("skipped: {}", kvsweep_results::visible(&why)));
+        let record = ExampleRecord {
+            schema: SCHEMA,
+            key: question.key.clone(),
+            info: info(question, None)?,
+            skipped: Some(why),
+            variants: Vec::new(),
+            timings: None,
+        };
+        run.append(&record, None)?;
+        progress.recorded();
+        Ok(())
     }
 
     /// The shared prefill, and every variant's choice of what to keep of it.
@@ -278,7 +319,7 @@ impl Sweep<'_> {
         example: &InFlight<'_>,
         decoded: &[Decoded],
         seconds_a_step: f64,
-    ) -> anyhow::Result<(ExampleRecord, Option<kvsweep_results::KeptPositions>)> {
+    ) -> anyhow::Result<Scored> {
         let InFlight { question, prompt, prefill, .. } = example;
         let mut variants = Vec::with_capacity(decoded.len());
         let mut timings = Vec::with_capacity(decoded.len());
@@ -286,20 +327,23 @@ impl Sweep<'_> {
         for ((((key, variant), selection), select_s), decoded) in parts.zip(decoded) {
             let text = self.text.decode(&decoded.ids, true).map_err(anyhow::Error::msg)?;
             let prediction = self.protocol.finish_prediction(self.facts, &text);
-            let grade = question.grade(self.protocol, &prediction)?;
+            let grade = match question.grade(self.protocol, &prediction) {
+                Ok(grade) => grade,
+                Err(error) => return Ok(Scored::Ungradable(format!("{error:#}"))),
+            };
             let layers = layers_kept(selection);
             variants.push(VariantRecord {
                 variant: key.clone(),
                 prediction,
                 prediction_sha256: kept::ids_sha256(&decoded.ids),
-                new_tokens: count(decoded.ids.len()),
+                new_tokens: count(decoded.ids.len())?,
                 finish: if decoded.stopped_by.is_some() { Finish::Stop } else { Finish::Length },
                 metric: grade.metric,
                 score: grade.score,
                 other_scores: grade.others,
                 kept: Kept {
                     entries_mean: entries_mean(&decoded.held),
-                    entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0)),
+                    entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
                     entries_nominal: nominal(variant, prompt.ids.len()),
                     bytes: decoded.held.bytes,
                 },
@@ -313,23 +357,12 @@ impl Sweep<'_> {
         let record = ExampleRecord {
             schema: SCHEMA,
             key: question.key.clone(),
-            info: ExampleInfo {
-                row: question.row,
-                language: question.language().to_owned(),
-                length: question.length(),
-                bucket: question.bucket(),
-                answers: question.answers(),
-                all_classes: question.all_classes().to_vec(),
-                prompt_sha256: kept::ids_sha256(&prompt.ids),
-                prompt_tail: kept::tail(&prompt.text),
-                prompt_tokens: count(prompt.ids.len()),
-                truncated_tokens: count(prompt.removed_tokens),
-                needle: prompt.needle,
-            },
+            info: info(question, Some(prompt))?,
+            skipped: None,
             variants,
             timings: Some(Timings { prefill_s: example.prefill_seconds, variants: timings }),
         };
-        Ok((record, kept))
+        Ok(Scored::Graded(Box::new(record), kept))
     }
 }
 
@@ -369,8 +402,21 @@ fn nominal(variant: &Variant, prompt_len: usize) -> f64 {
     variant.budget().unwrap_or(prompt_len).min(prompt_len) as f64
 }
 
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
+/// What the variants of an example share; an example that is skipped has no prompt.
+fn info(question: &Question, prompt: Option<&Prompt>) -> anyhow::Result<ExampleInfo> {
+    Ok(ExampleInfo {
+        row: question.row,
+        language: question.language().to_owned(),
+        length: question.length(),
+        bucket: question.bucket(),
+        answers: question.answers(),
+        all_classes: question.all_classes().to_vec(),
+        prompt_sha256: prompt.map_or_else(String::new, |prompt| kept::ids_sha256(&prompt.ids)),
+        prompt_tail: prompt.map_or_else(String::new, |prompt| kept::tail(&prompt.text)),
+        prompt_tokens: prompt.map_or(Ok(0), |prompt| count(prompt.ids.len()))?,
+        truncated_tokens: prompt.map_or(Ok(0), |prompt| count(prompt.removed_tokens))?,
+        needle: prompt.and_then(|prompt| prompt.needle),
+    })
 }
 
 fn decode_rule(prompt: &Prompt) -> DecodeRule {

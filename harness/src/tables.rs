@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use kvsweep_results::{Averaging, Bootstrap, Column, Format, Manifest, Merged, Run, ScoreTable, TableLayout};
+use kvsweep_results::{
+    Averaging, Bootstrap, Column, Format, Group, Manifest, Merged, NEEDLE_LENGTHS, Run, ScoreTable,
+    TableLayout,
+};
 use kvsweep_tasks::averages::Average;
 use kvsweep_tasks::{datasets, mini, protocol};
 
 use crate::cli::Suite;
 use crate::exit::Exit;
-use crate::{output, questions};
+use crate::output;
 
 /// LongBench-E's buckets.
 const BUCKETS: [&str; 3] = ["0-4k", "4-8k", "8k+"];
@@ -18,16 +21,25 @@ const BUCKETS: [&str; 3] = ["0-4k", "4-8k", "8k+"];
 /// # Errors
 /// A stdout that cannot be written to.
 pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Result<Exit> {
-    let text = table.render(format, terminal_width());
+    let text = table.render(format, terminal_width())?;
     if format == Format::Json {
-        output::json_text(text.trim_end())?
+        output::json_text(text.trim_end())?;
     } else {
-        output::data(&text)?
+        output::data(&text)?;
+    }
+    Ok(tell(merged))
+}
+
+/// Tells what the records lack: missing parts, and lines that could not be used, which make the exit say so. Every command
+/// that reads runs ends so.
+pub fn tell(merged: &Merged) -> Exit {
+    for parts in merged.groups.iter().flat_map(Group::parts) {
+        output::note(&parts);
     }
     for problem in &merged.problems {
         output::note(&problem.to_string());
     }
-    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+    if merged.problems.is_empty() { Exit::Done } else { Exit::Failed }
 }
 
 /// The runs of each suite, in the order in which the suites come first: a table each, since their columns and averages
@@ -114,7 +126,7 @@ pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result
 
 /// The context lengths of needle runs, ascending.
 fn lengths(manifests: &[&Manifest]) -> BTreeSet<usize> {
-    let lists = manifests.iter().filter_map(|manifest| manifest.settings.get(questions::LENGTHS));
+    let lists = manifests.iter().filter_map(|manifest| manifest.settings.get(NEEDLE_LENGTHS));
     lists.flat_map(|list| list.split(',')).filter_map(|length| length.parse().ok()).collect()
 }
 

@@ -25,7 +25,12 @@ fn manifest() -> Manifest {
         granularity: if spec == "headkv" { "query-head" } else { "kv-head" }.into(),
         budgeted,
     };
-    let dataset = |name: &str, examples| DatasetInfo { name: name.into(), sha256: "ab".repeat(32), examples };
+    let dataset = |name: &str, examples| DatasetInfo {
+        name: name.into(),
+        sha256: "ab".repeat(32),
+        examples,
+        total: examples,
+    };
     Manifest {
         schema: SCHEMA,
         program: ProgramInfo { version: "0.1.0".into(), commit: "0123456789ab".into() },
@@ -33,11 +38,16 @@ fn manifest() -> Manifest {
             name: "tiny".into(),
             weights_sha256: "cd".repeat(32),
             tokenizer_sha256: "ef".repeat(32),
+            files: [("config.json".to_owned(), "12".repeat(32))].into(),
             embedded: true,
         },
         suite: "longbench".into(),
         split: "mini".into(),
-        protocol: ProtocolInfo { name: "longbench-official".into(), version: "1".into() },
+        protocol: ProtocolInfo {
+            name: "longbench-official".into(),
+            version: "1".into(),
+            sha256: "34".repeat(32),
+        },
         datasets: vec![dataset("qasper", 6), dataset("trec", 6), dataset("needle", 12)],
         methods: vec![
             method("full", false),
@@ -120,6 +130,7 @@ fn write_run(path: &Path) -> Run {
                     truncated_tokens: 96,
                     needle,
                 },
+                skipped: None,
                 timings: None,
             };
             run.append(&record, Some(&kept)).unwrap();

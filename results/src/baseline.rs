@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::compare::grid;
 use crate::error::{Conflict, ResultsError};
-use crate::io::{sync_dir, write_atomic};
+use crate::identity::Identity;
+use crate::io::{create_dirs, sync_dir, write_atomic};
+use crate::manifest::Shard;
 use crate::merge::Merged;
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, SCHEMA, Timings, VariantRecord};
 use crate::run::{MANIFEST, Run, kept_of, kept_path, read_manifest, to_json};
@@ -38,6 +40,8 @@ struct ExampleLine {
     schema: u32,
     key: ExampleKey,
     info: ExampleInfo,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skipped: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,11 +95,21 @@ impl BaselineStore {
     /// nothing.
     ///
     /// # Errors
-    /// An incomplete run, a run of a changed tree, other results for the same commit and configuration.
+    /// An incomplete run, a part of a run, a run of a changed tree or of an older schema, other results for the same
+    /// commit and configuration.
     pub fn put(&self, run: &Run, commit: &str) -> Result<BaselineKey> {
         let refuse = |why: &str| ResultsError::NotARun { path: run.path.clone(), why: why.to_owned() };
         if !run.is_complete() || !run.problems.is_empty() {
             return Err(refuse("it is not complete, so it cannot be a baseline; run it again to continue"));
+        }
+        if let Some(Shard { index, count }) = run.manifest.shard {
+            return Err(refuse(&format!("it is part {index} of {count}, and a baseline is the whole run")));
+        }
+        if run.manifest.schema != SCHEMA {
+            return Err(refuse(&format!(
+                "it is of schema {}; run it again with this program",
+                run.manifest.schema
+            )));
         }
         if run.manifest.program.commit.contains("-dirty") {
             return Err(refuse("its program was built from a changed tree; commit the change first"));
@@ -115,7 +129,12 @@ impl BaselineStore {
         };
         let (mut lines, mut cells, mut timings) = (String::new(), String::new(), String::new());
         for record in &examples {
-            let line = ExampleLine { schema: SCHEMA, key: record.key.clone(), info: record.info.clone() };
+            let line = ExampleLine {
+                schema: SCHEMA,
+                key: record.key.clone(),
+                info: record.info.clone(),
+                skipped: record.skipped.clone(),
+            };
             lines += &json(serde_json::to_string(&line))?;
             for cell in &record.variants {
                 let line = CellLine { key: record.key.clone(), cell: cell.clone() };
@@ -144,7 +163,7 @@ impl BaselineStore {
         if part.exists() {
             fs_err::remove_dir_all(&part)?;
         }
-        fs_err::create_dir_all(part.join("kept"))?;
+        create_dirs(&part.join("kept"))?;
         let mut manifest = to_json(&run.manifest, &part.join(MANIFEST))?;
         manifest.push(b'\n');
         for (name, bytes) in [
@@ -196,9 +215,10 @@ impl BaselineStore {
         }
     }
 
-    /// Opens what `compare` was given: each of the two a run directory, or a commit or branch of the repository.
+    /// Opens what `compare` was given: each of the two a run directory, the directories of a run's parts separated by
+    /// commas, or a commit or branch of the repository.
     ///
-    /// A commit is looked up with the configuration of the other side's run. Where it has no such run but exactly one
+    /// A commit is looked up with the measurement of the other side's run. Where it has no such run but exactly one
     /// that can be compared (same suite, model, protocol and data; other methods or parameters), that one is taken: the
     /// comparison tells what differs. Two commits need one configuration in common, or `configuration`.
     ///
@@ -209,24 +229,20 @@ impl BaselineStore {
         repository: &Path,
         names: [&str; 2],
         configuration: Option<&str>,
-    ) -> Result<[(String, Run); 2]> {
-        let as_run = |name: &str| -> Result<Option<Run>> {
-            let path = Path::new(name);
-            if path.join(MANIFEST).exists() { Run::load(path).map(Some) } else { Ok(None) }
-        };
+    ) -> Result<[(String, Vec<Run>); 2]> {
         let labelled = |name: &str, commit: &str| format!("{name} ({commit:.12})");
         let [base, head] = names;
-        match (as_run(base)?, as_run(head)?) {
+        match (load_parts(base)?, load_parts(head)?) {
             (Some(a), Some(b)) => Ok([(base.to_owned(), a), (head.to_owned(), b)]),
             (Some(a), None) => {
                 let commit = resolve_commit(repository, head)?;
                 let b = self.like(&commit, &a)?;
-                Ok([(base.to_owned(), a), (labelled(head, &commit), b)])
+                Ok([(base.to_owned(), a), (labelled(head, &commit), vec![b])])
             }
             (None, Some(b)) => {
                 let commit = resolve_commit(repository, base)?;
                 let a = self.like(&commit, &b)?;
-                Ok([(labelled(base, &commit), a), (head.to_owned(), b)])
+                Ok([(labelled(base, &commit), vec![a]), (head.to_owned(), b)])
             }
             (None, None) => {
                 let (a, b) = (resolve_commit(repository, base)?, resolve_commit(repository, head)?);
@@ -234,29 +250,69 @@ impl BaselineStore {
                     Some(configuration) => Some(configuration.to_owned()),
                     None => self.shared_configuration(&a, &b)?,
                 };
-                let open = |commit: &str| self.get(commit, shared.as_deref());
+                let open = |commit: &str| self.get(commit, shared.as_deref()).map(|run| vec![run]);
                 Ok([(labelled(base, &a), open(&a)?), (labelled(head, &b), open(&b)?)])
             }
         }
     }
 
-    /// The stored run of a commit that fits `run`.
-    fn like(&self, commit: &str, run: &Run) -> Result<Run> {
-        let exact = self.get(commit, Some(&run.manifest.configuration()));
-        if !matches!(exact, Err(ResultsError::NoBaseline { .. })) {
-            return exact;
-        }
-        let mut fitting = Vec::new();
+    /// The stored run of a commit that fits `runs`: the same measurement, else the only one that can be compared.
+    fn like(&self, commit: &str, runs: &[Run]) -> Result<Run> {
+        let Some(Run { manifest: wanted, .. }) = runs.first() else {
+            return Err(ResultsError::Empty("no run was given".to_owned()));
+        };
+        let identity = wanted.identity();
+        let (mut same, mut fitting) = (Vec::new(), Vec::new());
         for key in self.list()?.into_iter().filter(|key| key.commit == commit) {
-            let manifest = read_manifest(&self.place(&key))?;
-            if manifest.suite == run.manifest.suite && manifest.incomparable(&run.manifest).is_empty() {
+            let stored = read_manifest(&self.place(&key))?;
+            if stored.identity().same_measurement(&identity) {
+                same.push((stored.schema, key));
+            } else if stored.suite == wanted.suite && stored.identity().incomparable(&identity).is_empty() {
                 fitting.push(key);
             }
         }
-        match fitting.as_slice() {
-            [key] => self.read(key),
-            _ => exact,
+        // A run that was stored by an older schema too is known better by the newer one.
+        match (same.iter().max_by_key(|(schema, _)| *schema), fitting.as_slice()) {
+            (Some((_, key)), _) | (None, [key]) => self.read(key),
+            _ => self.get(commit, Some(&identity.configuration())),
         }
+    }
+
+    /// The newest stored commit that has the measurement of the run in `run`, or of its parts.
+    ///
+    /// # Errors
+    /// No such commit, a manifest that cannot be read.
+    pub fn newest(&self, repository: &Path, run: &str) -> Result<String> {
+        let runs = match load_parts(run)? {
+            Some(runs) => runs,
+            None => vec![Run::load(Path::new(run))?],
+        };
+        let wanted: Vec<Identity> = runs.iter().map(|run| run.manifest.identity()).collect();
+        let mut newest: Option<(i64, String)> = None;
+        for key in self.list()? {
+            let stored = read_manifest(&self.place(&key))?.identity();
+            if wanted.iter().all(|wanted| stored.same_measurement(wanted)) {
+                let time = commit_time(repository, &key.commit).unwrap_or(i64::MIN);
+                newest = newest.max(Some((time, key.commit)));
+            }
+        }
+        let configuration = wanted.first().map(Identity::configuration).unwrap_or_default();
+        newest.map(|(_, commit)| commit).map_or_else(|| Err(self.none_of(configuration)?), Ok)
+    }
+
+    /// That no commit has the configuration, with those that some have.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn none_of(&self, configuration: String) -> Result<ResultsError> {
+        let known: BTreeSet<String> = self.list()?.into_iter().map(|key| key.configuration).collect();
+        Ok(ResultsError::NoBaseline {
+            store: self.path.clone(),
+            commit: "(any)".to_owned(),
+            configuration,
+            known: known.into_iter().collect(),
+            remedy: self.remedy.clone(),
+        })
     }
 
     /// The configuration that both commits have, if there is exactly one.
@@ -291,6 +347,7 @@ impl BaselineStore {
                 schema: line.schema,
                 key: line.key.clone(),
                 info: line.info,
+                skipped: line.skipped,
                 variants: Vec::new(),
                 timings: None,
             };
@@ -339,14 +396,7 @@ impl BaselineStore {
                 .push((time.unwrap_or(i64::MAX), HistoryPoint { commit: key.commit, date, subject, table }));
         }
         if points.is_empty() {
-            let known: BTreeSet<String> = self.list()?.into_iter().map(|key| key.configuration).collect();
-            return Err(ResultsError::NoBaseline {
-                store: self.path.clone(),
-                commit: "(any)".to_owned(),
-                configuration: configuration.to_owned(),
-                known: known.into_iter().collect(),
-                remedy: self.remedy.clone(),
-            });
+            return Err(self.none_of(configuration.to_owned())?);
         }
         points.sort_by(|a, b| (a.0, &a.1.commit).cmp(&(b.0, &b.1.commit)));
         Ok(History {
@@ -439,6 +489,23 @@ impl History {
     }
 }
 
+/// The run in a directory, or the parts of one in directories separated by commas; none where there is no run.
+fn load_parts(names: &str) -> Result<Option<Vec<Run>>> {
+    let is_run = |name: &str| Path::new(name).join(MANIFEST).exists();
+    if is_run(names) {
+        return Run::load(Path::new(names)).map(|run| Some(vec![run]));
+    }
+    if !(names.contains(',') && names.split(',').any(is_run)) {
+        return Ok(None);
+    }
+    names.split(',').map(|name| Run::load(Path::new(name))).collect::<Result<_>>().map(Some)
+}
+
+/// When a commit was made, in seconds since 1970; none for a commit of another clone.
+fn commit_time(repository: &Path, commit: &str) -> Option<i64> {
+    git(repository, &["log", "-1", "--format=%ct", "--end-of-options", commit]).ok()?.trim().parse().ok()
+}
+
 /// Reads one JSON value a line.
 fn for_each_line<T: for<'a> Deserialize<'a>>(
     path: &Path,
@@ -518,7 +585,7 @@ mod tests {
     use super::*;
     use crate::compare::{CompareOptions, Comparison};
     use crate::render::tests::layout;
-    use crate::run::tests::{manifest, write_run};
+    use crate::run::tests::{manifest, part, write_run};
 
     fn store(path: &Path) -> BaselineStore {
         BaselineStore { path: path.join("store"), remedy: "just regress --record".into() }
@@ -558,6 +625,12 @@ mod tests {
         let mut part = run.clone();
         part.examples.pop();
         assert!(error(&part, COMMIT).contains("not complete"));
+        let half = crate::run::tests::part(&manifest(), 1, 2);
+        let shard = write_run(&dir.path().join("part"), &half, |_, _, _| 0.5);
+        assert!(error(&shard, COMMIT).contains("part 1 of 2"), "{}", error(&shard, COMMIT));
+        let mut old = run.clone();
+        old.manifest.schema = 1;
+        assert!(error(&old, COMMIT).contains("schema 1"));
         let mut dirty = run.clone();
         dirty.manifest.program.commit = "abc-dirty".into();
         assert!(error(&dirty, COMMIT).contains("changed tree"));
@@ -596,6 +669,34 @@ mod tests {
         std::fs::write(&cells, &text[..text.len() - 9]).unwrap();
         let error = store.get(COMMIT, None).unwrap_err().to_string();
         assert!(error.contains("cells.jsonl") && error.contains("line 18"), "{error}");
+    }
+
+    #[test]
+    fn a_run_that_schema_1_stored_is_found_by_what_it_states() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/baseline-v1");
+        let place = store.path.join("8c4e759a680838c8").join(COMMIT);
+        std::fs::create_dir_all(&place).unwrap();
+        for name in [MANIFEST, EXAMPLES, CELLS, TIMINGS] {
+            std::fs::copy(old.join(name), place.join(name)).unwrap();
+        }
+        let mut now = store.get(COMMIT, None).unwrap().manifest;
+        assert_eq!(now.configuration(), "8c4e759a680838c8");
+        now.schema = SCHEMA;
+        now.model.files.insert("config.json".into(), "c".into());
+        now.protocol.sha256 = "p".into();
+        assert_ne!(now.configuration(), "8c4e759a680838c8");
+        let path = dir.path().join("run");
+        write_run(&path, &now, |_, _, _| 0.5);
+        let run = path.display().to_string();
+        assert_eq!(store.newest(dir.path(), &run).unwrap(), COMMIT);
+        assert_eq!(store.like(COMMIT, &[Run::load(&path).unwrap()]).unwrap().examples.len(), 3);
+        now.dtype = "bf16".into();
+        let path = dir.path().join("other");
+        write_run(&path, &now, |_, _, _| 0.5);
+        let error = store.newest(dir.path(), path.to_str().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("8c4e759a680838c8") && error.contains("just regress"), "{error}");
     }
 
     fn run_git(path: &Path, arguments: &[&str]) -> String {
@@ -644,11 +745,29 @@ mod tests {
         let open = |names| store.open_pair(&repository, names, None);
         let [(label, base), (_, head)] = open(["main~1", "main"]).unwrap();
         assert_eq!(label, format!("main~1 ({:.12})", commits[0]));
-        assert_eq!((base.examples[0].variants[0].score, head.examples[0].variants[0].score), (0.25, 0.75));
+        let first = |runs: &[Run]| runs[0].examples[0].variants[0].score;
+        assert_eq!((first(&base), first(&head)), (0.25, 0.75));
         let run = dir.path().join("1").display().to_string();
         let [(_, base), (label, head)] = open(["main~1", &run]).unwrap();
-        assert_eq!((base.path.starts_with(&store.path), head.path.starts_with(&store.path)), (true, false));
+        let stored = |runs: &[Run]| runs[0].path.starts_with(&store.path);
+        assert_eq!((stored(&base), stored(&head)), (true, false));
         assert_eq!(label, run);
+        assert_eq!(store.newest(&repository, &run).unwrap(), commits[1]);
+        // The parts of a run are the run that is stored whole.
+        let parts = [1, 2].map(|index| {
+            let path = dir.path().join(format!("part-{index}"));
+            write_run(&path, &part(&manifest(), index, 2), |_, _, _| 0.5);
+            path.display().to_string()
+        });
+        let named = [parts[0].clone(), parts.join(",")];
+        for (parts, count) in named.iter().zip([1, 2]) {
+            assert_eq!(store.newest(&repository, parts).unwrap(), commits[1]);
+            let [(_, base), (_, head)] = open(["main", parts]).unwrap();
+            assert_eq!((base.len(), head.len()), (1, count));
+        }
+        let absent = format!("{},absent", parts[0]);
+        let error = open(["main", &absent]).unwrap_err().to_string();
+        assert!(error.contains("`absent`"), "{error}");
         // Another parameter: the only run that can be compared is taken. Other weights: none is.
         let mut other = manifest();
         other.methods[1].params.insert("window".into(), "9".into());

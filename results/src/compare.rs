@@ -214,8 +214,7 @@ impl Comparison {
     /// Compares `head` with `base` on the examples and variants both have.
     ///
     /// # Errors
-    /// Several models in one of them, different model, protocol or data (unless allowed), nothing in common, a damaged
-    /// file of kept positions.
+    /// Several models in one of them, different model, protocol or data (unless allowed), nothing in common.
     pub fn new(
         (base_name, base): (&str, &Merged),
         (head_name, head): (&str, &Merged),
@@ -230,7 +229,7 @@ impl Comparison {
                 ));
             }
         };
-        let differences = base.manifest.incomparable(&head.manifest);
+        let differences = base.identity.incomparable(&head.identity);
         if !differences.is_empty() && !options.allow_different {
             let (first, second) = (base_name.to_owned(), head_name.to_owned());
             return Err(ResultsError::NotComparable { first, second, differences });
@@ -243,10 +242,13 @@ impl Comparison {
                 "`{base_name}` and `{head_name}` have no variant and example in common: nothing to compare"
             )));
         }
+        let (overlaps, damaged) = overlaps(base, head, &pairs, &shared);
+        let mut notes = notes(base, head, &pairs, &shared);
+        notes.extend(damaged);
         let mut comparison = Self {
             base: base_name.to_owned(),
             head: head_name.to_owned(),
-            notes: notes(base, head, &pairs, &shared),
+            notes,
             bootstrap: options.bootstrap,
             alpha: options.alpha,
             changes: Vec::new(),
@@ -255,7 +257,7 @@ impl Comparison {
             pairs: 0,
             flips: Vec::new(),
             costs: pairs.iter().map(|pair| cost(base, head, *pair, name(pair.1, &pairs))).collect(),
-            overlaps: overlaps(base, head, &pairs, &shared)?,
+            overlaps,
         };
         comparison.test_all(base, head, &pairs, &shared, layout);
         comparison.collect_flips(base, head, &pairs, &shared, options.max_flips);
@@ -623,11 +625,20 @@ fn notes(
     shared: &[&ExampleKey],
 ) -> Vec<String> {
     let mut notes: Vec<String> = base
-        .manifest
-        .differences(&head.manifest)
+        .identity
+        .differences_but_parts(&head.identity)
         .iter()
         .map(|difference| format!("differs {}", difference.to_string().trim_start()))
         .collect();
+    for (side, group) in [("base", base), ("head", head)] {
+        notes.extend(group.parts().iter().map(|parts| format!("the {side} has {parts}")));
+        if group.manifests.iter().any(|manifest| manifest.schema == 1) {
+            notes.push(format!(
+                "the {side} is of schema 1, which states neither the model's configuration files nor the protocol's rules: \
+                 whether they differ is unknown"
+            ));
+        }
+    }
     let mut one_sided = |what: &str, only: Vec<String>| {
         if !only.is_empty() {
             let shown: Vec<&str> = only.iter().take(8).map(String::as_str).collect();
@@ -686,16 +697,22 @@ fn overlaps(
     head: &Group,
     pairs: &[(&VariantKey, &VariantKey)],
     shared: &[&ExampleKey],
-) -> Result<Vec<LayerOverlap>> {
+) -> (Vec<LayerOverlap>, Option<String>) {
     /// Sums of one layer: equal hashes, hashes, Jaccard sum, Jaccard count.
     #[derive(Clone, Copy, Default)]
     struct Sums(usize, usize, f64, usize);
     let mut sums: Vec<Vec<Sums>> = vec![Vec::new(); pairs.len()];
+    let mut damaged: Vec<String> = Vec::new();
     for key in shared {
         let (Some(before), Some(after)) = (base.examples.get(*key), head.examples.get(*key)) else {
             continue;
         };
-        let (kept_before, kept_after) = (base.kept(key)?, head.kept(key)?);
+        let [kept_before, kept_after] = [base, head].map(|group| {
+            group.kept(key).unwrap_or_else(|error| {
+                damaged.push(error.to_string());
+                crate::KeptPositions::default()
+            })
+        });
         for ((old, new), layers) in pairs.iter().zip(&mut sums) {
             let digest = |example: &crate::MergedExample, variant: &VariantKey| {
                 example.variants.get(variant).and_then(|variant| variant.record.selection.clone())
@@ -735,7 +752,14 @@ fn overlaps(
             });
         }
     }
-    Ok(all)
+    damaged.sort();
+    damaged.dedup();
+    let note = damaged.first().map(|first| {
+        let more =
+            if damaged.len() > 1 { format!(" (and {} more)", damaged.len() - 1) } else { String::new() };
+        format!("kept positions of a damaged file are not compared: {first}{more}")
+    });
+    (all, note)
 }
 
 #[cfg(test)]
@@ -743,13 +767,13 @@ mod tests {
     use super::*;
     use crate::manifest::Manifest;
     use crate::render::tests::layout;
-    use crate::run::tests::{kept, manifest, record, write_run};
+    use crate::run::tests::{kept, manifest, part, record, write_run};
     use crate::run::{Run, RunDir};
 
     /// Forty examples a data set.
     fn large() -> Manifest {
         let mut m = manifest();
-        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 40);
+        m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (40, 40));
         m
     }
 
@@ -760,6 +784,39 @@ mod tests {
     fn compare(base: Run, head: Run) -> Comparison {
         let (base, head) = (Merged::of(&[base], false).unwrap(), Merged::of(&[head], false).unwrap());
         Comparison::new(("main", &base), ("topic", &head), &layout(), &CompareOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn a_damaged_file_of_kept_positions_is_told_and_the_rest_compared() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| write_run(&dir.path().join(name), &manifest(), |_, row, _| score(row));
+        let (base, head) = (write("base"), write("head"));
+        let file = crate::run::kept_path(&head.path, &head.examples[0].key);
+        std::fs::write(&file, "kvsweep-kept 1\n0 all\n").unwrap();
+        let comparison = compare(base, head);
+        assert_eq!(comparison.changed_texts, 0);
+        let told = comparison.notes.iter().find(|note| note.contains("damaged")).unwrap();
+        assert!(told.contains(file.to_str().unwrap()) && told.contains("line 2"), "{told}");
+        assert!(comparison.overlaps.iter().all(|o| o.n_jaccard == 5), "{:?}", comparison.overlaps[0]);
+    }
+
+    #[test]
+    fn parts_are_compared_and_say_that_they_are_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = write_run(&dir.path().join("base"), &large(), |_, row, _| score(row));
+        let worse = |row: u64| (score(row) - 0.4).max(0.0);
+        let parts = [1, 2].map(|index| {
+            write_run(&dir.path().join(index.to_string()), &part(&large(), index, 2), |_, row, _| worse(row))
+        });
+        let comparison = compare(base.clone(), parts[0].clone());
+        let note = "the head has part 1 of 2; part 2 missing: 40 examples";
+        assert!(comparison.notes.contains(&note.to_owned()), "{:?}", comparison.notes);
+        assert!(!comparison.losses().is_empty());
+        let heads = Merged::of(&parts, false).unwrap();
+        let base = Merged::of(&[base], false).unwrap();
+        let whole =
+            Comparison::new(("a", &base), ("b", &heads), &layout(), &CompareOptions::default()).unwrap();
+        assert_eq!((whole.notes.as_slice(), whole.changes[0].test.estimate.n), ([].as_slice(), 80));
     }
 
     #[test]

@@ -67,6 +67,20 @@ pub enum ResultsError {
         /// The newest schema known here.
         known: u32,
     },
+    /// The run was written by an older kvsweep, whose manifest states less than a run is now.
+    #[error(
+        "`{}` was written by an older kvsweep (schema {found}, now {known}): it can be read, but not continued, because it \
+         does not state every file that it was made from\nhint: choose another --out; `kvsweep table` takes both directories",
+        path.display()
+    )]
+    OlderSchema {
+        /// The run directory.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The schema that is written.
+        known: u32,
+    },
     /// The run directory belongs to another configuration.
     #[error(
         "`{}` belongs to another configuration (stored against wanted):\n{}\nhint: choose another --out, or repeat the stored configuration",

@@ -7,12 +7,14 @@
 pub mod baseline;
 pub mod compare;
 mod error;
+mod identity;
 mod io;
 mod kept;
 mod manifest;
 mod merge;
 pub mod pairs;
 pub mod paper;
+mod parts;
 pub mod published;
 mod record;
 mod render;
@@ -22,13 +24,15 @@ mod table;
 mod text;
 
 pub use error::{Conflict, Difference, ResultsError};
+pub use identity::Identity;
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
 pub use manifest::{
-    DatasetInfo, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard,
-    WITHOUT_CONTEXT,
+    CALIBRATION, DatasetInfo, ESSAYS, MASK_HEADS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo,
+    NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, Shard, WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample, MergedVariant};
+pub use parts::{MissingParts, missing_parts};
 pub use record::{
     CellKey, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, LayerHash, Needle, SCHEMA,
     SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,

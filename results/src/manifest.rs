@@ -1,10 +1,11 @@
 //! What a run is: everything its numbers depend on, written once when the run directory is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::error::Difference;
+use crate::identity::Identity;
 use crate::io::hash_parts;
 use crate::record::{SCHEMA, VariantKey};
 
@@ -26,8 +27,12 @@ pub struct ModelInfo {
     pub name: String,
     /// SHA-256 over the weights, hexadecimal.
     pub weights_sha256: String,
-    /// SHA-256 of the tokenizer file, hexadecimal.
+    /// SHA-256 of `tokenizer.json`, hexadecimal.
     pub tokenizer_sha256: String,
+    /// SHA-256 of every other file that was read, hexadecimal, by its name: `config.json`, `generation_config.json`,
+    /// `tokenizer_config.json`, `chat_template.jinja`, the index of the weights. Empty in schema 1, which did not state
+    /// them.
+    pub files: BTreeMap<String, String>,
     /// True for the tiny model inside the program, whose scores say nothing about real models.
     pub embedded: bool,
 }
@@ -40,6 +45,8 @@ pub struct ProtocolInfo {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// SHA-256 of all its rules, hexadecimal. Empty in schema 1, which did not state it.
+    pub sha256: String,
 }
 
 /// One data set of the run.
@@ -52,6 +59,9 @@ pub struct DatasetInfo {
     pub sha256: String,
     /// Examples of this run, after limit and shard.
     pub examples: u64,
+    /// Examples of all parts of the run: as many, where it is not sharded. Of a part of schema 1, which did not state
+    /// it, the least that it can be.
+    pub total: u64,
 }
 
 /// One method with its resolved parameters.
@@ -85,7 +95,8 @@ pub struct Shard {
     pub count: u32,
 }
 
-/// Everything the numbers of a run depend on. Two runs with equal manifests give equal records, timings aside.
+/// Everything the numbers of a run depend on. Two runs with equal manifests give equal records, timings aside. What each
+/// field is about, and where it must agree, is in [`Identity`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -121,230 +132,164 @@ pub struct Manifest {
     pub settings: BTreeMap<String, String>,
 }
 
-/// The setting that names the heads masked in decode.
+/// The setting that names the heads masked in decode, as asked for.
 pub const MASK_HEADS: &str = "mask-heads";
+
+/// The setting that identifies the heads masked in decode: a hash over the heads themselves, which a ranking chose.
+pub const MASKED_HEADS: &str = "masked-heads-sha256";
 
 /// The setting that says that prompts have no context.
 pub const WITHOUT_CONTEXT: &str = "without-context";
 
+/// The setting that lists the needle's context lengths.
+pub const NEEDLE_LENGTHS: &str = "needle-lengths";
+
+/// The setting that lists the needle's depths.
+pub const NEEDLE_DEPTHS: &str = "needle-depths";
+
+/// The setting that identifies the essays of the needle's haystack.
+pub const ESSAYS: &str = "essays-sha256";
+
+/// What the settings that identify a calibration begin with; the kind follows.
+pub const CALIBRATION: &str = "calibration of ";
+
 impl Manifest {
     /// The variants of every example, in the order they are recorded: methods, and inside a method the budgets.
     pub fn variants(&self) -> Vec<VariantKey> {
-        let key = |method: &MethodInfo, budget| VariantKey {
-            method: method.spec.clone(),
-            budget,
-            granularity: method.granularity.clone(),
-            params: method.params_id(),
+        let of = |method: &MethodInfo| -> Vec<VariantKey> {
+            let params = method.params_id();
+            let key = |budget| VariantKey {
+                method: method.spec.clone(),
+                budget,
+                granularity: method.granularity.clone(),
+                params: params.clone(),
+            };
+            if method.budgeted {
+                self.budgets.iter().map(|budget| key(Some(*budget))).collect()
+            } else {
+                vec![key(None)]
+            }
         };
-        self.methods
-            .iter()
-            .flat_map(|method| -> Vec<VariantKey> {
-                if method.budgeted {
-                    self.budgets.iter().map(|budget| key(method, Some(*budget))).collect()
-                } else {
-                    vec![key(method, None)]
-                }
-            })
-            .collect()
+        self.methods.iter().flat_map(of).collect()
     }
 
     /// Examples the complete run has.
     pub fn examples(&self) -> u64 {
-        self.datasets.iter().map(|dataset| dataset.examples).sum()
+        self.datasets.iter().map(|dataset| dataset.examples).fold(0, u64::saturating_add)
     }
 
-    /// Identifies the configuration across commits: everything but the program and the shard. Sixteen hexadecimal
-    /// digits.
-    ///
-    /// The weights' hash is part of it: retraining the embedded model starts a new history.
+    /// What the run is, for continuing, merging, comparing and storing it.
+    pub fn identity(&self) -> Identity {
+        Identity::of(self)
+    }
+
+    /// See [`Identity::configuration`].
     pub fn configuration(&self) -> String {
-        let mut fields = flatten(self);
-        fields.retain(|field, _| !field.starts_with("program.") && !field.starts_with("shard"));
-        hash_parts(fields.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]), 16)
+        self.identity().configuration()
     }
 
-    /// Every field in which `self` (stored) and `wanted` differ, with both values.
-    pub fn differences(&self, wanted: &Self) -> Vec<Difference> {
-        differences(&flatten(self), &flatten(wanted))
-    }
-
-    /// What must agree before the records of two runs may stand in one table: model, protocol, split, dtype, device,
-    /// seed, and the content of data sets both have. Suites may differ: HeadKV's table has LongBench and LooGLE.
-    pub(crate) fn incomparable(&self, other: &Self) -> Vec<Difference> {
-        let own = |manifest: &Self| -> BTreeMap<String, String> {
-            let mut fields = flatten(manifest);
-            fields.retain(|field, _| {
-                ["model.", "protocol.", "split", "device", "dtype", "seed"]
-                    .iter()
-                    .any(|prefix| field.starts_with(prefix))
-            });
-            for dataset in &manifest.datasets {
-                fields.insert(format!("data set {}", dataset.name), dataset.sha256.clone());
-            }
-            fields
+    /// Reads a manifest of any schema up to [`SCHEMA`].
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub(crate) fn from_json(bytes: &[u8], schema: u32) -> Result<Self, String> {
+        let manifest = if schema == 1 {
+            serde_json::from_slice(bytes).and_then(|mut value| {
+                state_what_schema_1_did_not(&mut value);
+                serde_json::from_value(value)
+            })
+        } else {
+            serde_json::from_slice(bytes)
         };
-        let (first, second) = (own(self), own(other));
-        differences(&first, &second)
-            .into_iter()
-            // A data set that only one of them has is no contradiction.
-            .filter(|d| first.contains_key(&d.field) && second.contains_key(&d.field))
-            .collect()
+        let manifest: Self = manifest.map_err(|error| error.to_string())?;
+        manifest.check()?;
+        Ok(manifest)
     }
 
     /// Says what makes the manifest unusable, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.schema != SCHEMA {
-            return Err(format!("schema {} where {SCHEMA} is written", self.schema));
+        if !(1..=SCHEMA).contains(&self.schema) {
+            return Err(format!("schema {} where 1 to {SCHEMA} are known", self.schema));
         }
         let variants = self.variants();
-        let unique: std::collections::BTreeSet<_> = variants.iter().collect();
+        let unique: BTreeSet<_> = variants.iter().collect();
         if unique.len() != variants.len() {
             return Err("a method or budget is listed twice".to_owned());
         }
-        let names: std::collections::BTreeSet<_> = self.datasets.iter().map(|d| &d.name).collect();
+        let names: BTreeSet<_> = self.datasets.iter().map(|d| &d.name).collect();
         if names.len() != self.datasets.len() {
             return Err("a data set is listed twice".to_owned());
         }
-        if let Some(shard) = self.shard.filter(|shard| shard.index == 0 || shard.index > shard.count) {
+        let shard = self.shard.unwrap_or(Shard { index: 1, count: 1 });
+        if shard.index == 0 || shard.index > shard.count {
             return Err(format!("shard {}/{} does not exist", shard.index, shard.count));
+        }
+        if let Some(dataset) = self.datasets.iter().find(|d| d.examples != shard.rows(d.total)) {
+            return Err(format!(
+                "data set `{}` has {} examples, where part {} of {} of {} rows has {}",
+                dataset.name,
+                dataset.examples,
+                shard.index,
+                shard.count,
+                dataset.total,
+                shard.rows(dataset.total)
+            ));
         }
         Ok(())
     }
 }
 
-fn differences(stored: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<Difference> {
-    let fields: std::collections::BTreeSet<&String> = stored.keys().chain(wanted.keys()).collect();
-    let value =
-        |map: &BTreeMap<String, String>, field| map.get(field).cloned().unwrap_or_else(|| "none".to_owned());
-    fields
-        .into_iter()
-        .filter(|field| stored.get(*field) != wanted.get(*field))
-        .map(|field| Difference {
-            field: field.clone(),
-            stored: value(stored, field),
-            wanted: value(wanted, field),
-        })
-        .collect()
-}
-
-/// Every leaf of the manifest by its dotted path; list entries go by their name where they have one, so that an
-/// inserted method does not shift all that follow.
-fn flatten(manifest: &Manifest) -> BTreeMap<String, String> {
-    fn walk(path: &str, value: &serde_json::Value, out: &mut BTreeMap<String, String>) {
-        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (key, value) in fields {
-                    walk(&join(key), value, out);
-                }
-            }
-            serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
-                let mut used = std::collections::BTreeSet::new();
-                for (index, item) in items.iter().enumerate() {
-                    let name = ["name", "spec"].iter().find_map(|key| item.get(key)?.as_str());
-                    let mut key = name.map_or_else(|| index.to_string(), str::to_owned);
-                    // A method may be there twice, with other parameters.
-                    if !used.insert(key.clone()) {
-                        key = format!("{key} #{index}");
-                    }
-                    walk(&format!("{path}[{key}]"), item, out);
-                }
-            }
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => {
-                out.insert(path.to_owned(), text.clone());
-            }
-            other => {
-                out.insert(path.to_owned(), other.to_string());
-            }
+/// Puts into a manifest of schema 1 the fields that it lacks.
+fn state_what_schema_1_did_not(manifest: &mut Value) {
+    let part = |field: &str| manifest.get("shard").and_then(|shard| shard.get(field)).and_then(Value::as_u64);
+    let (index, count) = (part("index").unwrap_or(1), part("count").unwrap_or(1));
+    let object = |value: Option<&mut Value>, field: &str, content: Value| {
+        if let Some(fields) = value.and_then(Value::as_object_mut) {
+            fields.entry(field).or_insert(content);
         }
+    };
+    object(manifest.get_mut("model"), "files", Value::Object(serde_json::Map::new()));
+    object(manifest.get_mut("protocol"), "sha256", Value::String(String::new()));
+    for dataset in manifest.get_mut("datasets").and_then(Value::as_array_mut).into_iter().flatten() {
+        let examples = dataset.get("examples").and_then(Value::as_u64).unwrap_or_default();
+        let total =
+            examples.checked_sub(1).map_or(0, |before| before.saturating_mul(count).saturating_add(index));
+        object(Some(dataset), "total", total.into());
     }
-    let mut out = BTreeMap::new();
-    // A manifest has string keys only, so this cannot fail; an empty map would compare as different.
-    if let Ok(value) = serde_json::to_value(manifest) {
-        walk("", &value, &mut out);
-    }
-    // The order of the lists is part of the configuration too.
-    out.insert("order of datasets".into(), names(manifest.datasets.iter().map(|d| &d.name)));
-    out.insert("order of methods".into(), names(manifest.methods.iter().map(|m| &m.spec)));
-    out
-}
-
-fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    names.map(String::as_str).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests::manifest;
-
-    type Edit = fn(&mut Manifest);
-
-    /// One edit for every field, with the path that must be named.
-    const EDITS: &[(&str, Edit)] = &[
-        ("program.version", |m| m.program.version.push('x')),
-        ("program.commit", |m| m.program.commit.push('x')),
-        ("model.name", |m| m.model.name.push('x')),
-        ("model.weights_sha256", |m| m.model.weights_sha256.push('x')),
-        ("model.tokenizer_sha256", |m| m.model.tokenizer_sha256.push('x')),
-        ("model.embedded", |m| m.model.embedded = !m.model.embedded),
-        ("suite", |m| m.suite.push('x')),
-        ("split", |m| m.split.push('x')),
-        ("protocol.name", |m| m.protocol.name.push('x')),
-        ("protocol.version", |m| m.protocol.version.push('x')),
-        ("datasets[qasper].sha256", |m| m.datasets[0].sha256.push('x')),
-        ("datasets[qasper].examples", |m| m.datasets[0].examples += 1),
-        ("order of datasets", |m| m.datasets.reverse()),
-        ("methods[snapkv].params.window", |m| {
-            m.methods[1].params.insert("window".into(), "9".into());
-        }),
-        ("methods[snapkv].granularity", |m| m.methods[1].granularity = "query-head".into()),
-        ("methods[snapkv].budgeted", |m| m.methods[1].budgeted = false),
-        ("order of methods", |m| m.methods.reverse()),
-        ("budgets", |m| m.budgets.push(4096)),
-        ("device", |m| m.device = "cuda".into()),
-        ("dtype", |m| m.dtype = "bf16".into()),
-        ("limit", |m| m.limit = Some(1)),
-        ("shard.index", |m| m.shard = Some(Shard { index: 1, count: 2 })),
-        ("seed", |m| m.seed += 1),
-        ("settings.depths", |m| {
-            m.settings.insert("depths".into(), "50".into());
-        }),
-    ];
+    use crate::run::tests::{manifest, part};
 
     #[test]
-    fn every_field_is_part_of_the_identity() {
-        let stored = manifest();
-        assert_eq!(stored.differences(&stored), []);
-        for (field, edit) in EDITS {
-            let mut wanted = manifest();
-            edit(&mut wanted);
-            let differences = stored.differences(&wanted);
-            assert!(differences.iter().any(|d| d.field == *field), "{field}: {differences:?}");
-            let same_configuration = field.starts_with("program") || field.starts_with("shard");
-            assert_eq!(stored.configuration() == wanted.configuration(), same_configuration, "{field}");
+    fn schema_1_is_read_and_its_configuration_is_the_old_one() {
+        let mut old = serde_json::to_value(manifest()).unwrap();
+        old["schema"] = 1.into();
+        old["model"].as_object_mut().unwrap().remove("files");
+        old["protocol"].as_object_mut().unwrap().remove("sha256");
+        for dataset in old["datasets"].as_array_mut().unwrap() {
+            dataset.as_object_mut().unwrap().remove("total");
         }
+        let read = |value: &Value| Manifest::from_json(value.to_string().as_bytes(), 1).unwrap();
+        assert_eq!((read(&old).schema, read(&old).datasets[0].total), (1, 3));
+        // What schema 2 wrote is no manifest of schema 2 without its fields.
+        old["schema"] = 2.into();
+        assert!(Manifest::from_json(old.to_string().as_bytes(), 2).unwrap_err().contains("missing field"));
+        old["schema"] = 1.into();
+        let whole = read(&old).configuration();
+        old["shard"] = serde_json::json!({"index": 2, "count": 4});
+        assert_eq!((read(&old).datasets[0].total, read(&old).configuration()), (10, whole));
     }
 
     #[test]
-    fn a_method_that_is_there_twice_counts_twice() {
-        let twice = |window: &str| {
-            let mut m = manifest();
-            let mut second = m.methods[1].clone();
-            second.params.insert("window".into(), "16".into());
-            m.methods.push(second);
-            m.methods[1].params.insert("window".into(), window.into());
-            m
-        };
-        assert_eq!(twice("8").differences(&twice("9")).len(), 1);
-    }
-
-    #[test]
-    fn a_difference_shows_both_values() {
-        let (stored, mut wanted) = (manifest(), manifest());
-        wanted.dtype = "bf16".into();
-        assert_eq!(stored.differences(&wanted)[0].to_string(), "  dtype: `f32` against `bf16`");
+    fn impossible_numbers_of_examples_are_refused() {
+        let mut edited = manifest();
+        edited.datasets[0].examples = 0;
+        let error = edited.check().unwrap_err();
+        assert!(error.contains("`qasper` has 0 examples, where part 1 of 1 of 3 rows has 3"), "{error}");
+        assert_eq!(part(&manifest(), 2, 2).check(), Ok(()));
     }
 
     #[test]

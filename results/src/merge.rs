@@ -1,14 +1,16 @@
 //! Runs made of shards, or of several runs, as one body of records; whatever contradicts is refused.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::error::{Conflict, ResultsError};
+use crate::identity::Identity;
 use crate::kept::KeptPositions;
 use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
+use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
 
@@ -34,11 +36,15 @@ pub struct MergedVariant {
     source: usize,
 }
 
-/// Runs that may stand in one table: same model, protocol, data and kind of machine.
+/// Runs that may stand in one table: nothing keeps them from being compared ([`Identity::incomparable`]).
 #[derive(Clone, Debug)]
 pub struct Group {
     /// The first run's manifest: model, protocol, suite, split.
     pub manifest: Manifest,
+    /// All runs' manifests, in the order given.
+    pub manifests: Vec<Manifest>,
+    /// What all runs together are.
+    pub identity: Identity,
     /// The directories, in the order given.
     pub sources: Vec<String>,
     paths: Vec<PathBuf>,
@@ -48,10 +54,15 @@ pub struct Group {
     pub methods: Vec<MethodInfo>,
     /// All variants, in the order of the manifests.
     pub variants: Vec<VariantKey>,
-    /// All data sets, in the order met; `examples` is the largest number any run has.
+    /// All data sets, in the order met; `examples` is how many the runs together should have, `total` the largest of any.
     pub datasets: Vec<DatasetInfo>,
-    /// All examples.
+    /// All examples that have answers.
     pub examples: BTreeMap<ExampleKey, MergedExample>,
+    /// Why an example has none: its row cannot be graded.
+    pub skipped: BTreeMap<ExampleKey, String>,
+    /// What tells the group from others of the merge, beside its model, protocol and machine; empty for a single group.
+    distinction: String,
+    known_variants: BTreeSet<VariantKey>,
 }
 
 /// The records of several runs.
@@ -79,8 +90,8 @@ impl Merged {
     /// Merges runs: the same cell of two runs counts once. Runs that are given away are not copied.
     ///
     /// # Errors
-    /// No run; runs of different models, protocols or data (unless `allow_different`, which keeps them apart in
-    /// groups); one cell with two different results, naming both sources.
+    /// No run; runs that are not comparable (unless `allow_different`, which keeps them apart in groups); one cell with
+    /// two different results, naming both sources.
     pub fn of<'a>(
         runs: impl IntoIterator<Item = impl Into<Cow<'a, Run>>>,
         allow_different: bool,
@@ -90,30 +101,48 @@ impl Merged {
         for run in runs {
             let run: Cow<'_, Run> = run.into();
             problems.extend(run.problems.iter().cloned());
-            let fits = |group: &&mut Group| group.manifest.incomparable(&run.manifest).is_empty();
-            let place = match groups.iter_mut().find(fits) {
-                Some(group) => group,
+            let identity = run.manifest.identity();
+            match groups.iter_mut().find(|group| group.identity.incomparable(&identity).is_empty()) {
+                Some(group) => group.add(run)?,
                 None => {
-                    if let Some(first) = groups.first().filter(|_| !allow_different) {
-                        return Err(ResultsError::NotComparable {
-                            first: first.source(0),
-                            second: run.path.display().to_string(),
-                            differences: first.manifest.incomparable(&run.manifest),
-                        });
+                    if let Some(group) = groups.first().filter(|_| !allow_different) {
+                        return Err(group.refusal(&run));
                     }
-                    groups.push(Group::new(&run.manifest));
-                    match groups.last_mut() {
-                        Some(group) => group,
-                        None => continue,
-                    }
+                    let mut group = Group::new(&run.manifest);
+                    group.add(run)?;
+                    groups.push(group);
                 }
-            };
-            place.add(run)?;
+            }
         }
         if groups.is_empty() {
             return Err(ResultsError::Empty("no run was given".to_owned()));
         }
+        distinguish(&mut groups);
         Ok(Self { groups, problems })
+    }
+}
+
+/// Facts that [`Group::label`] names anyway.
+const LABELLED: [&str; 6] =
+    ["model.name", "model.embedded", "protocol.name", "protocol.version", "device", "dtype"];
+
+/// Names in every group's label what else its runs differ in from those of other groups.
+fn distinguish(groups: &mut [Group]) {
+    let differences = |a: &Group, b: &Group| a.identity.incomparable(&b.identity);
+    let mut fields = BTreeSet::new();
+    for (place, group) in groups.iter().enumerate() {
+        let others = groups.iter().skip(place + 1).flat_map(|other| differences(group, other));
+        fields.extend(others.map(|difference| difference.field));
+    }
+    fields.retain(|field| !LABELLED.contains(&field.as_str()));
+    for group in groups {
+        for field in &fields {
+            let name = field.strip_prefix("settings.").unwrap_or(field);
+            let value = group.identity.value(field).unwrap_or("none");
+            // A hash is told apart by its beginning.
+            let value = if value.len() == 64 { value.get(..8).unwrap_or(value) } else { value };
+            group.distinction.push_str(&format!(" · {name} {value}"));
+        }
     }
 }
 
@@ -121,6 +150,8 @@ impl Group {
     fn new(manifest: &Manifest) -> Self {
         Self {
             manifest: manifest.clone(),
+            manifests: Vec::new(),
+            identity: manifest.identity(),
             sources: Vec::new(),
             paths: Vec::new(),
             commits: Vec::new(),
@@ -128,7 +159,27 @@ impl Group {
             variants: Vec::new(),
             datasets: Vec::new(),
             examples: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            distinction: String::new(),
+            known_variants: BTreeSet::new(),
         }
+    }
+
+    /// Why `run` cannot join: the run of the group that it contradicts, and in what.
+    fn refusal(&self, run: &Run) -> ResultsError {
+        let wanted = run.manifest.identity();
+        let mut stored = self.manifests.iter().map(|manifest| manifest.identity().incomparable(&wanted));
+        let place = stored.position(|differences| !differences.is_empty()).unwrap_or_default();
+        ResultsError::NotComparable {
+            first: self.source(place),
+            second: run.path.display().to_string(),
+            differences: self.identity.incomparable(&wanted),
+        }
+    }
+
+    /// Runs of the group of which parts are missing.
+    pub fn missing_parts(&self) -> Vec<MissingParts> {
+        missing_parts(&self.manifests)
     }
 
     /// Model and protocol in one line, to tell groups apart.
@@ -136,11 +187,14 @@ impl Group {
         let m = &self.manifest;
         let model =
             if m.model.embedded { format!("embedded model {}", m.model.name) } else { m.model.name.clone() };
-        format!("{model} · {} v{} · {} {}", m.protocol.name, m.protocol.version, m.device, m.dtype)
+        format!(
+            "{model} · {} v{} · {} {}{}",
+            m.protocol.name, m.protocol.version, m.device, m.dtype, self.distinction
+        )
     }
 
-    /// Model, protocol and split in one line, and what the embedded model's scores are worth: what stands under every
-    /// picture and over every table.
+    /// Model, protocol, split and missing parts in one line, and what the embedded model's scores are worth: what stands
+    /// under every picture and over every table.
     pub fn caption(&self) -> String {
         let manifest = &self.manifest;
         let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
@@ -149,8 +203,19 @@ impl Group {
             .settings
             .get(MASK_HEADS)
             .map_or(String::new(), |heads| format!(" · heads masked: {heads}"));
+        let parts: String = self.parts().iter().map(|part| format!(" · {part}")).collect();
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
-        format!("{} · {} split{seed}{context}{masked}{caution}", self.label(), manifest.split)
+        format!("{} · {} split{seed}{context}{masked}{parts}{caution}", self.label(), manifest.split)
+    }
+
+    /// The missing parts in words; with the methods, where the group is of several runs.
+    pub fn parts(&self) -> Vec<String> {
+        let sweeps: BTreeSet<String> = self.manifests.iter().map(|m| m.identity().sweep()).collect();
+        let text = |missing: &MissingParts| match sweeps.len() {
+            1 => missing.to_string(),
+            _ => format!("{}: {missing}", missing.methods.join(", ")),
+        };
+        self.missing_parts().iter().map(text).collect()
     }
 
     fn source(&self, index: usize) -> String {
@@ -183,30 +248,26 @@ impl Group {
             }
         };
         push_new(&mut self.commits, &run.manifest.program.commit);
+        self.identity.join(&run.manifest.identity());
+        self.manifests.push(run.manifest.clone());
         for method in &run.manifest.methods {
             if !self.methods.contains(method) {
                 self.methods.push(method.clone());
             }
         }
         for variant in run.manifest.variants() {
-            if !self.variants.contains(&variant) {
+            if self.known_variants.insert(variant.clone()) {
                 self.variants.push(variant);
             }
         }
-        let first = self.source(0);
         for dataset in &run.manifest.datasets {
             match self.datasets.iter_mut().find(|known| known.name == dataset.name) {
                 None => self.datasets.push(dataset.clone()),
-                // Only the first run's data sets were compared when the group was chosen.
-                Some(known) if known.sha256 != dataset.sha256 => {
-                    return Err(ResultsError::Conflict(Box::new(Conflict {
-                        what: format!("data set `{}` (sha256 of its file)", dataset.name),
-                        first: format!("{first}: {}", known.sha256),
-                        second: format!("{}: {}", run.path.display(), dataset.sha256),
-                    })));
-                }
-                Some(known) => known.examples = known.examples.max(dataset.examples),
+                Some(known) => known.total = known.total.max(dataset.total),
             }
+        }
+        for dataset in &mut self.datasets {
+            dataset.examples = expected_examples(&self.manifests, &dataset.name);
         }
         // Records that are given away are moved, not copied: there may be hundreds of thousands.
         match run {
@@ -228,7 +289,11 @@ impl Group {
                 second: path.display().to_string(),
             }))
         };
-        let ExampleRecord { key, info, variants, timings, .. } = record;
+        let ExampleRecord { key, info, variants, timings, skipped, .. } = record;
+        if let Some(why) = skipped {
+            self.skipped.insert(key, why);
+            return Ok(());
+        }
         let decode_s = |index: usize| Some(timings.as_ref()?.variants.get(index)?.decode_s);
         let merged = |(index, record): (usize, VariantRecord)| {
             let key = record.variant.clone();
@@ -263,6 +328,13 @@ impl Group {
         Ok(())
     }
 
+    /// How many examples of a data set are finished: answered or skipped.
+    pub(crate) fn finished(&self, dataset: &str) -> u64 {
+        let keys =
+            self.examples.keys().chain(self.skipped.keys().filter(|key| !self.examples.contains_key(key)));
+        keys.filter(|key| key.dataset == dataset).count() as u64
+    }
+
     /// The scores of one variant on one data set (and length bucket), in the order of the rows.
     pub(crate) fn scores(&self, variant: &VariantKey, dataset: &str, bucket: Option<&str>) -> Vec<f64> {
         self.keyed_scores(variant, dataset, bucket).into_iter().map(|(_, score)| score).collect()
@@ -293,9 +365,8 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Shard;
     use crate::run::RunDir;
-    use crate::run::tests::{manifest, record, write_run};
+    use crate::run::tests::{manifest, part, record, write_run};
 
     fn score(dataset: &str, row: u64, variant: usize) -> f64 {
         (dataset.len() as f64 + row as f64 + variant as f64) / 20.0
@@ -304,21 +375,10 @@ mod tests {
     #[test]
     fn shards_merge_into_the_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let mut shards = Vec::new();
-        for index in [2, 1] {
-            let mut part = manifest();
-            part.shard = Some(Shard { index, count: 2 });
-            let mut run = RunDir::create_or_continue(&dir.path().join(index.to_string()), &part).unwrap();
-            for dataset in ["qasper", "trec"] {
-                // Row 1 lies in both parts.
-                for row in [1, if index == 1 { 0 } else { 2 }] {
-                    let scores: Vec<f64> = (0..3).map(|v| score(dataset, row, v)).collect();
-                    run.append(&record(&part, dataset, row, &scores), None).unwrap();
-                }
-            }
-            shards.push(run.records().unwrap());
-        }
-        let whole = Merged::of(&[write_run(&dir.path().join("all"), &manifest(), score)], false).unwrap();
+        let run = |name: &str, manifest: &Manifest| write_run(&dir.path().join(name), manifest, score);
+        let shards: Vec<Run> =
+            [2, 1].map(|index| run(&index.to_string(), &part(&manifest(), index, 2))).into();
+        let whole = Merged::of(&[run("all", &manifest())], false).unwrap();
         let merged = Merged::of(&shards, false).unwrap();
         assert_eq!(merged.groups.len(), 1);
         for variant in manifest().variants() {
@@ -328,6 +388,79 @@ mod tests {
                 assert_eq!(scores.len(), 3);
             }
         }
+        assert_eq!(merged.groups[0].caption(), whole.groups[0].caption());
+        assert_eq!(merged.groups[0].datasets, whole.groups[0].datasets);
+        let first = Merged::of(&shards[1..], false).unwrap();
+        let caption = first.groups[0].caption();
+        assert!(caption.contains(" · part 1 of 2; part 2 missing: 2 examples · a check"), "{caption}");
+        // Beside another run, the methods say whose part is missing.
+        let mut more = manifest();
+        more.methods.remove(0);
+        more.methods[0].spec = "h2o".into();
+        let first = Merged::of(&[shards[1].clone(), run("more", &more)], false).unwrap();
+        assert_eq!(first.groups[0].parts(), ["full, snapkv: part 1 of 2; part 2 missing: 2 examples"]);
+    }
+
+    #[test]
+    fn a_setting_that_moves_numbers_keeps_runs_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |name: &str, method: &str, setting: Option<(&str, &str)>| {
+            let mut m = manifest();
+            m.methods.remove(0);
+            m.methods[0].spec = method.into();
+            m.settings.extend(setting.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            write_run(&dir.path().join(name), &m, score)
+        };
+        let plain = run("plain", "snapkv", None);
+        for (setting, value) in
+            [(MASK_HEADS, "semantic:16"), (WITHOUT_CONTEXT, "true"), ("a setting of the future", "on")]
+        {
+            let other = run(setting, "h2o", Some((setting, value)));
+            let error = Merged::of(&[plain.clone(), other.clone()], false).unwrap_err().to_string();
+            assert!(error.contains(&format!("settings.{setting}: `none` against `{value}`")), "{error}");
+            for runs in [[plain.clone(), other.clone()], [other, plain.clone()]] {
+                let groups = Merged::of(&runs, true).unwrap().groups;
+                let labels: Vec<bool> =
+                    groups.iter().map(|g| g.label().ends_with(&format!(" · {setting} {value}"))).collect();
+                assert_eq!(labels.iter().filter(|named| **named).count(), 1, "{:?}", groups[0].label());
+            }
+        }
+        // A calibration that only one of them reads is no difference; two contents are, also behind a third run.
+        let name = "calibration of retrieval scores";
+        let first = run("first", "headkv-r", Some((name, "aaaa")));
+        let second = run("second", "headkv-r:8", Some((name, "bbbb")));
+        assert!(Merged::of(&[plain.clone(), first.clone()], false).is_ok());
+        let error = Merged::of(&[plain, first, second], false).unwrap_err().to_string();
+        assert!(error.contains("/first`") && error.contains("`aaaa` against `bbbb`"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_of_many_budgets_is_read_in_linear_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut many = manifest();
+        many.budgets = (1..=200_000).collect();
+        let runs = ["a", "b"].map(|name| {
+            drop(RunDir::create_or_continue(&dir.path().join(name), &many).unwrap());
+            Run::load(&dir.path().join(name)).unwrap()
+        });
+        let started = std::time::Instant::now();
+        assert_eq!(Merged::of(&runs, false).unwrap().groups[0].variants.len(), 200_001);
+        // Every variant against every other took minutes.
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn skipped_examples_stand_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = RunDir::create_or_continue(dir.path(), &manifest()).unwrap();
+        let mut skipped = record(&manifest(), "trec", 1, &[0.5; 3]);
+        (skipped.skipped, skipped.timings) = (Some("no class".into()), None);
+        skipped.variants.clear();
+        run.append(&skipped, None).unwrap();
+        run.append(&record(&manifest(), "trec", 0, &[0.5; 3]), None).unwrap();
+        let merged = Merged::of(&[run.records().unwrap()], false).unwrap();
+        assert_eq!(merged.groups[0].examples.len(), 1);
+        assert_eq!(merged.groups[0].skipped, [(skipped.key, "no class".to_owned())].into());
     }
 
     #[test]
@@ -377,6 +510,9 @@ mod tests {
         other.datasets[0].sha256 = "another file".into();
         let second = write_run(&dir.path().join("b"), &other, score);
         let error = Merged::of(&[first, second], false).unwrap_err().to_string();
-        assert!(error.contains("data set qasper: `hash of qasper` against `another file`"), "{error}");
+        assert!(
+            error.contains("datasets[qasper].sha256: `hash of qasper` against `another file`"),
+            "{error}"
+        );
     }
 }

@@ -208,7 +208,7 @@ mod tests {
         let mut third = m.methods[1].clone();
         third.spec = "h2o".into();
         m.methods.push(third);
-        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 30);
+        m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (30, 30));
         // Variants: full, snapkv@64, snapkv@128, h2o@64, h2o@128.
         let merged = Merged::of(&[write_run(dir.path(), &m, score)], false).unwrap();
         MethodPairs::new(&merged.groups[0], &layout(), &Bootstrap::default(), 0.05).unwrap()

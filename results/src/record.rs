@@ -1,4 +1,8 @@
-//! Schema 1 of what is written about one finished example: its cells (one a variant), and its timings apart.
+//! What is written about one finished example: its cells (one a variant), and its timings apart; and the line of
+//! `records.jsonl` that it is.
+//!
+//! A line of schema 2 ends with a checksum over all before it, so that a flipped bit is told even where the line still
+//! parses: `{…,"checksum":"0123456789abcdef"}`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +14,10 @@ use crate::io::hash_parts;
 use crate::kept::LayerKept;
 
 /// The newest schema of manifests and records this program writes and reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
+
+const CHECKSUM: &[u8] = b",\"checksum\":\"";
+const CHECKSUM_DIGITS: usize = 16;
 
 /// Names one example of one data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -310,6 +317,9 @@ pub struct ExampleRecord {
     pub key: ExampleKey,
     /// What its variants share.
     pub info: ExampleInfo,
+    /// Why the example was skipped: its row cannot be graded. It then has no prompt, no variants and no timings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     /// One entry a variant, in the manifest's order.
     pub variants: Vec<VariantRecord>,
     /// Seconds; none in a baseline store, which keeps only what is reproducible.
@@ -317,6 +327,46 @@ pub struct ExampleRecord {
 }
 
 impl ExampleRecord {
+    /// The line of `records.jsonl`, its end included.
+    pub(crate) fn to_line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.pop();
+        let checksum = hash_parts([line.as_slice()], CHECKSUM_DIGITS);
+        line.extend_from_slice(CHECKSUM);
+        line.extend_from_slice(checksum.as_bytes());
+        line.extend_from_slice(b"\"}\n");
+        Ok(line)
+    }
+
+    /// Reads a line, without its end, of a run of `schema`.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) fn from_line(line: &[u8], schema: u32) -> Result<Self, LineProblem> {
+        let parse = |bytes: &[u8]| {
+            // Only the number, so that a newer record is told as such and not as one with unknown fields.
+            if let Ok(SchemaOnly { schema }) = serde_json::from_slice(bytes)
+                && schema > SCHEMA
+            {
+                return Err(LineProblem::Newer(schema));
+            }
+            serde_json::from_slice(bytes).map_err(|error| LineProblem::Damaged(error.to_string()))
+        };
+        match split_checksum(line) {
+            Some((content, checksum)) if hash_parts([content], CHECKSUM_DIGITS).as_bytes() != checksum => {
+                Err(LineProblem::Damaged(
+                    "its checksum does not fit: it was changed after it was written".to_owned(),
+                ))
+            }
+            Some((content, _)) => parse(&[content, b"}"].concat()),
+            None if schema == 1 => parse(line),
+            None => match parse(line) {
+                Ok(_) => Err(LineProblem::Damaged("it has no checksum".to_owned())),
+                Err(problem) => Err(problem),
+            },
+        }
+    }
+
     /// The same record without its timings: equal for every repetition of the same run.
     pub fn without_timings(&self) -> Self {
         Self { timings: None, ..self.clone() }
@@ -324,6 +374,9 @@ impl ExampleRecord {
 
     /// Says what is wrong with the record's own numbers, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.skipped.is_some() && (self.timings.is_some() || !self.variants.is_empty()) {
+            return Err("it is skipped and has answers".to_owned());
+        }
         for variant in &self.variants {
             let kept = &variant.kept;
             let scores = variant.other_scores.iter().map(|(name, score)| (name.as_str(), *score));
@@ -359,6 +412,28 @@ impl ExampleRecord {
         }
         Ok(())
     }
+}
+
+/// Why a line cannot be used.
+#[derive(Debug)]
+pub(crate) enum LineProblem {
+    /// It was written by a newer program, of this schema.
+    Newer(u32),
+    /// It is not what was written.
+    Damaged(String),
+}
+
+/// Only the schema number of a manifest or record.
+#[derive(Deserialize)]
+pub(crate) struct SchemaOnly {
+    pub(crate) schema: u32,
+}
+
+/// A line without its checksum and its last brace, and the checksum.
+fn split_checksum(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = line.strip_suffix(b"\"}")?;
+    let (line, checksum) = line.split_at_checked(line.len().checked_sub(CHECKSUM_DIGITS)?)?;
+    Some((line.strip_suffix(CHECKSUM)?, checksum))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::error::ResultsError;
 use crate::table::{Cell, ColumnKind, Row, ScoreTable};
 use crate::text::visible;
 
@@ -43,13 +44,18 @@ impl std::str::FromStr for Format {
 
 impl ScoreTable {
     /// Writes the table; `width` is the terminal's, for [`Format::Text`] (none: never broken into blocks).
-    pub fn render(&self, format: Format, width: Option<usize>) -> String {
+    ///
+    /// # Errors
+    /// A row that CSV or JSON cannot hold.
+    pub fn render(&self, format: Format, width: Option<usize>) -> crate::Result<String> {
+        let cannot =
+            |why: &dyn std::fmt::Display| ResultsError::Empty(format!("the table cannot be written: {why}"));
         match format {
-            Format::Text => self.text(width),
-            Format::Markdown => self.markdown(),
-            Format::Csv => self.csv(),
-            Format::Latex => self.latex(),
-            Format::Json => self.json(),
+            Format::Text => Ok(self.text(width)),
+            Format::Markdown => Ok(self.markdown()),
+            Format::Csv => self.csv().map_err(|error| cannot(&error)),
+            Format::Latex => Ok(self.latex()),
+            Format::Json => self.json().map_err(|error| cannot(&error)),
         }
     }
 
@@ -227,7 +233,7 @@ impl ScoreTable {
         out
     }
 
-    fn csv(&self) -> String {
+    fn csv(&self) -> std::result::Result<String, csv::Error> {
         let mut titles: Vec<String> = [
             "group",
             "method",
@@ -248,8 +254,7 @@ impl ScoreTable {
         }
         let mut writer = csv::Writer::from_writer(Vec::new());
         let optional = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-        // Writing into memory does not fail; a row that could not be written would show as missing.
-        let _ = writer.write_record(&titles);
+        writer.write_record(&titles)?;
         for row in &self.rows {
             let mut cells = vec![
                 visible(&row.group),
@@ -269,9 +274,10 @@ impl ScoreTable {
                 cells.push(optional(cell.and_then(|cell| cell.high)));
                 cells.push(cell.map(|cell| cell.n.to_string()).unwrap_or_default());
             }
-            let _ = writer.write_record(&cells);
+            writer.write_record(&cells)?;
         }
-        writer.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+        let bytes = writer.into_inner().map_err(|error| error.into_error())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn latex(&self) -> String {
@@ -312,7 +318,7 @@ impl ScoreTable {
         out
     }
 
-    fn json(&self) -> String {
+    fn json(&self) -> serde_json::Result<String> {
         #[derive(Serialize)]
         struct Versioned<'a> {
             format: &'static str,
@@ -320,10 +326,7 @@ impl ScoreTable {
             table: &'a ScoreTable,
         }
         let versioned = Versioned { format: "kvsweep-table", version: JSON_VERSION, table: self };
-        // The table has string keys and finite numbers only, which JSON can always hold.
-        let mut text = serde_json::to_string_pretty(&versioned).unwrap_or_default();
-        text.push('\n');
-        text
+        Ok(serde_json::to_string_pretty(&versioned)? + "\n")
     }
 
     /// For every row and column: 1 for the best, 2 for the second among the compressed rows of the same model and
@@ -512,7 +515,7 @@ pub(crate) mod tests {
     #[test]
     fn text_is_aligned_and_breaks_into_blocks() {
         let table = table();
-        let wide = table.render(Format::Text, None);
+        let wide = table.render(Format::Text, None).unwrap();
         assert!(
             wide.starts_with(
                 "LongBench · embedded model tiny · longbench v1 · cpu f32 · mini split · a check of the pipeline"
@@ -524,7 +527,7 @@ pub(crate) mod tests {
         assert!(lines[3].starts_with("full         -   83.33  41.67"), "{wide}");
         assert!(lines[4].contains("64.0 KiB"), "{wide}");
         assert!(wide.contains("examples: 3 in each data set"), "{wide}");
-        let narrow = table.render(Format::Text, Some(60));
+        let narrow = table.render(Format::Text, Some(60)).unwrap();
         assert!(narrow.lines().skip(1).take(17).all(|line| line.chars().count() <= 60), "{narrow}");
         assert_eq!(narrow.matches("method").count(), narrow.matches("\n\nmethod").count());
         assert!(narrow.matches("\n\nmethod").count() > 1);
@@ -535,14 +538,14 @@ pub(crate) mod tests {
 
     #[test]
     fn best_is_bold_and_second_underlined_inside_a_budget() {
-        let markdown = table().render(Format::Markdown, None);
+        let markdown = table().render(Format::Markdown, None).unwrap();
         let line = |start: &str| markdown.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
         assert!(line("| snapkv | 64 ").contains("**33.33**"), "{markdown}");
         assert!(line("| h2o | 64 ").contains("<u>16.67</u>"), "{markdown}");
         // A tie: both are best.
         assert!(line("| snapkv | 128 ").contains("**66.67**") && line("| h2o | 128 ").contains("**66.67**"));
         assert!(!line("| full ").contains("**"), "the full cache does not compete");
-        let latex = table().render(Format::Latex, None);
+        let latex = table().render(Format::Latex, None).unwrap();
         assert!(latex.contains("\\textbf{33.33}") && latex.contains("\\underline{16.67}"), "{latex}");
         assert!(latex.contains("\\toprule") && latex.contains("\\midrule") && latex.contains("\\bottomrule"));
     }
@@ -550,12 +553,13 @@ pub(crate) mod tests {
     #[test]
     fn csv_and_json_can_be_read_back() {
         let table = table();
-        let text = table.render(Format::Csv, None);
+        let text = table.render(Format::Csv, None).unwrap();
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let column = reader.headers().unwrap().iter().position(|title| title == "qasper").unwrap();
         let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
         assert_eq!((rows.len(), &rows[0][column]), (5, "83.33"));
-        let json: serde_json::Value = serde_json::from_str(&table.render(Format::Json, None)).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&table.render(Format::Json, None).unwrap()).unwrap();
         assert_eq!(json["format"], "kvsweep-table");
         assert_eq!(json["version"], 1);
         assert_eq!(json["table"]["rows"][0]["cells"][0]["score"], 83.33);
@@ -564,18 +568,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_row_that_cannot_be_written_is_an_error_and_not_left_out() {
+        let mut table = table();
+        table.rows[1].cells.pop();
+        let error = table.render(Format::Csv, None).unwrap_err().to_string();
+        assert!(error.contains("cannot be written") && error.contains("fields"), "{error}");
+    }
+
+    #[test]
     fn hostile_names_stay_text() {
         let mut table = table();
         table.rows[1].method = "a|b\u{202e}<script>_$\\input{x}\n\u{1b}[2J".into();
-        let markdown = table.render(Format::Markdown, None);
+        let markdown = table.render(Format::Markdown, None).unwrap();
         assert!(markdown.contains("a\\|b\\\\u{202e}&lt;script&gt;"), "{markdown}");
-        let latex = table.render(Format::Latex, None);
+        let latex = table.render(Format::Latex, None).unwrap();
         assert!(
             latex.contains("\\textless{}script") && latex.contains("\\textbackslash{}input\\{x\\}"),
             "{latex}"
         );
         for format in [Format::Text, Format::Markdown, Format::Csv, Format::Latex, Format::Json] {
-            let text = table.render(format, None);
+            let text = table.render(format, None).unwrap();
             assert!(!text.contains('\u{1b}'), "{format:?}");
             assert!(format == Format::Json || !text.contains('\u{202e}'), "{format:?}");
         }
@@ -589,7 +601,7 @@ pub(crate) mod tests {
         let mut run = write_run(dir.path(), &manifest, |_, _, _| 0.5);
         run.examples.pop();
         run.examples.iter_mut().for_each(|record| record.info.truncated_tokens = 7);
-        let merged = Merged::of(&[run], false).unwrap();
+        let merged = Merged::of(&[run.clone()], false).unwrap();
         let mut layout = layout();
         layout.columns.push(Column { dataset: "absent".into(), ..layout.columns[0].clone() });
         let notes = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap().notes.join("\n");
@@ -597,6 +609,17 @@ pub(crate) mod tests {
         assert!(notes.contains("not finished: trec 2 of 3"), "{notes}");
         assert!(notes.contains("truncated prompts: qasper 3 of 3, trec 2 of 2"), "{notes}");
         assert!(notes.contains("2 of the suite's 3 columns"), "{notes}");
+        let mut skipping = run.clone();
+        let last = skipping.examples.last_mut().unwrap();
+        (last.skipped, last.timings) = (Some("no class of it".into()), None);
+        last.variants.clear();
+        let merged = Merged::of(&[skipping], false).unwrap();
+        let notes = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap().notes.join("\n");
+        assert!(
+            notes.contains("skipped, cannot be graded: trec 1 of 3 (`trec-1`: no class of it)"),
+            "{notes}"
+        );
+        assert!(notes.contains("not finished: trec 2 of 3"), "{notes}");
         layout.columns.retain(|column| column.dataset == "absent");
         assert!(ScoreTable::new(&merged, &layout, &Bootstrap::default()).is_err());
     }

@@ -13,20 +13,22 @@ use std::fs::TryLockError;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::Result;
 use crate::error::{Conflict, ResultsError};
-use crate::io::{hash_parts, sync_dir, write_atomic};
+use crate::io::{create_dirs, hash_parts, sync_dir, write_atomic};
 use crate::kept::KeptPositions;
 use crate::manifest::Manifest;
-use crate::record::{ExampleKey, ExampleRecord, SCHEMA};
+use crate::record::{ExampleKey, ExampleRecord, LineProblem, SCHEMA, SchemaOnly, VariantKey};
+use crate::text::visible;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const RECORDS: &str = "records.jsonl";
 const DAMAGED: &str = "damaged.jsonl";
 const KEPT: &str = "kept";
 const LOCK: &str = "lock";
+
+/// What the names of pictures begin with while they are written.
+const PICTURE_PART: &str = ".kvsweep-";
 
 /// A line of a records file that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,7 @@ pub(crate) fn kept_of(run: &Path, key: &ExampleKey) -> Result<Option<KeptPositio
 pub struct RunDir {
     path: PathBuf,
     manifest: Manifest,
+    variants: Vec<VariantKey>,
     records: fs_err::File,
     length: u64,
     lock: fs_err::File,
@@ -129,36 +132,35 @@ impl RunDir {
     /// examples are run again.
     ///
     /// # Errors
-    /// Another configuration (every differing field with both values), another process at work, a directory that is
-    /// neither empty nor a run, a newer schema, or a failing disk.
+    /// Another configuration (every differing field with both values), a run of an older schema, another process at
+    /// work, a directory that is neither empty nor a run, a link inside it, a newer schema, or a failing disk.
     pub fn create_or_continue(path: &Path, manifest: &Manifest) -> Result<Self> {
-        let not_a_run = |why: String| ResultsError::NotARun { path: path.to_owned(), why };
         manifest.check().map_err(|why| ResultsError::Malformed { path: path.join(MANIFEST), why })?;
-        fs_err::create_dir_all(path)?;
+        create_dirs(path)?;
+        // A foreign directory is left alone, without even a lock in it. What is ours may change until the lock is taken.
         if !path.join(MANIFEST).exists() {
-            // Our own leftovers of a start that was killed are no foreign files.
-            let ours = [LOCK, "manifest.json.part", KEPT];
-            for entry in fs_err::read_dir(path)? {
-                let name = entry?.file_name();
-                if !ours.iter().any(|own| name == *own) {
-                    return Err(not_a_run(format!(
-                        "it holds `{}` and no {MANIFEST}",
-                        name.to_string_lossy()
-                    )));
-                }
-            }
+            refuse_files_but(path, &[MANIFEST, RECORDS, DAMAGED, KEPT, LOCK])?;
         }
+        refuse_links(path)?;
         let lock = take_lock(path)?;
         if path.join(MANIFEST).exists() {
-            let differences = read_manifest(path)?.differences(manifest);
+            let stored = read_manifest(path)?;
+            if stored.schema < manifest.schema {
+                let (found, known) = (stored.schema, manifest.schema);
+                return Err(ResultsError::OlderSchema { path: path.to_owned(), found, known });
+            }
+            let differences = stored.identity().differences(&manifest.identity());
             if !differences.is_empty() {
                 return Err(ResultsError::OtherConfiguration { path: path.to_owned(), differences });
             }
         } else {
+            // Our own leftovers of a start that was killed are no foreign files.
+            refuse_files_but(path, &[LOCK, KEPT])?;
             let mut text = to_json(manifest, &path.join(MANIFEST))?;
             text.push(b'\n');
             write_atomic(&path.join(MANIFEST), &text)?;
         }
+        remove_leftovers(path)?;
         let file = path.join(RECORDS);
         let bytes = read_if_present(&file)?;
         let (examples, repairs) = parse_records(bytes.as_slice(), &file, manifest)?;
@@ -169,6 +171,7 @@ impl RunDir {
         Ok(Self {
             path: path.to_owned(),
             manifest: manifest.clone(),
+            variants: manifest.variants(),
             records,
             length,
             lock,
@@ -213,17 +216,16 @@ impl RunDir {
             example: record.key.example.clone(),
             why,
         };
-        check_record(record, &self.manifest).map_err(refuse)?;
+        check_record(record, &self.manifest, &self.variants).map_err(refuse)?;
         if self.finished.contains(&record.key) {
             return Err(refuse("it is already there".to_owned()));
         }
         if let Some(kept) = kept {
             let path = kept_path(&self.path, &record.key);
-            fs_err::create_dir_all(self.path.join(KEPT))?;
+            create_dirs(&self.path.join(KEPT))?;
             write_atomic(&path, kept.to_text().as_bytes())?;
         }
-        let mut line = serde_json::to_vec(record).map_err(|error| refuse(error.to_string()))?;
-        line.push(b'\n');
+        let line = record.to_line().map_err(|error| refuse(error.to_string()))?;
         let written = self.records.write_all(&line).and_then(|()| self.records.sync_data());
         if let Err(error) = written {
             // A full disk: take back the part that fitted, so that the file ends with a whole line.
@@ -249,6 +251,49 @@ impl Drop for RunDir {
         // The holder's number goes with the holder; the lock itself ends when the file is closed.
         let _ = self.lock.set_len(0);
     }
+}
+
+/// Refuses a directory that holds other files than `ours` and ones in work.
+fn refuse_files_but(path: &Path, ours: &[&str]) -> Result<()> {
+    for entry in fs_err::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !ours.contains(&name.as_str()) && !is_part(&name) {
+            let why = format!("it holds `{}` and no {MANIFEST}", visible(&name));
+            return Err(ResultsError::NotARun { path: path.to_owned(), why });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a directory with links in it: they would lead what is written to files elsewhere.
+fn refuse_links(path: &Path) -> Result<()> {
+    for entry in fs_err::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_symlink() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let why = format!("`{}` in it is a link, which is not followed for writing", visible(&name));
+            return Err(ResultsError::NotARun { path: path.to_owned(), why });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of that name is one that a killed process was writing.
+fn is_part(name: &str) -> bool {
+    name.ends_with(".part") || name.starts_with(PICTURE_PART)
+}
+
+/// Removes what killed processes were writing, in the run directory and in its folders. The lock is held.
+fn remove_leftovers(path: &Path) -> Result<()> {
+    for entry in fs_err::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_leftovers(&entry.path())?;
+        } else if is_part(&entry.file_name().to_string_lossy()) {
+            fs_err::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the directory's lock and writes this process's number into it, for the message another one gets.
@@ -291,8 +336,11 @@ fn repair(path: &Path, bytes: &[u8], problems: &[RecordProblem]) -> Result<u64> 
         file.sync_all()?;
     } else {
         let mut aside = read_if_present(&path.join(DAMAGED))?;
-        aside.extend_from_slice(&damaged);
-        write_atomic(&path.join(DAMAGED), &aside)?;
+        // A kill between the two writes leaves the lines set aside, and in the records still.
+        if !aside.ends_with(&damaged) {
+            aside.extend_from_slice(&damaged);
+            write_atomic(&path.join(DAMAGED), &aside)?;
+        }
         write_atomic(&path.join(RECORDS), &good)?;
     }
     Ok(good.len() as u64)
@@ -326,12 +374,6 @@ pub(crate) fn to_json<T: serde::Serialize>(value: &T, path: &Path) -> Result<Vec
         .map_err(|error| ResultsError::Malformed { path: path.to_owned(), why: error.to_string() })
 }
 
-/// Only the schema number, so that a newer file is told as such and not as one with unknown fields.
-#[derive(Deserialize)]
-struct SchemaOnly {
-    schema: u32,
-}
-
 pub(crate) fn read_manifest(run: &Path) -> Result<Manifest> {
     let path = run.join(MANIFEST);
     let bytes = fs_err::read(&path).map_err(|error| match error.kind() {
@@ -347,9 +389,7 @@ pub(crate) fn read_manifest(run: &Path) -> Result<Manifest> {
     if schema > SCHEMA {
         return Err(ResultsError::NewerSchema { path, found: schema, known: SCHEMA });
     }
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-    manifest.check().map_err(malformed)?;
-    Ok(manifest)
+    Manifest::from_json(&bytes, schema).map_err(malformed)
 }
 
 /// Reads all lines that can be used. Two equal lines count once; two lines of one example that contradict each other
@@ -362,6 +402,7 @@ fn parse_records(
     let mut records: Vec<ExampleRecord> = Vec::new();
     let mut seen: BTreeMap<ExampleKey, (usize, usize)> = BTreeMap::new();
     let mut problems = Vec::new();
+    let variants = manifest.variants();
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -374,19 +415,17 @@ fn parse_records(
             problem("it was cut short while being written".to_owned());
             break;
         };
-        if let Ok(SchemaOnly { schema }) = serde_json::from_slice(text)
-            && schema > SCHEMA
-        {
-            return Err(ResultsError::NewerSchema { path: file.to_owned(), found: schema, known: SCHEMA });
-        }
-        let record: ExampleRecord = match serde_json::from_slice(text) {
+        let record = match ExampleRecord::from_line(text, manifest.schema) {
             Ok(record) => record,
-            Err(error) => {
-                problem(error.to_string());
+            Err(LineProblem::Newer(found)) => {
+                return Err(ResultsError::NewerSchema { path: file.to_owned(), found, known: SCHEMA });
+            }
+            Err(LineProblem::Damaged(why)) => {
+                problem(why);
                 continue;
             }
         };
-        if let Err(why) = check_record(&record, manifest) {
+        if let Err(why) = check_record(&record, manifest, &variants) {
             problem(why);
             continue;
         }
@@ -415,20 +454,24 @@ fn parse_records(
 }
 
 /// Says why a record does not belong into a run of `manifest`, if so.
-fn check_record(record: &ExampleRecord, manifest: &Manifest) -> std::result::Result<(), String> {
-    if record.schema != SCHEMA {
-        return Err(format!("schema {} where {SCHEMA} is expected", record.schema));
+fn check_record(
+    record: &ExampleRecord,
+    manifest: &Manifest,
+    wanted: &[VariantKey],
+) -> std::result::Result<(), String> {
+    if record.schema != manifest.schema {
+        return Err(format!("schema {} where {} is expected", record.schema, manifest.schema));
     }
     if !manifest.datasets.iter().any(|dataset| dataset.name == record.key.dataset) {
         return Err(format!("data set `{}` is not in the manifest", record.key.dataset));
     }
-    let wanted = manifest.variants();
-    if record.variants.len() != wanted.len()
-        || record.variants.iter().zip(&wanted).any(|(have, want)| have.variant != *want)
-    {
-        let have: Vec<String> = record.variants.iter().map(|v| v.variant.to_string()).collect();
-        let want: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        return Err(format!("variants [{}] where the manifest has [{}]", have.join(", "), want.join(", ")));
+    let wanted = if record.skipped.is_some() { &[] } else { wanted };
+    if record.variants.len() != wanted.len() {
+        return Err(format!("{} variants where the manifest has {}", record.variants.len(), wanted.len()));
+    }
+    let other = record.variants.iter().zip(wanted).find(|(have, want)| have.variant != **want);
+    if let Some((have, want)) = other {
+        return Err(format!("variant {} where the manifest has {want}", have.variant));
     }
     record.check()
 }
@@ -437,7 +480,7 @@ fn check_record(record: &ExampleRecord, manifest: &Manifest) -> std::result::Res
 pub(crate) mod tests {
     use super::*;
     use crate::kept::{LayerKept, VariantKept};
-    use crate::manifest::{DatasetInfo, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo};
+    use crate::manifest::{DatasetInfo, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard};
     use crate::record::{
         ExampleInfo, Finish, Kept, Needle, SelectionDigest, Timings, VariantRecord, VariantTiming,
     };
@@ -450,8 +493,12 @@ pub(crate) mod tests {
             granularity: "kv-head".into(),
             budgeted,
         };
-        let dataset =
-            |name: &str| DatasetInfo { name: name.into(), sha256: format!("hash of {name}"), examples: 3 };
+        let dataset = |name: &str| DatasetInfo {
+            name: name.into(),
+            sha256: format!("hash of {name}"),
+            examples: 3,
+            total: 3,
+        };
         Manifest {
             schema: SCHEMA,
             program: ProgramInfo { version: "0.1.0".into(), commit: "abc".into() },
@@ -459,11 +506,12 @@ pub(crate) mod tests {
                 name: "tiny".into(),
                 weights_sha256: "w".into(),
                 tokenizer_sha256: "t".into(),
+                files: [("config.json".to_owned(), "c".to_owned())].into(),
                 embedded: true,
             },
             suite: "longbench".into(),
             split: "mini".into(),
-            protocol: ProtocolInfo { name: "longbench".into(), version: "1".into() },
+            protocol: ProtocolInfo { name: "longbench".into(), version: "1".into(), sha256: "p".into() },
             datasets: vec![dataset("qasper"), dataset("trec")],
             methods: vec![method("full", false), method("snapkv", true)],
             budgets: vec![64, 128],
@@ -515,12 +563,22 @@ pub(crate) mod tests {
                 truncated_tokens: 0,
                 needle: Some(Needle { length: 512, depth: 11.0, start: Some(50), end: Some(60) }),
             },
+            skipped: None,
             timings: Some(Timings {
                 prefill_s: 0.25,
                 variants: vec![VariantTiming { select_s: 0.001, decode_s: 0.5 }; variants.len()],
             }),
             variants: variants.into_iter().zip(scores).map(variant).collect(),
         }
+    }
+
+    /// Part `index` of `count` of a run.
+    pub(crate) fn part(whole: &Manifest, index: u32, count: u32) -> Manifest {
+        let mut part = whole.clone();
+        let shard = Shard { index, count };
+        part.shard = Some(shard);
+        part.datasets.iter_mut().for_each(|dataset| dataset.examples = shard.rows(dataset.total));
+        part
     }
 
     pub(crate) fn kept(manifest: &Manifest, shift: u32) -> KeptPositions {
@@ -542,7 +600,8 @@ pub(crate) mod tests {
         let mut run = RunDir::create_or_continue(path, manifest).unwrap();
         let variants = manifest.variants().len();
         for dataset in &manifest.datasets {
-            for row in 0..dataset.examples {
+            let Shard { index, count } = manifest.shard.unwrap_or(Shard { index: 1, count: 1 });
+            for row in (0..dataset.total).filter(|row| row % u64::from(count) == u64::from(index) - 1) {
                 let scores: Vec<f64> = (0..variants).map(|v| score(&dataset.name, row, v)).collect();
                 run.append(&record(manifest, &dataset.name, row, &scores), Some(&kept(manifest, 0))).unwrap();
             }
@@ -634,7 +693,7 @@ pub(crate) mod tests {
             ("variants", |r| {
                 r.variants.pop();
             }),
-            ("variants", |r| r.variants.swap(0, 1)),
+            ("where the manifest has", |r| r.variants.swap(0, 1)),
             ("not in 0..1", |r| r.variants[1].score = f64::NAN),
             ("not in 0..1", |r| r.variants[1].score = 37.5),
             ("timings", |r| r.timings.as_mut().unwrap().variants.truncate(1)),
@@ -714,12 +773,13 @@ pub(crate) mod tests {
         drop(run);
         let file = dir.path().join(RECORDS);
         let once = std::fs::read_to_string(&file).unwrap();
+        let line = |record: &ExampleRecord| String::from_utf8(record.to_line().unwrap()).unwrap();
         again.timings = None;
-        std::fs::write(&file, format!("{once}{}\n", serde_json::to_string(&again).unwrap())).unwrap();
+        std::fs::write(&file, format!("{once}{}", line(&again))).unwrap();
         let read = Run::load(dir.path()).unwrap();
         assert_eq!((read.examples.len(), read.problems.len()), (1, 1));
         again.variants[0].score = 0.0;
-        std::fs::write(&file, format!("{once}{}\n", serde_json::to_string(&again).unwrap())).unwrap();
+        std::fs::write(&file, format!("{once}{}", line(&again))).unwrap();
         let error = Run::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("line 2"), "{error}");
     }
@@ -731,16 +791,16 @@ pub(crate) mod tests {
         write_run(dir.path(), &manifest, |_, _, _| 0.5);
         let file = dir.path().join(RECORDS);
         let good = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, format!("{good}{{\"schema\":2,\"brand_new\":[]}}\n")).unwrap();
+        std::fs::write(&file, format!("{good}{{\"schema\":3,\"brand_new\":[]}}\n")).unwrap();
         for error in [
             Run::load(dir.path()).map(|_| ()).unwrap_err(),
             RunDir::create_or_continue(dir.path(), &manifest).map(|_| ()).unwrap_err(),
         ] {
-            assert!(matches!(error, ResultsError::NewerSchema { found: 2, .. }), "{error}");
+            assert!(matches!(error, ResultsError::NewerSchema { found: 3, .. }), "{error}");
         }
         std::fs::write(&file, good).unwrap();
         let file = dir.path().join(MANIFEST);
-        let text = std::fs::read_to_string(&file).unwrap().replace("\"schema\": 1", "\"schema\": 7");
+        let text = std::fs::read_to_string(&file).unwrap().replace("\"schema\": 2", "\"schema\": 7");
         std::fs::write(&file, text).unwrap();
         assert!(matches!(Run::load(dir.path()), Err(ResultsError::NewerSchema { found: 7, .. })));
     }
@@ -749,12 +809,10 @@ pub(crate) mod tests {
     fn an_unknown_field_is_no_record() {
         let dir = tempfile::tempdir().unwrap();
         let manifest = manifest();
-        write_run(dir.path(), &manifest, |_, _, _| 0.5);
-        let file = dir.path().join(RECORDS);
-        let text =
-            std::fs::read_to_string(&file).unwrap().replacen("{\"schema\":1", "{\"extra\":0,\"schema\":1", 1);
-        std::fs::write(&file, text).unwrap();
-        assert_eq!(Run::load(dir.path()).unwrap().problems.len(), 1);
+        let run = write_run(dir.path(), &manifest, |_, _, _| 0.5);
+        let mut value = serde_json::to_value(&run.examples[0]).unwrap();
+        value["extra"] = 0.into();
+        assert!(serde_json::from_value::<ExampleRecord>(value).is_err());
     }
 
     #[test]
@@ -791,6 +849,141 @@ pub(crate) mod tests {
         run.records = real;
         run.append(&next, None).unwrap();
         assert_eq!(run.records().unwrap().examples.len(), 2);
+    }
+
+    #[test]
+    fn the_lock_is_asked_before_the_files_are_judged() {
+        let dir = tempfile::tempdir().unwrap();
+        let holder = RunDir::create_or_continue(dir.path(), &manifest()).unwrap();
+        // What another process sees of one that has the lock and writes: a manifest that is there one moment later.
+        std::fs::remove_file(dir.path().join(MANIFEST)).unwrap();
+        let error = RunDir::create_or_continue(dir.path(), &manifest()).unwrap_err();
+        assert!(matches!(error, ResultsError::Locked { .. }), "{error}");
+        drop(holder);
+        // Without a writer, records without a manifest are nothing that can be continued.
+        let error = RunDir::create_or_continue(dir.path(), &manifest()).unwrap_err().to_string();
+        assert!(error.contains("`records.jsonl` and no manifest.json"), "{error}");
+    }
+
+    #[test]
+    fn new_directories_and_files_are_durable_in_their_parents() {
+        use crate::io::tests::SYNCED;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs/one");
+        SYNCED.take();
+        let mut run = RunDir::create_or_continue(&path, &manifest()).unwrap();
+        let synced = SYNCED.take();
+        assert_eq!(synced[..2], [dir.path().to_owned(), dir.path().join("runs")]);
+        assert!(synced[2..].contains(&path), "{synced:?}");
+        let first = record(&manifest(), "qasper", 0, &SCORES);
+        run.append(&first, Some(&kept(&manifest(), 0))).unwrap();
+        assert_eq!(SYNCED.take(), [path.clone(), path.join(KEPT)]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed_for_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        let path = dir.path().join("run");
+        for name in [LOCK, RECORDS, DAMAGED, "manifest.json.part", KEPT] {
+            drop(RunDir::create_or_continue(&path, &manifest()).unwrap());
+            let _ = std::fs::remove_file(path.join(name));
+            std::os::unix::fs::symlink(&victim, path.join(name)).unwrap();
+            let error = RunDir::create_or_continue(&path, &manifest()).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}` in it is a link")), "{error}");
+            assert_eq!(std::fs::read(&victim).unwrap(), b"precious", "{name}");
+            std::fs::remove_file(path.join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_killed_processes_were_writing_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        write_run(dir.path(), &manifest(), |_, _, _| 0.5);
+        std::fs::create_dir(dir.path().join("heatmaps")).unwrap();
+        for name in [".kvsweep-a1B2c3", "heatmaps/.kvsweep-a1B2c3", "kept/x.kept.part", "records.jsonl.part"]
+        {
+            std::fs::write(dir.path().join(name), "half").unwrap();
+        }
+        std::fs::write(dir.path().join("heatmap.png"), "whole").unwrap();
+        drop(RunDir::create_or_continue(dir.path(), &manifest()).unwrap());
+        let names = |folder: &str| -> Vec<String> {
+            let entries = std::fs::read_dir(dir.path().join(folder)).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        assert!(names("").contains(&"heatmap.png".to_owned()));
+        let all = [names(""), names("heatmaps"), names("kept")].concat();
+        assert!(!all.iter().any(|name| is_part(name)), "{all:?}");
+    }
+
+    #[test]
+    fn a_kill_while_repairing_lists_a_damaged_line_once() {
+        let dir = tempfile::tempdir().unwrap();
+        write_run(dir.path(), &manifest(), |_, _, _| 0.5);
+        let file = dir.path().join(RECORDS);
+        let damaged = std::fs::read_to_string(&file).unwrap().replacen("\"score\":0.5", "\"score\":0.6", 1);
+        for _ in 0..2 {
+            // The second time as a kill leaves it: set aside already, and in the records still.
+            std::fs::write(&file, &damaged).unwrap();
+            let run = RunDir::create_or_continue(dir.path(), &manifest()).unwrap();
+            assert_eq!((run.repairs().len(), run.finished_keys().len()), (1, 5));
+        }
+        assert_eq!(std::fs::read_to_string(dir.path().join(DAMAGED)).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_told_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = manifest();
+        // Short lines: every bit of a file is tried.
+        manifest.methods.truncate(1);
+        manifest.datasets.truncate(1);
+        write_run(dir.path(), &manifest, |_, _, _| 0.5);
+        let file = dir.path().join(RECORDS);
+        let whole = std::fs::read(&file).unwrap();
+        let end = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        for at in 0..end {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                let (records, problems) = parse_records(bytes.as_slice(), &file, &manifest).unwrap();
+                // A flip that makes a line break makes two damaged lines of one.
+                let lines: Vec<usize> = problems.iter().map(|problem| problem.line).collect();
+                assert!(records.len() == 2 && lines.starts_with(&[1]), "byte {at} bit {bit}: {problems:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_skipped_example_is_finished_and_has_no_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = manifest();
+        let mut run = RunDir::create_or_continue(dir.path(), &manifest).unwrap();
+        let mut skipped = record(&manifest, "qasper", 0, &SCORES);
+        skipped.skipped = Some("no number in its answer".into());
+        assert!(run.append(&skipped, None).unwrap_err().to_string().contains("3 variants"));
+        skipped.variants.clear();
+        assert!(run.append(&skipped, None).unwrap_err().to_string().contains("skipped and has answers"));
+        skipped.timings = None;
+        run.append(&skipped, None).unwrap();
+        assert_eq!(run.records().unwrap().examples, [skipped]);
+        assert_eq!(run.finished_keys().len(), 1);
+    }
+
+    #[test]
+    fn an_older_run_is_read_and_not_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/run-v1");
+        for name in [MANIFEST, RECORDS] {
+            std::fs::copy(old.join(name), dir.path().join(name)).unwrap();
+        }
+        let before = std::fs::read(dir.path().join(RECORDS)).unwrap();
+        let error = RunDir::create_or_continue(dir.path(), &manifest()).unwrap_err().to_string();
+        assert!(error.contains("schema 1, now 2") && error.contains("--out"), "{error}");
+        assert_eq!(std::fs::read(dir.path().join(RECORDS)).unwrap(), before);
+        assert_eq!(Run::load(dir.path()).unwrap().examples.len(), 3);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Scores are percent. A data set's score is `round(100 * sum / n, 2)` as the official scorer computes it; the caller
 //! says which data sets form a category and how averages are taken.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use crate::Result;
@@ -57,8 +59,7 @@ pub struct TableLayout {
 impl TableLayout {
     /// The weight of every column with records in `present` in the overall average.
     pub(crate) fn weights(&self, present: &[&Column]) -> Vec<f64> {
-        let categories: std::collections::BTreeSet<&str> =
-            present.iter().map(|c| c.category.as_str()).collect();
+        let categories: BTreeSet<&str> = present.iter().map(|c| c.category.as_str()).collect();
         let weight = |column: &&Column| match self.averaging {
             Averaging::Datasets | Averaging::DatasetsRounded => 1.0 / present.len() as f64,
             Averaging::Categories => {
@@ -270,13 +271,13 @@ fn row(group: &Group, variant: &crate::VariantKey, cells: Vec<Option<Cell>>, sev
 
 /// Two rows that differ only in their parameters get the parameters' id behind the method.
 fn distinguish_params(rows: &mut [Row]) {
-    let same = |a: &Row, b: &Row| {
-        (&a.group, &a.method, a.budget, &a.granularity) == (&b.group, &b.method, b.budget, &b.granularity)
-            && a.params != b.params
-    };
-    let ambiguous: Vec<bool> = rows.iter().map(|row| rows.iter().any(|other| same(row, other))).collect();
-    for (row, ambiguous) in rows.iter_mut().zip(ambiguous) {
-        if ambiguous {
+    let name = |row: &Row| (row.group.clone(), row.method.clone(), row.budget, row.granularity.clone());
+    let mut params: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for row in rows.iter() {
+        params.entry(name(row)).or_default().insert(row.params.clone());
+    }
+    for row in rows {
+        if params.get(&name(row)).is_some_and(|params| params.len() > 1) {
             row.method = format!("{}#{}", row.method, row.params);
         }
     }
@@ -312,12 +313,25 @@ fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) -> Vec<Stri
             .datasets
             .iter()
             .filter_map(|dataset| {
-                let have = group.examples.keys().filter(|key| key.dataset == dataset.name).count() as u64;
+                let have = group.finished(&dataset.name);
                 (have < dataset.examples).then(|| format!("{} {have} of {}", dataset.name, dataset.examples))
             })
             .collect();
         if !missing.is_empty() {
             notes.push(format!("{named}not finished: {}", missing.join(", ")));
+        }
+        let skipped: Vec<String> = group
+            .datasets
+            .iter()
+            .filter_map(|dataset| {
+                let mut rows = group.skipped.iter().filter(|(key, _)| key.dataset == dataset.name);
+                let (key, why) = rows.next()?;
+                let (count, of) = (1 + rows.count(), dataset.examples);
+                Some(format!("{} {count} of {of} (`{}`: {why})", dataset.name, key.example))
+            })
+            .collect();
+        if !skipped.is_empty() {
+            notes.push(format!("{named}skipped, cannot be graded: {}", skipped.join(", ")));
         }
         let truncated: Vec<String> = group
             .datasets

@@ -15,7 +15,11 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 
-use std::{collections::BTreeSet, ops::Deref, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    path::Path,
+};
 
 use candle_core::{DType, Device};
 use serde::Deserialize;
@@ -25,7 +29,7 @@ use crate::{
     cancel::Cancel,
     chat::ChatTemplate,
     error::{EngineError, Result},
-    source::{Blob, CardFiles, ModelFiles},
+    source::{self, Blob, CardFiles, ModelFiles, sha256_hex},
     tokenizer::Tokenizer,
 };
 use config::{ModelConfig, TokenIds};
@@ -49,6 +53,9 @@ pub struct Card {
     pub chat_template: Option<ChatTemplate>,
     /// Stop tokens.
     pub generation: GenerationConfig,
+    /// Hex sha256 of every file that was read beside the weights and `tokenizer.json`, by its name in the model's
+    /// directory: each decides numbers, by the graph's switches, by stop tokens, or by the prompt's text.
+    pub files_sha256: BTreeMap<String, String>,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -68,14 +75,32 @@ impl Card {
         };
         let chat_template =
             ChatTemplate::load(files.tokenizer_config.as_ref(), files.chat_template.as_ref())?;
-        Ok(Self { name: files.name.clone(), config, chat_template, generation, tokenizer })
+        let read = [
+            Some(&files.config),
+            files.generation_config.as_ref(),
+            files.tokenizer_config.as_ref(),
+            files.chat_template.as_ref(),
+        ];
+        let mut files_sha256 = BTreeMap::new();
+        for blob in read.into_iter().flatten() {
+            let name = blob.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files_sha256.insert(name, sha256_hex(&blob.read()?));
+        }
+        Ok(Self { name: files.name.clone(), config, chat_template, generation, files_sha256, tokenizer })
     }
 
     /// A model of which only the configuration is known.
     #[must_use]
     pub fn from_config(name: &str, config: ModelConfig) -> Self {
         let generation = GenerationConfig { eos_ids: config.eos_ids.iter().copied().collect() };
-        Self { name: name.to_owned(), config, chat_template: None, generation, tokenizer: None }
+        Self {
+            name: name.to_owned(),
+            config,
+            chat_template: None,
+            generation,
+            files_sha256: BTreeMap::new(),
+            tokenizer: None,
+        }
     }
 
     /// The tokenizer.
@@ -117,7 +142,10 @@ impl Model {
     /// # Errors
     /// Any file that is missing, corrupt, contradictory or of an unsupported kind, named with its remedy.
     pub fn load(files: &ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
-        let card = Card::load(&files.card)?;
+        let mut card = Card::load(&files.card)?;
+        if let Some(index) = &files.weights.index {
+            card.files_sha256.insert(source::INDEX.to_owned(), index.sha256.clone());
+        }
         let (backend, weights_sha256) = weights::load(&files.weights, &card.config, |parts| {
             Backend::new(&card.config, parts, device, dtype)
         })?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use kvsweep_results::baseline::{self, BaselineStore};
 use kvsweep_results::compare::{CompareOptions, Comparison};
-use kvsweep_results::{Bootstrap, Merged, Run};
+use kvsweep_results::{Manifest, Merged, Run};
 
 use crate::cli::CompareArgs;
 use crate::exit::Exit;
@@ -23,48 +23,32 @@ const STORED: &str = "stored";
 
 /// Runs the command; exits 3 with `--gate` on a significant loss.
 pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
-    let both_runs =
-        [&args.base, &args.head].iter().all(|name| Path::new(name).join("manifest.json").is_file());
+    let is_run = |name: &str| Path::new(name).join("manifest.json").is_file();
+    let both_runs = [&args.base, &args.head].iter().all(|name| is_run(name) || name.split(',').all(is_run));
     let (repository, store) = if both_runs {
         (PathBuf::new(), BaselineStore { path: PathBuf::new(), remedy: String::new() })
     } else {
         (repository()?, store(args.store.as_deref())?)
     };
-    let base = if args.base == STORED { newest(&store, &repository, &args.head)? } else { args.base.clone() };
+    let base = if args.base == STORED { store.newest(&repository, &args.head)? } else { args.base.clone() };
     let [(base_name, base), (head_name, head)] = store.open_pair(&repository, [&base, &args.head], None)?;
-    let layout = tables::layout(&[&base.manifest, &head.manifest], None)?;
-    let problems: Vec<String> = base.problems.iter().chain(&head.problems).map(ToString::to_string).collect();
-    let comparison = Comparison::new(
-        (&base_name, &Merged::of([base], false)?),
-        (&head_name, &Merged::of([head], false)?),
-        &layout,
-        &CompareOptions::default(),
-    )?;
+    let manifests: Vec<&Manifest> = base.iter().chain(&head).map(|run| &run.manifest).collect();
+    let layout = tables::layout(&manifests, None)?;
+    let (base, head) = (Merged::of(base, false)?, Merged::of(head, false)?);
+    let comparison =
+        Comparison::new((&base_name, &base), (&head_name, &head), &layout, &CompareOptions::default())?;
     if args.json {
         output::json_text(&comparison.to_json()?)?;
     } else {
         output::data(&comparison.render(false))?;
     }
-    for problem in &problems {
-        output::note(problem);
-    }
+    let told = [tables::tell(&base), tables::tell(&head)];
     let losses = comparison.losses().len();
     if args.gate && losses > 0 {
         output::note(&format!("gate: {losses} significant losses"));
         return Ok(Exit::Loss);
     }
-    Ok(if problems.is_empty() { Exit::Done } else { Exit::Failed })
-}
-
-/// The newest commit of the store that has the configuration of the run `head`.
-fn newest(store: &BaselineStore, repository: &Path, head: &str) -> anyhow::Result<String> {
-    let run = Run::load(Path::new(head))?;
-    let layout = tables::layout(&[&run.manifest], None)?;
-    let history = store.history(repository, &run.manifest.configuration(), &layout, &Bootstrap::default())?;
-    let newest = history.points.last().with_context(|| {
-        format!("`{}` has no run of the configuration of `{head}`\nhint: {REMEDY}", store.path.display())
-    })?;
-    Ok(newest.commit.clone())
+    Ok(if told.contains(&Exit::Failed) { Exit::Failed } else { Exit::Done })
 }
 
 /// The store named, or the default one.

@@ -10,7 +10,7 @@ use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle}
 
 use crate::cli::{ExportArgs, Suite};
 use crate::exit::{Exit, usage};
-use crate::{output, pictures};
+use crate::{output, pictures, tables};
 
 /// Runs the command: one tree a variant, all of them or none.
 pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
@@ -54,7 +54,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     for file in files {
         output::line(&file.path.display().to_string())?;
     }
-    Ok(Exit::Done)
+    Ok(tables::tell(&Merged::of(&[run], false)?))
 }
 
 /// One variant's answers with their places in the records.

@@ -6,7 +6,7 @@ use kvsweep_results::{Merged, Run};
 
 use crate::cli::HeatmapArgs;
 use crate::exit::Exit;
-use crate::{destination, output};
+use crate::{destination, output, tables};
 
 /// Runs the command.
 pub fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
@@ -23,8 +23,5 @@ pub fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
     };
     destination::write_picture(&path, &heatmap::grid(&grid)?)?;
     output::note(&format!("drew `{}`", path.display()));
-    for problem in &merged.problems {
-        output::note(&problem.to_string());
-    }
-    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(tables::tell(&merged))
 }

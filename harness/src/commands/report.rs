@@ -54,7 +54,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let page = report::render(&data)?;
     destination::write(&args.output, page.as_bytes())?;
     output::note(&format!("wrote `{}` ({:.1} MB)", args.output.display(), page.len() as f64 / 1e6));
-    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(tables::tell(&merged))
 }
 
 /// Where records came from; they themselves are merged.

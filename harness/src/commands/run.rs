@@ -1,5 +1,6 @@
 //! `kvsweep run SUITE`: plans a sweep, runs or continues it, prints the table; for `needle` also draws the heatmaps.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::{Card, Model};
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Run, RunDir,
-    SCHEMA, Shard,
+    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo,
+    ProtocolInfo, Run, RunDir, SCHEMA, Shard,
 };
 use kvsweep_tasks::path;
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
@@ -23,7 +24,7 @@ use crate::progress::Progress;
 use crate::questions::{self, Dataset, Selected};
 use crate::runner::{Ended, Sweep};
 use crate::variants::Variants;
-use crate::{interrupt, machine, output, pictures, provenance, tables, variants};
+use crate::{interrupt, kept, machine, output, pictures, provenance, tables, variants};
 
 /// Sequences that decode together, where several examples fill a batch.
 const BATCH: usize = 32;
@@ -58,6 +59,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let memory = memory_limit(args.memory)?;
     if args.dry_run {
         return print_load(&load(args)?, args.json);
+    }
+    if args.record_baseline && args.shard.is_some() {
+        return Err(usage("--record-baseline stores a whole run; leave --shard out"));
     }
     let plan = plan(args)?;
     let exit = execute(&plan, memory)?;
@@ -109,7 +113,13 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
         args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, &model, &args.model)).transpose()?;
     let datasets = questions::datasets(&selected, protocol, &facts, &text)?;
     check_window(&model, protocol, &facts, &datasets)?;
-    let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, &calibrations)?;
+    let mut settings = selected.settings(&datasets);
+    settings.extend(calibrations.hashes(&variants.specs));
+    if let (Some(asked), Some(heads)) = (&args.mask_heads, &masked) {
+        settings.insert(MASK_HEADS.to_owned(), asked.clone());
+        settings.insert(MASKED_HEADS.to_owned(), kept::heads_sha256(heads));
+    }
+    let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, settings)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&manifest));
     Ok(Plan {
         facts,
@@ -131,13 +141,8 @@ fn manifest(
     model: &Model,
     variants: &Variants,
     datasets: &[Dataset],
-    calibrations: &Calibrations,
+    settings: BTreeMap<String, String>,
 ) -> anyhow::Result<Manifest> {
-    let mut settings = selected.settings(datasets);
-    settings.extend(calibrations.hashes(&variants.specs));
-    if let Some(mask) = &args.mask_heads {
-        settings.insert(MASK_HEADS.to_owned(), mask.clone());
-    }
     Ok(Manifest {
         schema: SCHEMA,
         program: ProgramInfo { version: env!("CARGO_PKG_VERSION").to_owned(), commit: provenance::commit() },
@@ -145,17 +150,23 @@ fn manifest(
             name: model.name.clone(),
             weights_sha256: model.weights_sha256.clone(),
             tokenizer_sha256: model.tokenizer()?.sha256().to_owned(),
+            files: model.files_sha256.clone(),
             embedded: model.name == crate::model::TINY,
         },
         suite: selected.suite.name().to_owned(),
         split: selected.split_name().to_owned(),
-        protocol: ProtocolInfo { name: protocol.name.clone(), version: protocol.version.to_string() },
+        protocol: ProtocolInfo {
+            name: protocol.name.clone(),
+            version: protocol.version.to_string(),
+            sha256: protocol.sha256.clone(),
+        },
         datasets: datasets
             .iter()
             .map(|dataset| DatasetInfo {
                 name: dataset.name.clone(),
                 sha256: dataset.sha256.clone(),
                 examples: dataset.questions.len() as u64,
+                total: dataset.total,
             })
             .collect(),
         methods: variants
@@ -175,7 +186,7 @@ fn manifest(
                 budgeted: !spec.is_full(),
             })
             .collect(),
-        budgets: variants.budgets.iter().map(|&budget| u32::try_from(budget).unwrap_or(u32::MAX)).collect(),
+        budgets: variants.budgets.iter().map(|&budget| kept::count(budget)).collect::<Result<_, _>>()?,
         device: device_kind(model).to_owned(),
         dtype: dtype_name(model).to_owned(),
         limit: args.limit.map(|limit| limit as u64),

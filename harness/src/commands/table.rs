@@ -58,8 +58,5 @@ fn pairs(args: &TableArgs, runs: Vec<Run>) -> anyhow::Result<Exit> {
             }
         }
     }
-    for problem in &merged.problems {
-        output::note(&problem.to_string());
-    }
-    Ok(if merged.problems.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(tables::tell(&merged))
 }

@@ -509,19 +509,18 @@ fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<So
     let mut sources = Vec::new();
     for group in &merged.groups {
         let m = &group.manifest;
-        sources.push(Source {
-            title: format!("Model {}", m.model.name),
-            facts: vec![
-                fact("Weights", m.model.weights_sha256.clone(), "sha256"),
-                fact("Tokenizer", m.model.tokenizer_sha256.clone(), "sha256"),
-                fact("Device", format!("{} {}", m.device, m.dtype), ""),
-            ],
-            remarks: Vec::new(),
-        });
+        let mut facts = vec![
+            fact("Weights", m.model.weights_sha256.clone(), "sha256"),
+            fact("Tokenizer", m.model.tokenizer_sha256.clone(), "sha256"),
+        ];
+        facts.extend(m.model.files.iter().map(|(file, sha256)| fact(file, sha256.clone(), "sha256")));
+        facts.push(fact("Device", format!("{} {}", m.device, m.dtype), ""));
+        sources.push(Source { title: format!("Model {}", m.model.name), facts, remarks: Vec::new() });
         sources.push(Source {
             title: format!("Protocol {}", m.protocol.name),
             facts: vec![
                 fact("Version", m.protocol.version.clone(), ""),
+                fact("Rules", m.protocol.sha256.clone(), "sha256"),
                 fact("Suite", format!("{}, {} split", m.suite, m.split), ""),
                 fact(
                     "Limit",

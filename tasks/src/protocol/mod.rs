@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::averages::Average;
 use crate::datasets::{self, DatasetInfo, Suite};
 use crate::error::TaskError;
+use crate::example::hex;
 use crate::tokenizer::clean_up_spaces;
 
 pub use listing::markdown;
@@ -190,6 +192,9 @@ pub struct Protocol {
     pub name: String,
     /// Raised by every change that can move a score.
     pub version: u32,
+    /// SHA-256 of all of it that can move a score, hexadecimal: its file without comments, layout and prose.
+    #[serde(skip)]
+    pub sha256: String,
     /// One line for lists.
     pub summary: String,
     /// The repository and files it was read from.
@@ -252,8 +257,30 @@ const FILES: [&str; 7] = [
 ];
 
 // A file that does not parse is missing here; a test counts them.
-static ALL: LazyLock<Vec<Protocol>> =
-    LazyLock::new(|| FILES.iter().filter_map(|text| toml::from_str(text).ok()).collect());
+static ALL: LazyLock<Vec<Protocol>> = LazyLock::new(|| FILES.iter().filter_map(|text| parse(text)).collect());
+
+fn parse(text: &str) -> Option<Protocol> {
+    let protocol: Protocol = toml::from_str(text).ok()?;
+    let mut rules: toml::Table = toml::from_str(text).ok()?;
+    rules.retain(|key, _| !PROSE.contains(&key));
+    Some(Protocol { sha256: hex(&Sha256::digest(canonical(&toml::Value::Table(rules)))), ..protocol })
+}
+
+/// Fields that explain and decide nothing.
+const PROSE: [&str; 4] = ["summary", "source", "oddities", "original"];
+
+/// The value as text, tables sorted by key.
+fn canonical(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Table(fields) => {
+            let sorted: BTreeMap<&String, String> =
+                fields.iter().map(|(key, value)| (key, canonical(value))).collect();
+            format!("{sorted:?}")
+        }
+        toml::Value::Array(items) => format!("{:?}", items.iter().map(canonical).collect::<Vec<_>>()),
+        other => other.to_string(),
+    }
+}
 
 /// Every protocol; the default one first.
 pub fn all() -> &'static [Protocol] {
@@ -372,6 +399,19 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_moves_the_hash_and_prose_does_not() {
+        let text = FILES[0];
+        let hash = |text: &str| parse(text).unwrap().sha256;
+        let summary = text.lines().find(|line| line.starts_with("summary = ")).unwrap();
+        assert_eq!(hash(&text.replace(summary, "# reworded\n\nsummary = \"other words\"")), hash(text));
+        let version = text.lines().find(|line| line.starts_with("version = ")).unwrap();
+        assert_ne!(hash(&text.replace(version, "version = 1000")), hash(text));
+        assert_ne!(hash(&text.replace("one_bos = true", "one_bos = false")), hash(text));
+        let hashes: std::collections::BTreeSet<&String> = all().iter().map(|p| &p.sha256).collect();
+        assert_eq!(hashes.len(), FILES.len());
+    }
 
     #[test]
     fn every_file_parses_and_names_known_things() {
