@@ -233,6 +233,7 @@ impl Sweep<'_> {
                 language: question.language().to_owned(),
                 length: question.length(),
                 bucket: question.bucket(),
+                context: question.context(),
                 answers: question.answers(),
                 all_classes: question.all_classes().to_vec(),
                 prompt_sha256: kept::ids_sha256(&prompt.ids),

@@ -25,7 +25,7 @@ pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
 pub use manifest::{
-    DatasetInfo, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard,
+    DatasetInfo, MASK_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Shard,
     WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample, MergedVariant};
@@ -35,8 +35,8 @@ pub use record::{
 };
 pub use render::Format;
 pub use run::{RecordProblem, Run, RunDir};
-pub use stats::{Bootstrap, Estimate};
-pub use table::{Averaging, Cell, CellScope, Column, ColumnKind, Row, ScoreTable, TableLayout};
+pub use stats::{Bootstrap, Estimate, Sample};
+pub use table::{Cell, CellScope, Column, ColumnKind, FLOOR, Mean, Row, ScoreTable, TableLayout};
 pub use text::{excerpt, visible};
 
 /// The result of everything in this crate that can fail.

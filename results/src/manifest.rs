@@ -124,6 +124,9 @@ pub struct Manifest {
 /// The setting that names the heads masked in decode.
 pub const MASK_HEADS: &str = "mask-heads";
 
+/// The setting that holds the shape of a model that is not embedded: a name alone proves nothing.
+pub const MODEL_SHAPE: &str = "model-shape";
+
 /// The setting that says that prompts have no context.
 pub const WITHOUT_CONTEXT: &str = "without-context";
 

@@ -9,6 +9,7 @@ use crate::kept::KeptPositions;
 use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
 use crate::record::{ExampleInfo, ExampleKey, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
+use crate::stats::Sample;
 
 const PIPELINE: &str = " · a check of the pipeline, not of any real model";
 
@@ -37,6 +38,8 @@ pub struct MergedVariant {
 pub struct Group {
     /// The first run's manifest: model, protocol, suite, split.
     pub manifest: Manifest,
+    /// Every run's manifest, in the order given: limits, shards and settings may differ.
+    pub manifests: Vec<Manifest>,
     /// The directories, in the order given.
     pub sources: Vec<String>,
     paths: Vec<PathBuf>,
@@ -103,6 +106,7 @@ impl Group {
     fn new(manifest: &Manifest) -> Self {
         Self {
             manifest: manifest.clone(),
+            manifests: Vec::new(),
             sources: Vec::new(),
             paths: Vec::new(),
             commits: Vec::new(),
@@ -159,6 +163,7 @@ impl Group {
         let source = self.sources.len();
         self.sources.push(run.path.display().to_string());
         self.paths.push(run.path.clone());
+        self.manifests.push(run.manifest.clone());
         let push_new = |list: &mut Vec<String>, item: &String| {
             if !list.contains(item) {
                 list.push(item.clone());
@@ -204,12 +209,15 @@ impl Group {
                 variants: BTreeMap::new(),
                 source,
             });
-            if example.info != record.info {
+            if !example.info.is_of_the_same_prompt(&record.info) {
                 let what = format!(
                     "prompt of example `{}` of data set `{}`",
                     record.key.example, record.key.dataset
                 );
                 return Err(conflict(what, example.source));
+            }
+            if example.info.context.is_none() {
+                example.info.context.clone_from(&record.info.context);
             }
             for (index, variant) in record.variants.iter().enumerate() {
                 let decode_s =
@@ -234,29 +242,35 @@ impl Group {
     }
 
     /// The scores of one variant on one data set (and length bucket), in the order of the rows.
-    pub(crate) fn scores(&self, variant: &VariantKey, dataset: &str, bucket: Option<&str>) -> Vec<f64> {
-        self.keyed_scores(variant, dataset, bucket).into_iter().map(|(_, score)| score).collect()
-    }
-
-    /// As [`Group::scores`], each with its example.
-    pub(crate) fn keyed_scores(
+    pub(crate) fn samples(
         &self,
         variant: &VariantKey,
         dataset: &str,
         bucket: Option<&str>,
-    ) -> Vec<(&ExampleKey, f64)> {
-        let mut rows: Vec<(u64, &ExampleKey, f64)> = self
+    ) -> Vec<Sample<'_>> {
+        self.keyed_samples(variant, dataset, bucket).into_iter().map(|(_, sample)| sample).collect()
+    }
+
+    /// As [`Group::samples`], each with its example.
+    pub(crate) fn keyed_samples(
+        &self,
+        variant: &VariantKey,
+        dataset: &str,
+        bucket: Option<&str>,
+    ) -> Vec<(&ExampleKey, Sample<'_>)> {
+        let mut rows: Vec<(u64, &ExampleKey, Sample<'_>)> = self
             .examples
             .iter()
             .filter(|(key, example)| {
                 key.dataset == dataset && (bucket.is_none() || example.info.bucket.as_deref() == bucket)
             })
             .filter_map(|(key, example)| {
-                Some((example.info.row, key, example.variants.get(variant)?.record.score))
+                let value = example.variants.get(variant)?.record.score;
+                Some((example.info.row, key, Sample { value, context: example.info.context.as_deref() }))
             })
             .collect();
         rows.sort_by_key(|(row, ..)| *row);
-        rows.into_iter().map(|(_, key, score)| (key, score)).collect()
+        rows.into_iter().map(|(_, key, sample)| (key, sample)).collect()
     }
 }
 
@@ -293,11 +307,26 @@ mod tests {
         assert_eq!(merged.groups.len(), 1);
         for variant in manifest().variants() {
             for dataset in ["qasper", "trec"] {
-                let scores = merged.groups[0].scores(&variant, dataset, None);
-                assert_eq!(scores, whole.groups[0].scores(&variant, dataset, None));
+                let scores = merged.groups[0].samples(&variant, dataset, None);
+                assert_eq!(scores, whole.groups[0].samples(&variant, dataset, None));
                 assert_eq!(scores.len(), 3);
             }
         }
+    }
+
+    #[test]
+    fn a_run_from_before_contexts_were_recorded_still_merges() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = write_run(&dir.path().join("old"), &manifest(), score);
+        let mut new = write_run(&dir.path().join("new"), &manifest(), score);
+        new.examples.iter_mut().for_each(|record| record.info.context = Some("a document".into()));
+        let mut other = new.clone();
+        other.examples[0].info.context = Some("another document".into());
+        for runs in [[old.clone(), new.clone()], [new.clone(), old]] {
+            let merged = Merged::of(&runs, false).unwrap();
+            assert!(merged.groups[0].examples.values().all(|e| e.info.context.is_some()));
+        }
+        assert!(Merged::of(&[new, other], false).is_err(), "one example has one context");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::Model;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, MASK_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, Run, RunDir,
-    SCHEMA, Shard,
+    DatasetInfo, Format, MASK_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo,
+    Run, RunDir, SCHEMA, Shard,
 };
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
 
@@ -131,6 +131,9 @@ fn manifest(
 ) -> anyhow::Result<Manifest> {
     let mut settings = selected.settings(datasets);
     settings.extend(calibrations.hashes(&variants.specs));
+    if model.name != crate::model::TINY {
+        settings.insert(MODEL_SHAPE.to_owned(), crate::model::shape(&model.config));
+    }
     if let Some(mask) = &args.mask_heads {
         settings.insert(MASK_HEADS.to_owned(), mask.clone());
     }
