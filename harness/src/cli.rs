@@ -324,7 +324,7 @@ pub struct PaperArgs {
     /// A directory with rows
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The first N rows of each data set (a rehearsal)
+    /// The first N rows of each data set (a part: its cells bear no verdict)
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Budgets of the table to run [default: all of them]

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device};
 use kvsweep_engine::chat::Message;
 use kvsweep_engine::error::EngineError;
+use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_engine::model::{Card, Model, known};
 use kvsweep_engine::source;
 use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
@@ -151,6 +152,29 @@ pub fn facts(card: &Card) -> ModelFacts {
         eos_ids: card.generation.eos_ids.iter().copied().collect(),
         clean_up_spaces: card.tokenizer().is_ok_and(ModelTokenizer::cleans_up_spaces),
     }
+}
+
+/// What the model's graph is, weights aside, for manifests: two models of one name may be nothing alike.
+pub fn shape(config: &ModelConfig) -> String {
+    let scaling = config.rope.scaling.map_or(String::new(), |s| format!(", scaled by {} (llama3)", s.factor));
+    let window = config.sliding_window.map_or(String::new(), |window| format!(", window {window}"));
+    format!(
+        "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{scaling}{window}",
+        config.family.architecture(),
+        config.layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.query_heads,
+        config.kv_heads,
+        config.head_dim,
+        config.vocab_size,
+        config.rope.theta
+    )
+}
+
+/// [`shape`] of a hub model, where this program knows it without its files.
+pub fn known_shape(hub: &str) -> Option<String> {
+    known::config(hub).ok().flatten().map(|config| shape(&config))
 }
 
 /// The device's kind, for manifests: `cpu` or `cuda`.

@@ -191,16 +191,23 @@ impl Question {
         }
     }
 
+    /// Sixteen hexadecimal digits of the SHA-256 of the row's context: questions about one document share it.
+    pub fn context(&self) -> Option<String> {
+        match &self.asked {
+            Asked::Row { example, .. } if !example.context.is_empty() => {
+                let mut digits = crate::kept::hex(&Sha256::digest(&example.context));
+                digits.truncate(16);
+                Some(digits)
+            }
+            Asked::Row { .. } | Asked::Needle { .. } => None,
+        }
+    }
+
     /// LongBench-E's bucket, or the needle's context length: columns of a table.
     pub fn bucket(&self) -> Option<String> {
         match &self.asked {
             Asked::Row { example, info } if info.suite == datasets::Suite::LongBenchE => {
-                let bucket = match example.length {
-                    0..4000 => "0-4k",
-                    4000..8000 => "4-8k",
-                    _ => "8k+",
-                };
-                Some(bucket.to_owned())
+                Some(datasets::longbench_e::bucket(example.length).to_owned())
             }
             Asked::Needle { case, .. } => Some(case.length.to_string()),
             Asked::Row { .. } => None,
@@ -261,6 +268,9 @@ pub struct Selected {
     pub seed: u64,
     without_context: bool,
 }
+
+/// The split whose rows are generated, in manifests.
+pub const MINI: &str = "mini";
 
 /// The one data set of the needle suite.
 pub const NEEDLE: &str = "needle";
@@ -372,7 +382,7 @@ impl Selected {
     /// The split's name in manifests.
     pub fn split_name(&self) -> &'static str {
         match self.split {
-            Split::Mini => "mini",
+            Split::Mini => MINI,
             Split::Full => "full",
         }
     }
@@ -634,5 +644,37 @@ impl Selected {
             essays_sha256: None,
             first,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_about_one_document_share_its_context() {
+        let context = |dataset: &str, context: &str, input: &str| {
+            let example = Example {
+                key: format!("{dataset}#0.0-x"),
+                dataset: dataset.into(),
+                input: input.into(),
+                context: context.into(),
+                answers: vec!["a".into()],
+                all_classes: Vec::new(),
+                length: 0,
+                language: "en".into(),
+            };
+            Question::row(example, datasets::by_name(dataset).unwrap(), 0).context()
+        };
+        let first = context("computation", "a document", "how many?");
+        assert_eq!(first.as_ref().map(String::len), Some(16));
+        // Another question, another data set: still the same document.
+        assert_eq!(first, context("timeline_reorder", "a document", "in which order?"));
+        assert_ne!(first, context("computation", "another document", "how many?"));
+        assert_eq!(
+            context("computation", "", "how many?"),
+            None,
+            "without context there is nothing to share"
+        );
     }
 }

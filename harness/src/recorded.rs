@@ -33,11 +33,11 @@ impl Recorded {
         let args = RunArgs {
             suite: Some(suite),
             model: ModelArgs { model: Some(manifest.model.name.clone()), ..ModelArgs::default() },
-            split: Some(if manifest.split == "mini" { Split::Mini } else { Split::Full }),
+            split: Some(if manifest.split == questions::MINI { Split::Mini } else { Split::Full }),
             data: data.map(Path::to_owned),
             datasets: names.filter(|_| suite != Suite::Needle),
             limit: manifest.limit.map(|limit| limit as usize),
-            seed: (manifest.split == "mini").then_some(manifest.seed),
+            seed: (manifest.split == questions::MINI).then_some(manifest.seed),
             without_context: setting(WITHOUT_CONTEXT).is_some(),
             lengths: setting(NEEDLE_LENGTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
             depths: setting(NEEDLE_DEPTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),

@@ -409,6 +409,7 @@ fn info(question: &Question, prompt: Option<&Prompt>) -> anyhow::Result<ExampleI
         language: question.language().to_owned(),
         length: question.length(),
         bucket: question.bucket(),
+        context: question.context(),
         answers: question.answers(),
         all_classes: question.all_classes().to_vec(),
         prompt_sha256: prompt.map_or_else(String::new, |prompt| kept::ids_sha256(&prompt.ids)),

@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 
 use kvsweep_results::{
-    Averaging, Bootstrap, Column, Format, Group, Manifest, Merged, NEEDLE_LENGTHS, Run, ScoreTable,
-    TableLayout,
+    Bootstrap, Column, Format, Group, Manifest, Mean, Merged, NEEDLE_LENGTHS, Run, ScoreTable, TableLayout,
 };
-use kvsweep_tasks::averages::Average;
-use kvsweep_tasks::{datasets, mini, protocol};
+use kvsweep_tasks::datasets::longbench_e::BUCKETS;
+use kvsweep_tasks::datasets::{self, DatasetInfo, Language};
+use kvsweep_tasks::metrics::scorer;
+use kvsweep_tasks::protocol::{self, Protocol};
+use kvsweep_tasks::{averages, mini};
 
 use crate::cli::Suite;
 use crate::exit::Exit;
-use crate::output;
-
-/// LongBench-E's buckets.
-const BUCKETS: [&str; 3] = ["0-4k", "4-8k", "8k+"];
+use crate::{output, questions};
 
 /// Prints a table; lines of records that could not be used make the exit say so.
 ///
@@ -26,6 +25,13 @@ pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Res
         output::json_text(text.trim_end())?;
     } else {
         output::data(&text)?;
+    }
+    // Comma-separated lines have no title that could say it; missing shards are told in any case.
+    let told: Vec<String> = merged.groups.iter().flat_map(Group::parts).collect();
+    let untold: Vec<&str> =
+        table.part.iter().filter(|part| !told.contains(part)).map(String::as_str).collect();
+    if format == Format::Csv && !untold.is_empty() {
+        output::note(&format!("this table is a part: {}", untold.join("; ")));
     }
     Ok(tell(merged))
 }
@@ -69,13 +75,15 @@ pub fn of(runs: Vec<Run>, protocol: Option<&str>, mixed: bool) -> anyhow::Result
     Ok((table, merged))
 }
 
-/// The columns of the suite that the first manifest names; data sets of all manifests.
+/// The columns of the suite that the first manifest names; data sets of all manifests. What a mean is over, and how it and
+/// every score are rounded, is the protocol's.
 ///
 /// # Errors
 /// An unknown protocol.
 pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result<TableLayout> {
-    let (suite, own_protocol) =
-        manifests.first().map_or(("", ""), |m| (m.suite.as_str(), m.protocol.name.as_str()));
+    let first = manifests.first();
+    let (suite, own_protocol) = first.map_or(("", ""), |m| (m.suite.as_str(), m.protocol.name.as_str()));
+    let is_mini = first.is_some_and(|manifest| manifest.split == questions::MINI);
     let protocol = protocol::by_name(protocol.unwrap_or(own_protocol)).map_err(crate::exit::usage)?;
     let mut names: Vec<&str> = Vec::new();
     for dataset in manifests.iter().flat_map(|manifest| &manifest.datasets) {
@@ -83,45 +91,87 @@ pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result
             names.push(&dataset.name);
         }
     }
-    let mut columns: Vec<Column> = Vec::new();
-    for name in names {
-        let column = Column {
-            title: title(name).to_owned(),
-            dataset: name.to_owned(),
-            bucket: None,
-            category: category(name).to_owned(),
-        };
-        if suite == Suite::LongbenchE.name() {
-            columns.extend(BUCKETS.iter().map(|bucket| Column {
-                title: format!("{} {bucket}", column.title),
-                bucket: Some((*bucket).to_owned()),
-                ..column.clone()
-            }));
-        } else if suite == Suite::Needle.name() {
-            columns.extend(lengths(manifests).into_iter().map(|length| Column {
-                title: length.to_string(),
-                bucket: Some(length.to_string()),
-                ..column.clone()
-            }));
-        } else {
-            columns.push(column);
+    let lengths = lengths(manifests);
+    let expected = expected(suite, is_mini, protocol, &names);
+    let mut categories: Vec<Mean> = Vec::new();
+    for name in &expected {
+        let category = category(name);
+        let keys = columns(suite, name, &lengths).into_iter().map(|column| (column.key(), 1.0));
+        match categories.iter_mut().find(|known| known.title == category) {
+            Some(known) => known.parts.extend(keys),
+            None => {
+                categories.push(Mean { title: category, parts: keys.collect(), percent: averages::mean });
+            }
         }
+    }
+    for category in &mut categories {
+        let share = 1.0 / category.parts.len() as f64;
+        category.parts.iter_mut().for_each(|(_, weight)| *weight = share);
     }
     // Columns of one category stand together, in the order in which the categories first appear.
     let mut order: Vec<String> = Vec::new();
-    for column in &columns {
-        if !order.contains(&column.category) {
-            order.push(column.category.clone());
+    for name in &names {
+        if !order.contains(&category(name)) {
+            order.push(category(name));
         }
     }
-    columns.sort_by_key(|column| order.iter().position(|category| *category == column.category));
-    let averaging = match protocol.averages().first() {
-        _ if suite == Suite::Needle.name() => Averaging::Datasets,
-        Some(Average::CompressKv) => Averaging::DatasetsRounded,
-        Some(Average::Official) => Averaging::Categories,
-        _ => Averaging::Datasets,
+    let place = |title: &str| order.iter().position(|category| category == title);
+    names.sort_by_key(|name| place(&category(name)));
+    categories.retain(|known| place(&known.title).is_some());
+    categories.sort_by_key(|known| place(&known.title));
+    let columns: Vec<Column> = names.iter().flat_map(|name| columns(suite, name, &lengths)).collect();
+    let average = average(suite, is_mini, protocol, &columns);
+    Ok(TableLayout { title: suite.to_owned(), columns, categories, average })
+}
+
+/// The columns of one data set: one, or one a length.
+fn columns(suite: &str, name: &str, lengths: &BTreeSet<usize>) -> Vec<Column> {
+    let column = |title: String, bucket: Option<String>| Column {
+        title,
+        dataset: name.to_owned(),
+        bucket,
+        percent: info(name).map_or(scorer::plain_percent, scorer::percent),
     };
-    Ok(TableLayout { title: suite.to_owned(), columns, averaging })
+    if suite == Suite::LongbenchE.name() {
+        BUCKETS.iter().map(|bucket| column(format!("{name} {bucket}"), Some((*bucket).to_owned()))).collect()
+    } else if suite == Suite::Needle.name() {
+        lengths.iter().map(|length| column(length.to_string(), Some(length.to_string()))).collect()
+    } else {
+        // All names of the mini suite share their beginning.
+        vec![column(name.strip_prefix("mini_").unwrap_or(name).to_owned(), None)]
+    }
+}
+
+/// The data sets that the means of categories are over: those that the protocol runs, and whatever else was run.
+fn expected<'a>(suite: &str, is_mini: bool, protocol: &Protocol, names: &[&'a str]) -> Vec<&'a str> {
+    let mut all: Vec<&'a str> = if suite == Suite::Needle.name() {
+        Vec::new()
+    } else if is_mini {
+        mini::datasets().iter().map(|set| set.name).collect()
+    } else {
+        protocol.datasets(suite).unwrap_or_default().iter().map(|info| info.name).collect()
+    };
+    all.extend(names.iter().filter(|name| !all.contains(name)).copied().collect::<Vec<_>>());
+    all
+}
+
+/// The protocol's average of the suite; the plain mean of all columns where it has none.
+fn average(suite: &str, is_mini: bool, protocol: &Protocol, columns: &[Column]) -> Mean {
+    let registry: &[DatasetInfo] = if is_mini { datasets::mini::all() } else { datasets::all() };
+    let own = protocol.averages().into_iter().find(|average| average.suite().name() == suite);
+    let title = "Average".to_owned();
+    match own {
+        Some(average) => {
+            let named = |(name, weight): (&'static str, f64)| (name.to_owned(), weight);
+            let parts = average.parts(registry).into_iter().map(named).collect();
+            Mean { title, parts, percent: average.mean() }
+        }
+        None => {
+            let share = 1.0 / columns.len() as f64;
+            let parts = columns.iter().map(|column| (column.key(), share)).collect();
+            Mean { title, parts, percent: averages::mean }
+        }
+    }
 }
 
 /// The context lengths of needle runs, ascending.
@@ -130,23 +180,189 @@ fn lengths(manifests: &[&Manifest]) -> BTreeSet<usize> {
     lists.flat_map(|list| list.split(',')).filter_map(|length| length.parse().ok()).collect()
 }
 
-/// What a data set tests.
-pub fn category(dataset: &str) -> &'static str {
-    if let Ok(info) = datasets::by_name(dataset) {
-        info.category.name()
-    } else if let Some(mini) = mini::datasets().iter().find(|mini| mini.name == dataset) {
-        mini.category
-    } else {
-        "needle"
-    }
+fn info(dataset: &str) -> Option<&'static DatasetInfo> {
+    datasets::by_name(dataset).ok()
 }
 
-/// A data set's name without what all of its suite share.
-fn title(dataset: &str) -> &str {
-    dataset.strip_prefix("mini_").unwrap_or(dataset)
+/// What a data set tests. Chinese sets are a category of their own: the official leaderboard averages them apart.
+fn category(dataset: &str) -> String {
+    match info(dataset) {
+        Some(info) if info.language == Language::Chinese => format!("{} (zh)", info.category.name()),
+        Some(info) => info.category.name().to_owned(),
+        None => questions::NEEDLE.to_owned(),
+    }
 }
 
 /// The terminal's width, where stdout is one.
 fn terminal_width() -> Option<usize> {
     terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvsweep_results::{
+        DatasetInfo as RunDataset, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, MethodInfo,
+        ModelInfo, ProgramInfo, ProtocolInfo, RunDir, SCHEMA, VariantRecord,
+    };
+
+    /// The table's last row of a full-cache run of these data sets, each with its rows' scores and stated lengths.
+    fn table(suite: &str, protocol: &str, sets: &[(&str, Vec<(f64, u64)>)]) -> ScoreTable {
+        let manifest = Manifest {
+            schema: SCHEMA,
+            program: ProgramInfo { version: "0".into(), commit: "c".into() },
+            model: ModelInfo {
+                name: "m".into(),
+                weights_sha256: String::new(),
+                tokenizer_sha256: String::new(),
+                files: [].into(),
+                embedded: false,
+            },
+            suite: suite.into(),
+            split: "full".into(),
+            protocol: ProtocolInfo { name: protocol.into(), version: "1".into(), sha256: String::new() },
+            datasets: sets
+                .iter()
+                .map(|(name, rows)| RunDataset {
+                    name: (*name).into(),
+                    sha256: String::new(),
+                    examples: rows.len() as u64,
+                    total: rows.len() as u64,
+                })
+                .collect(),
+            methods: vec![MethodInfo {
+                spec: "full".into(),
+                params: [].into(),
+                granularity: "kv-head".into(),
+                budgeted: false,
+            }],
+            budgets: vec![64],
+            device: "cpu".into(),
+            dtype: "f32".into(),
+            limit: None,
+            shard: None,
+            seed: 0,
+            settings: [].into(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = RunDir::create_or_continue(dir.path(), &manifest).unwrap();
+        for (name, rows) in sets {
+            for (row, (score, length)) in rows.iter().enumerate() {
+                let record = ExampleRecord {
+                    schema: SCHEMA,
+                    key: ExampleKey { dataset: (*name).into(), example: format!("{name}#{row}") },
+                    info: ExampleInfo {
+                        row: row as u64,
+                        language: "en".into(),
+                        length: Some(*length),
+                        bucket: (suite == "longbench-e")
+                            .then(|| datasets::longbench_e::bucket(*length).to_owned()),
+                        context: None,
+                        answers: Vec::new(),
+                        all_classes: Vec::new(),
+                        prompt_sha256: String::new(),
+                        prompt_tail: String::new(),
+                        prompt_tokens: 1,
+                        truncated_tokens: 0,
+                        needle: None,
+                    },
+                    variants: vec![VariantRecord {
+                        variant: manifest.variants().remove(0),
+                        prediction: String::new(),
+                        prediction_sha256: String::new(),
+                        new_tokens: 1,
+                        finish: Finish::Stop,
+                        metric: "m".into(),
+                        score: *score,
+                        other_scores: [].into(),
+                        kept: Kept { entries_mean: 1.0, entries_max: 1, entries_nominal: 1.0, bytes: 1 },
+                        selection: None,
+                        retention: None,
+                    }],
+                    skipped: None,
+                    timings: None,
+                };
+                run.append(&record, None).unwrap();
+            }
+        }
+        of(vec![run.records().unwrap()], None, false).unwrap().0
+    }
+
+    fn same(score: f64) -> Vec<(f64, u64)> {
+        vec![(score, 1); 2]
+    }
+
+    /// Title and number of the last column.
+    fn last(table: &ScoreTable) -> (&str, f64) {
+        let column = table.columns.last().unwrap();
+        (&column.title, table.rows[0].cells.last().unwrap().unwrap().score)
+    }
+
+    #[test]
+    fn the_official_average_is_of_english_and_code_sets_and_only_when_all_are_there() {
+        let chinese = ["multifieldqa_zh", "dureader", "vcsum", "lsht", "passage_retrieval_zh"];
+        let mut sets: Vec<(&str, Vec<(f64, u64)>)> =
+            datasets::english_16().iter().map(|info| (info.name, same(0.4))).collect();
+        sets.extend(chinese.map(|name| (name, same(1.0))));
+        let all = table("longbench", "longbench-official", &sets);
+        assert_eq!(last(&all), ("Average", 40.0));
+        let score = |title: &str| {
+            let place = all.columns.iter().position(|column| column.title == title).unwrap();
+            all.rows[0].cells[place].unwrap().score
+        };
+        assert_eq!((score("single-doc QA"), score("single-doc QA (zh)")), (40.0, 100.0));
+
+        let four = [
+            ("qasper", same(0.4)),
+            ("multifieldqa_zh", same(1.0)),
+            ("hotpotqa", same(0.4)),
+            ("dureader", same(1.0)),
+        ];
+        for protocol in ["longbench-official", "compresskv", "kvsweep-1"] {
+            let part = table("longbench", protocol, &four);
+            assert_eq!(last(&part), ("Mean of 4", 70.0), "{protocol}");
+            assert!(part.notes[0].starts_with("no average: it is over 16 columns"), "{:?}", part.notes);
+            assert!(part.columns.iter().any(|c| c.title == "single-doc QA (1 of 3)"), "{:?}", part.columns);
+        }
+    }
+
+    #[test]
+    fn compresskvs_average_is_of_rounded_scores_and_rounded() {
+        let sets: Vec<_> = datasets::english_16().iter().map(|info| (info.name, same(1.0 / 3.0))).collect();
+        let printed = last(&table("longbench", "compresskv", &sets)).1;
+        assert_eq!(printed, 33.33);
+        let plain = last(&table("longbench", "adakv", &sets)).1;
+        assert!((plain - 100.0 / 3.0).abs() < 1e-9, "{plain}");
+        let scores: averages::Scores = sets.iter().map(|(name, _)| ((*name).to_owned(), 33.33)).collect();
+        assert_eq!(Some(printed), averages::Average::CompressKv.of(&scores), "`table` and `score` agree");
+    }
+
+    #[test]
+    fn longbench_e_is_rounded_as_its_script_rounds() {
+        // 40 rows that sum to 0.43: the official script prints 1.08, and `export` and `score` do.
+        let mut rows = vec![(0.0, 10); 40];
+        rows[0].0 = 0.43;
+        let e = table("longbench-e", "longbench-official", &[("lcc_e", rows.clone())]);
+        assert_eq!((e.columns[0].title.as_str(), e.rows[0].cells[0].unwrap().score), ("lcc_e 0-4k", 1.08));
+        let plain = table("longbench", "longbench-official", &[("lcc", rows)]);
+        assert_eq!(plain.rows[0].cells[0].unwrap().score, 1.07);
+    }
+
+    #[test]
+    fn headkvs_suites_have_averages_of_their_own() {
+        let qa = ["narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique"];
+        let sets: Vec<_> = qa.iter().map(|name| (*name, same(0.5))).collect();
+        let is_average = |(title, score): (&str, f64)| title == "Average" && (score - 50.0).abs() < 1e-9;
+        assert!(is_average(last(&table("longbench", "headkv", &sets))));
+        assert_eq!(last(&table("longbench", "headkv", &sets[..5])).0, "Mean of 5");
+        let loogle = [
+            "comprehension_and_reasoning",
+            "computation",
+            "multiple_information_retrieval",
+            "timeline_reorder",
+        ];
+        let sets: Vec<_> = loogle.iter().map(|name| (*name, same(0.5))).collect();
+        assert!(is_average(last(&table("loogle", "headkv", &sets))));
+        assert_eq!(last(&table("loogle", "headkv", &sets[1..])).0, "Mean of 3");
+    }
 }

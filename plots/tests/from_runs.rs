@@ -6,11 +6,11 @@ use kvsweep_plots::curve::XAxis;
 use kvsweep_plots::report::{Mark, Options, from_runs, render};
 use kvsweep_plots::sweep::{self, Columns};
 use kvsweep_results::baseline::{History, HistoryPoint};
-use kvsweep_results::paper::{Gate, PaperCell, PaperComparison, Verdict};
+use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
 use kvsweep_results::{
-    Averaging, Bootstrap, Cell, Column, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept,
-    KeptPositions, LayerKept, Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo,
-    Run, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept, VariantRecord,
+    Bootstrap, Cell, Column, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept,
+    KeptPositions, LayerKept, Manifest, Mean, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo,
+    ProtocolInfo, Run, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept, VariantRecord,
 };
 use std::path::{Path, PathBuf};
 
@@ -122,6 +122,7 @@ fn write_run(path: &Path) -> Run {
                     language: "en".into(),
                     length: None,
                     bucket: None,
+                    context: None,
                     answers: vec!["yes".into()],
                     all_classes: Vec::new(),
                     prompt_sha256: "q".into(),
@@ -140,16 +141,22 @@ fn write_run(path: &Path) -> Run {
 }
 
 fn table(merged: &Merged) -> ScoreTable {
-    let column = |dataset: &str, category: &str| Column {
+    let column = |dataset: &str| Column {
         title: dataset.into(),
         dataset: dataset.into(),
         bucket: None,
-        category: category.into(),
+        percent: |scores| 100.0 * scores.iter().sum::<f64>() / scores.len() as f64,
+    };
+    let mean = |title: &str, parts: &[&str]| Mean {
+        title: title.into(),
+        parts: parts.iter().map(|part| ((*part).to_owned(), 1.0 / parts.len() as f64)).collect(),
+        percent: |parts| parts.iter().map(|(weight, percent)| weight * percent).sum(),
     };
     let layout = TableLayout {
         title: "LongBench".into(),
-        columns: vec![column("qasper", "Single-document QA"), column("trec", "Few-shot")],
-        averaging: Averaging::Datasets,
+        columns: vec![column("qasper"), column("trec")],
+        categories: vec![mean("Single-document QA", &["qasper"]), mean("Few-shot", &["trec"])],
+        average: mean("Average", &["qasper", "trec"]),
     };
     ScoreTable::new(merged, &layout, &Bootstrap { resamples: 200, ..Bootstrap::default() }).unwrap()
 }
@@ -216,16 +223,23 @@ fn a_run_becomes_a_page() {
         budget: Some(128),
         column: "Qasper".into(),
         theirs: Some(theirs.into()),
-        ours: ours.map(|score| Cell { score, low: Some(score - 2.0), high: Some(score + 2.0), n: 200 }),
+        ours: ours.map(|score| Cell {
+            score,
+            low: Some(score - 2.0),
+            high: Some(score + 2.0),
+            n: 200,
+            contexts: 200,
+        }),
         difference: Some(1.5),
         verdict: Some(verdict),
+        why: None,
     };
     let papers = [PaperComparison {
         id: "snapkv-1".into(),
         title: "SnapKV, table 1".into(),
         notes: vec!["the gate is open".into()],
         rehearsal: Vec::new(),
-        gate: Gate::Open,
+        gates: Vec::new(),
         bootstrap: Bootstrap::default(),
         cells: vec![cell("31.0", Verdict::Reproduced, Some(32.5)), cell("9.9", Verdict::Off, None)],
         sources: vec!["arXiv 2404.14469".into()],
@@ -280,8 +294,12 @@ fn a_run_becomes_a_page() {
     assert!(paper.notes[0].contains("● reproduced"));
     let mut rehearsal = papers[0].clone();
     rehearsal.rehearsal.push("mini split".into());
+    for cell in &mut rehearsal.cells {
+        (cell.verdict, cell.why) = (Some(Verdict::Unproven), Some("rehearsal".into()));
+    }
     let rehearsal = kvsweep_plots::report::paper(&rehearsal);
-    assert!(rehearsal.rows[0][2].mark == Mark::None && rehearsal.rows[0][2].note.ends_with("(reproduced)"));
+    let shown = &rehearsal.rows[0][2];
+    assert!(shown.mark == Mark::None && shown.note.ends_with("\nunproven: rehearsal"), "{}", shown.note);
 
     let page = render(&data).unwrap();
     assert_eq!(page, render(&from_runs(&merged, options()).unwrap()).unwrap(), "the same bytes");

@@ -5,6 +5,7 @@
 //! cells (one data set). Each is Holm-corrected and the level is shared equally by the three, so that a comparison
 //! without any real change raises a false alarm with at most the level's probability.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -15,8 +16,8 @@ use crate::kept::{LayerKept, jaccard};
 use crate::merge::{Group, Merged};
 use crate::record::{ExampleKey, VariantKey};
 use crate::render::{bytes, markdown_text};
-use crate::stats::{Bootstrap, PairedTest, holm};
-use crate::table::{Column, TableLayout};
+use crate::stats::{Bootstrap, PairedTest, SAME, Sample, holm};
+use crate::table::{Column, TableLayout, exact_percent, group_part};
 use crate::text::{excerpt, visible};
 
 /// Characters of a prediction that are shown.
@@ -199,15 +200,15 @@ fn name(key: &VariantKey, among: &[(&VariantKey, &VariantKey)]) -> String {
 }
 
 /// Paired differences by stratum (data set and bucket), with the weight of the column.
-type Differences = BTreeMap<String, (f64, Vec<f64>)>;
+type Differences<'a> = BTreeMap<String, (f64, Vec<Sample<'a>>)>;
 
 /// Sums over the budgets of one method.
 #[derive(Default)]
-struct MethodSums {
+struct MethodSums<'a> {
     /// Averages of base and head, one a budget.
     totals: Vec<(f64, f64)>,
     /// By column: number of budgets, weight, summed differences of every example.
-    columns: BTreeMap<String, (usize, f64, Vec<f64>)>,
+    columns: BTreeMap<String, (usize, f64, Vec<Sample<'a>>)>,
 }
 
 impl Comparison {
@@ -278,16 +279,29 @@ impl Comparison {
         };
         let present: Vec<&Column> =
             layout.columns.iter().filter(|column| shared.iter().any(|key| in_column(column, key))).collect();
-        let weights = layout.weights(&present);
-        // Scores of the shared examples by column: (base, head) for every pair of variants.
-        let scores = |column: &Column, (old, new): (&VariantKey, &VariantKey)| -> Vec<(f64, f64)> {
+        let (weights, whole) = layout.weights(&present);
+        if !whole {
+            self.notes.push(format!(
+                "the average is the plain mean of the {} columns that both have, not the protocol's average",
+                present.len()
+            ));
+        }
+        // Scores of the shared examples by column: base, head, and their difference, for every pair of variants.
+        let scores = |column: &Column, (old, new): (&VariantKey, &VariantKey)| {
             let score = |group: &Group, key: &ExampleKey, variant: &VariantKey| {
                 Some(group.examples.get(key)?.variants.get(variant)?.record.score)
             };
-            let both = |key: &&ExampleKey| Some((score(base, key, old)?, score(head, key, new)?));
-            shared.iter().filter(|key| in_column(column, key)).filter_map(both).collect()
+            let (mut before, mut after, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+            for key in shared.iter().filter(|key| in_column(column, key)) {
+                let (Some(old), Some(new)) = (score(base, key, old), score(head, key, new)) else { continue };
+                let context = head.examples.get(*key).and_then(|example| example.info.context.as_deref());
+                before.push(old);
+                after.push(new);
+                differences.push(Sample { value: new - old, context });
+            }
+            (before, after, differences)
         };
-        let mut methods: BTreeMap<String, MethodSums> = BTreeMap::new();
+        let mut methods: BTreeMap<String, MethodSums<'_>> = BTreeMap::new();
         let mut order: Vec<String> = Vec::new();
         let (mut by_method, mut by_variant, mut by_cell) = (Vec::new(), Vec::new(), Vec::new());
         for (old, new) in pairs {
@@ -296,35 +310,40 @@ impl Comparison {
             if !order.contains(&method) {
                 order.push(method.clone());
             }
-            let (mut all, mut means): (Differences, Vec<(f64, f64)>) = (BTreeMap::new(), Vec::new());
+            let mut all: Differences<'_> = BTreeMap::new();
+            let (mut before, mut after) = (Vec::new(), Vec::new());
             for (column, weight) in present.iter().zip(&weights) {
-                let scores = scores(column, (old, new));
-                if scores.is_empty() {
+                let (old, new, differences) = scores(column, (old, new));
+                if differences.is_empty() {
                     continue;
                 }
-                let mean = |pick: &dyn Fn(&(f64, f64)) -> f64| {
-                    100.0 * scores.iter().map(pick).sum::<f64>() / scores.len() as f64
-                };
-                let (before, after) = (mean(&|s| s.0), mean(&|s| s.1));
-                means.push((weight * before, weight * after));
-                let values: Vec<f64> = scores.iter().map(|(old, new)| new - old).collect();
-                let alone = BTreeMap::from([(column.stratum(), (1.0, values.clone()))]);
-                by_cell.push(self.change(Scope::Cell, &variant, &column.title, (before, after), &alone));
-                all.insert(column.stratum(), (*weight, values));
+                let printed = ((column.percent)(&old), (column.percent)(&new));
+                let alone = BTreeMap::from([(column.key(), (1.0, differences.clone()))]);
+                by_cell.push(self.change(Scope::Cell, &variant, &column.title, printed, &alone));
+                // A column that the average leaves out is a cell only.
+                if *weight > 0.0 {
+                    before.push((*weight, exact_percent(&old)));
+                    after.push((*weight, exact_percent(&new)));
+                    all.insert(column.key(), (*weight, differences));
+                }
             }
-            let total = means.iter().fold((0.0, 0.0), |sum, mean| (sum.0 + mean.0, sum.1 + mean.1));
+            let total = ((layout.average.percent)(&before), (layout.average.percent)(&after));
             by_variant.push(self.change(Scope::Variant, &variant, "average", total, &all));
             // A method's difference on an example is the mean over its budgets: one value an example, so that the
             // examples stay the units that are resampled.
             let sums = methods.entry(method).or_default();
             sums.totals.push(total);
-            for (title, (weight, values)) in all {
-                let zeros = || (0, weight, vec![0.0; values.len()]);
-                let (count, _, sum) = sums.columns.entry(title).or_insert_with(zeros);
-                // A budget with other examples than the first (a merge of unlike runs) stays out.
-                if sum.len() == values.len() {
-                    *count += 1;
-                    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            for (title, (weight, differences)) in all {
+                match sums.columns.entry(title) {
+                    Entry::Vacant(place) => drop(place.insert((1, weight, differences))),
+                    Entry::Occupied(mut place) => {
+                        let (count, _, sum) = place.get_mut();
+                        // A budget with other examples than the first (a merge of unlike runs) stays out.
+                        if sum.len() == differences.len() {
+                            *count += 1;
+                            sum.iter_mut().zip(differences).for_each(|(sum, other)| sum.value += other.value);
+                        }
+                    }
                 }
             }
         }
@@ -335,10 +354,11 @@ impl Comparison {
             else {
                 continue;
             };
-            let mean = |(title, (count, weight, sum)): (String, (usize, f64, Vec<f64>))| {
-                (title, (weight, sum.into_iter().map(|value| value / count as f64).collect()))
-            };
-            let differences: Differences = columns.into_iter().map(mean).collect();
+            let mut differences: Differences<'_> = BTreeMap::new();
+            for (title, (count, weight, mut sum)) in columns {
+                sum.iter_mut().for_each(|sample| sample.value /= count as f64);
+                differences.insert(title, (weight, sum));
+            }
             let n = totals.len() as f64;
             let total = totals.iter().fold((0.0, 0.0), |sum, t| (sum.0 + t.0 / n, sum.1 + t.1 / n));
             by_method.push(self.change(Scope::Method, &method, "average", total, &differences));
@@ -368,7 +388,7 @@ impl Comparison {
         variant: &str,
         column: &str,
         (base, head): (f64, f64),
-        differences: &Differences,
+        differences: &Differences<'_>,
     ) -> CellChange {
         CellChange {
             scope,
@@ -403,7 +423,7 @@ impl Comparison {
                 let (old, record) = (&old.record, &new_record.record);
                 self.pairs += 1;
                 self.changed_texts += usize::from(old.prediction != record.prediction);
-                if old.score == record.score {
+                if (old.score - record.score).abs() <= SAME {
                     continue;
                 }
                 self.changed_scores += 1;
@@ -631,7 +651,7 @@ fn notes(
         .map(|difference| format!("differs {}", difference.to_string().trim_start()))
         .collect();
     for (side, group) in [("base", base), ("head", head)] {
-        notes.extend(group.parts().iter().map(|parts| format!("the {side} has {parts}")));
+        notes.extend(group_part(group).into_iter().map(|why| format!("the {side} is a part: {why}")));
         if group.manifests.iter().any(|manifest| manifest.schema == 1) {
             notes.push(format!(
                 "the {side} is of schema 1, which states neither the model's configuration files nor the protocol's rules: \
@@ -866,6 +886,25 @@ mod tests {
         assert!(all.render(true).contains("significant losses"));
         let json: serde_json::Value = serde_json::from_str(&all.to_json().unwrap()).unwrap();
         assert_eq!(json["losses"], all.losses().len());
+    }
+
+    #[test]
+    fn a_difference_in_the_last_bit_is_no_change_and_equal_losses_of_three_rows_prove_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = write_run(&dir.path().join("a"), &manifest(), |_, row, _| [0.3, 0.5, 0.5][row as usize]);
+        let head = write_run(&dir.path().join("b"), &manifest(), |dataset, row, _| {
+            [0.1, 0.3, 0.3][row as usize] + if dataset == "trec" { 0.2 } else { 0.0 }
+        });
+        let all = compare(base, head);
+        assert!(all.losses().is_empty(), "{}", all.render(false));
+        let cell = |column: &str| {
+            let found = |c: &&CellChange| c.scope == Scope::Cell && c.variant == "full" && c.column == column;
+            all.changes.iter().find(found).unwrap().test
+        };
+        assert!((cell("qasper").p - 0.25).abs() < 1e-9 && cell("qasper").losses == 3, "{:?}", cell("qasper"));
+        // 0.1 + 0.2 is not 0.3, and the same score all the same.
+        assert_eq!((cell("trec").p, cell("trec").ties), (1.0, 3));
+        assert_eq!(all.changed_scores, 9, "three rows of qasper under three variants");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use identity::Identity;
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
 pub use manifest::{
-    CALIBRATION, DatasetInfo, ESSAYS, MASK_HEADS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo,
+    CALIBRATION, DatasetInfo, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
     NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, Shard, WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample, MergedVariant};
@@ -39,8 +39,8 @@ pub use record::{
 };
 pub use render::Format;
 pub use run::{RecordProblem, Run, RunDir};
-pub use stats::{Bootstrap, Estimate};
-pub use table::{Averaging, Cell, CellScope, Column, ColumnKind, Row, ScoreTable, TableLayout};
+pub use stats::{Bootstrap, Estimate, Sample};
+pub use table::{Cell, CellScope, Column, ColumnKind, FLOOR, Mean, Row, ScoreTable, TableLayout};
 pub use text::{excerpt, is_hidden, printable, visible};
 
 /// The result of everything in this crate that can fail.

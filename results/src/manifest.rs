@@ -138,6 +138,9 @@ pub const MASK_HEADS: &str = "mask-heads";
 /// The setting that identifies the heads masked in decode: a hash over the heads themselves, which a ranking chose.
 pub const MASKED_HEADS: &str = "masked-heads-sha256";
 
+/// The setting that holds the shape of a model that is not embedded: a name alone proves nothing.
+pub const MODEL_SHAPE: &str = "model-shape";
+
 /// The setting that says that prompts have no context.
 pub const WITHOUT_CONTEXT: &str = "without-context";
 

@@ -13,6 +13,7 @@ use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CON
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
+use crate::stats::Sample;
 
 const PIPELINE: &str = " · a check of the pipeline, not of any real model";
 
@@ -194,8 +195,17 @@ impl Group {
     }
 
     /// Model, protocol, split and missing parts in one line, and what the embedded model's scores are worth: what stands
-    /// under every picture and over every table.
+    /// under every picture.
     pub fn caption(&self) -> String {
+        self.captioned(&self.parts())
+    }
+
+    /// [`Group::caption`] without the missing parts, for a title that names them itself.
+    pub(crate) fn caption_beside_parts(&self) -> String {
+        self.captioned(&[])
+    }
+
+    fn captioned(&self, parts: &[String]) -> String {
         let manifest = &self.manifest;
         let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
         let context = manifest.settings.get(WITHOUT_CONTEXT).map_or("", |_| " · context removed");
@@ -203,7 +213,7 @@ impl Group {
             .settings
             .get(MASK_HEADS)
             .map_or(String::new(), |heads| format!(" · heads masked: {heads}"));
-        let parts: String = self.parts().iter().map(|part| format!(" · {part}")).collect();
+        let parts: String = parts.iter().map(|part| format!(" · {part}")).collect();
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
         format!("{} · {} split{seed}{context}{masked}{parts}{caution}", self.label(), manifest.split)
     }
@@ -242,6 +252,7 @@ impl Group {
         let source = self.sources.len();
         self.sources.push(run.path.display().to_string());
         self.paths.push(run.path.clone());
+        self.manifests.push(run.manifest.clone());
         let push_new = |list: &mut Vec<String>, item: &String| {
             if !list.contains(item) {
                 list.push(item.clone());
@@ -308,9 +319,12 @@ impl Group {
             }
             Entry::Occupied(entry) => entry.into_mut(),
         };
-        if example.info != info {
+        if !example.info.is_of_the_same_prompt(&info) {
             let what = format!("prompt of example `{}` of data set `{}`", key.example, key.dataset);
             return Err(conflict(what, example.source));
+        }
+        if example.info.context.is_none() {
+            example.info.context = info.context;
         }
         for (variant, merged) in variants {
             match example.variants.get(&variant) {
@@ -336,29 +350,35 @@ impl Group {
     }
 
     /// The scores of one variant on one data set (and length bucket), in the order of the rows.
-    pub(crate) fn scores(&self, variant: &VariantKey, dataset: &str, bucket: Option<&str>) -> Vec<f64> {
-        self.keyed_scores(variant, dataset, bucket).into_iter().map(|(_, score)| score).collect()
-    }
-
-    /// As [`Group::scores`], each with its example.
-    pub(crate) fn keyed_scores(
+    pub(crate) fn samples(
         &self,
         variant: &VariantKey,
         dataset: &str,
         bucket: Option<&str>,
-    ) -> Vec<(&ExampleKey, f64)> {
-        let mut rows: Vec<(u64, &ExampleKey, f64)> = self
+    ) -> Vec<Sample<'_>> {
+        self.keyed_samples(variant, dataset, bucket).into_iter().map(|(_, sample)| sample).collect()
+    }
+
+    /// As [`Group::samples`], each with its example.
+    pub(crate) fn keyed_samples(
+        &self,
+        variant: &VariantKey,
+        dataset: &str,
+        bucket: Option<&str>,
+    ) -> Vec<(&ExampleKey, Sample<'_>)> {
+        let mut rows: Vec<(u64, &ExampleKey, Sample<'_>)> = self
             .examples
             .iter()
             .filter(|(key, example)| {
                 key.dataset == dataset && (bucket.is_none() || example.info.bucket.as_deref() == bucket)
             })
             .filter_map(|(key, example)| {
-                Some((example.info.row, key, example.variants.get(variant)?.record.score))
+                let value = example.variants.get(variant)?.record.score;
+                Some((example.info.row, key, Sample { value, context: example.info.context.as_deref() }))
             })
             .collect();
         rows.sort_by_key(|(row, ..)| *row);
-        rows.into_iter().map(|(_, key, score)| (key, score)).collect()
+        rows.into_iter().map(|(_, key, sample)| (key, sample)).collect()
     }
 }
 
@@ -383,8 +403,8 @@ mod tests {
         assert_eq!(merged.groups.len(), 1);
         for variant in manifest().variants() {
             for dataset in ["qasper", "trec"] {
-                let scores = merged.groups[0].scores(&variant, dataset, None);
-                assert_eq!(scores, whole.groups[0].scores(&variant, dataset, None));
+                let scores = merged.groups[0].samples(&variant, dataset, None);
+                assert_eq!(scores, whole.groups[0].samples(&variant, dataset, None));
                 assert_eq!(scores.len(), 3);
             }
         }
@@ -461,6 +481,21 @@ mod tests {
         let merged = Merged::of(&[run.records().unwrap()], false).unwrap();
         assert_eq!(merged.groups[0].examples.len(), 1);
         assert_eq!(merged.groups[0].skipped, [(skipped.key, "no class".to_owned())].into());
+    }
+
+    #[test]
+    fn a_run_from_before_contexts_were_recorded_still_merges() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = write_run(&dir.path().join("old"), &manifest(), score);
+        let mut new = write_run(&dir.path().join("new"), &manifest(), score);
+        new.examples.iter_mut().for_each(|record| record.info.context = Some("a document".into()));
+        let mut other = new.clone();
+        other.examples[0].info.context = Some("another document".into());
+        for runs in [[old.clone(), new.clone()], [new.clone(), old]] {
+            let merged = Merged::of(&runs, false).unwrap();
+            assert!(merged.groups[0].examples.values().all(|e| e.info.context.is_some()));
+        }
+        assert!(Merged::of(&[new, other], false).is_err(), "one example has one context");
     }
 
     #[test]

@@ -8,8 +8,10 @@ use crate::compare::{Change, grid, p_value};
 use crate::error::ResultsError;
 use crate::merge::Group;
 use crate::record::{ExampleKey, VariantKey};
-use crate::stats::{Bootstrap, PairedTest, Stratum, holm};
-use crate::table::{Column, TableLayout};
+use crate::render::markdown_text;
+use crate::stats::{Bootstrap, PairedTest, Sample, Stratum, holm};
+use crate::table::{Column, TableLayout, group_part};
+use crate::text::visible;
 
 /// Two methods at one budget, or a compressed variant and the full cache.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,7 +31,7 @@ pub struct MethodPair {
 /// All pairs of one run or merge.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodPairs {
-    /// Model and protocol.
+    /// Model and protocol; says so where the runs are a part.
     pub title: String,
     /// How intervals are made.
     pub bootstrap: Bootstrap,
@@ -39,8 +41,11 @@ pub struct MethodPairs {
     pub pairs: Vec<MethodPair>,
 }
 
+/// One example's score.
+type Keyed<'a> = (&'a ExampleKey, Sample<'a>);
+
 /// The scores of one variant in one column, resampled.
-type Scored<'a> = (Vec<(&'a ExampleKey, f64)>, Stratum);
+type Scored<'a> = (Vec<Keyed<'a>>, Stratum);
 
 impl MethodPairs {
     /// Tests every two methods of the same budget, and every compressed variant against every variant without a budget,
@@ -51,9 +56,9 @@ impl MethodPairs {
     pub fn new(group: &Group, layout: &TableLayout, bootstrap: &Bootstrap, alpha: f64) -> Result<Self> {
         let scored = |variant: &VariantKey| -> Vec<Scored> {
             let column = |column: &Column| {
-                let scores = group.keyed_scores(variant, &column.dataset, column.bucket.as_deref());
-                let values: Vec<f64> = scores.iter().map(|(_, score)| *score).collect();
-                (scores, bootstrap.stratum(&column.stratum(), &values))
+                let keyed = group.keyed_samples(variant, &column.dataset, column.bucket.as_deref());
+                let samples: Vec<Sample<'_>> = keyed.iter().map(|(_, sample)| *sample).collect();
+                (keyed, bootstrap.stratum(&column.key(), &samples))
             };
             layout.columns.iter().map(column).collect()
         };
@@ -96,10 +101,12 @@ impl MethodPairs {
                 (true, false) => Change::Better,
             };
         }
-        Ok(Self { title: group.label(), bootstrap: *bootstrap, alpha, pairs })
+        let part = group_part(group);
+        let part = if part.is_empty() { String::new() } else { format!("part: {} · ", part.join("; ")) };
+        Ok(Self { title: format!("{part}{}", group.label()), bootstrap: *bootstrap, alpha, pairs })
     }
 
-    /// Writes one line a pair.
+    /// Writes the title and one line a pair.
     pub fn render(&self, markdown: bool) -> String {
         let rows = self.pairs.iter().map(|pair| {
             let points = |value: f64| format!("{:+.2}", 100.0 * value);
@@ -132,7 +139,9 @@ impl MethodPairs {
             "p (sign)",
             "verdict",
         ];
-        grid(&head, rows.collect(), markdown)
+        let title =
+            if markdown { format!("**{}**", markdown_text(&self.title)) } else { visible(&self.title) };
+        format!("{title}\n\n{}", grid(&head, rows.collect(), markdown))
     }
 
     /// Writes everything as versioned JSON.
@@ -184,15 +193,18 @@ fn test(
     if shared.is_empty() {
         return None;
     }
-    let weights = layout.weights(&shared.iter().map(|(column, ..)| *column).collect::<Vec<_>>());
-    let mut values: Vec<f64> = Vec::new();
-    let mut strata: Vec<(f64, Stratum)> = Vec::new();
-    for ((_, (ours, own), (theirs, other)), weight) in shared.into_iter().zip(weights) {
-        let differences: Vec<f64> = ours.iter().zip(theirs).map(|((_, a), (_, b))| a - b).collect();
-        strata.push((weight, own.minus(other, &differences)));
-        values.extend(differences);
-    }
-    Some(bootstrap.judge(&strata, values.iter()))
+    let (weights, _) = layout.weights(&shared.iter().map(|(column, ..)| *column).collect::<Vec<_>>());
+    // Columns that the average leaves out say nothing about it.
+    let counted = shared.into_iter().zip(weights).filter(|(_, weight)| *weight > 0.0);
+    let strata: Vec<(f64, Stratum)> = counted
+        .map(|((_, (ours, own), (theirs, other)), weight)| {
+            let difference = |((_, a), (_, b)): (&Keyed<'_>, &Keyed<'_>)| a.value - b.value;
+            let samples = ours.iter().zip(theirs).map(|pair| Sample { value: difference(pair), ..pair.0.1 });
+            let differences: Vec<Sample<'_>> = samples.collect();
+            (weight, own.minus(other, &differences))
+        })
+        .collect();
+    Some(bootstrap.judge(&strata))
 }
 
 #[cfg(test)]

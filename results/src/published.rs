@@ -548,6 +548,26 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_kvcache_factory_are_older_than_its_present_protocol() {
+        // Every published number of that code is from before its change 7855979 of July 2026.
+        let tables = tables().unwrap().iter();
+        let of_its_code: Vec<&PaperTable> =
+            tables.filter(|t| t.paper == "PyramidKV" || t.id.starts_with("kvcache-factory-rerun")).collect();
+        assert_eq!(of_its_code.len(), 11);
+        for table in of_its_code {
+            assert_eq!(table.protocol.as_deref(), Some("kvcache-factory-before-46"), "{}", table.id);
+        }
+    }
+
+    #[test]
+    fn compresskvs_tables_name_their_version() {
+        for table in tables().unwrap().iter().filter(|table| table.paper == "CompressKV") {
+            assert!(table.title.contains("2508.02401v1, code e8af510"), "{}", table.title);
+            assert!(!table.title.contains("0.07") && !table.note.iter().any(|note| note.contains("0.07")));
+        }
+    }
+
+    #[test]
     fn what_has_to_be_run() {
         let variants = find("headkv-llama-3-8b").unwrap().variants();
         assert_eq!((variants[0].spec.as_str(), variants[0].budgets.as_slice()), ("full", [].as_slice()));

@@ -95,6 +95,10 @@ pub struct ExampleInfo {
     pub length: Option<u64>,
     /// Length bucket of the row (LongBench-E: `0-4k`, `4-8k`, `8k+`), where the suite has buckets.
     pub bucket: Option<String>,
+    /// Sixteen hexadecimal digits of the hash of the row's context, where it has one: questions about one context are
+    /// not independent. None in records written before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// The reference answers.
     pub answers: Vec<String>,
     /// Class names of a classification set, else empty.
@@ -109,6 +113,18 @@ pub struct ExampleInfo {
     pub truncated_tokens: u32,
     /// The needle's place, for needle examples.
     pub needle: Option<Needle>,
+}
+
+impl ExampleInfo {
+    /// Whether both describe one prompt; one of them may be from before contexts were recorded.
+    pub(crate) fn is_of_the_same_prompt(&self, other: &Self) -> bool {
+        let known = self.context.is_some() && other.context.is_some();
+        *self
+            == Self {
+                context: if known { other.context.clone() } else { self.context.clone() },
+                ..other.clone()
+            }
+    }
 }
 
 /// Why decoding stopped.

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::error::ResultsError;
-use crate::table::{Cell, ColumnKind, Row, ScoreTable};
+use crate::table::{Cell, CellScope, ColumnKind, FLOOR, Row, ScoreTable};
 use crate::text::visible;
 
 /// Version of the JSON form.
@@ -39,6 +39,13 @@ impl std::str::FromStr for Format {
             "json" => Ok(Self::Json),
             other => Err(format!("unknown format `{other}`; known: text, md, csv, latex, json")),
         }
+    }
+}
+
+impl CellScope {
+    /// The title, with a dagger where the full cache is near the floor.
+    pub fn heading(&self) -> String {
+        if self.near_floor { format!("{} †", self.title) } else { self.title.clone() }
     }
 }
 
@@ -108,7 +115,7 @@ impl ScoreTable {
         for (index, scope) in self.columns.iter().enumerate() {
             let values =
                 self.rows.iter().map(|row| text_cell(row.cells[index].as_ref(), scope.kind)).collect();
-            rest.push(column(&scope.title, values));
+            rest.push(column(&scope.heading(), values));
         }
         for (index, title) in tail.iter().enumerate() {
             let values = self.rows.iter().map(|row| Self::row_tail(row)[index].clone()).collect();
@@ -184,8 +191,26 @@ impl ScoreTable {
                 format!("examples: {}", each.join(", "))
             }
         });
+        let shared: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, scope)| scope.kind == ColumnKind::Dataset)
+            .filter_map(|(index, scope)| {
+                let cells = self.rows.iter().filter_map(|row| row.cells[index]);
+                let most = cells.max_by_key(|cell| cell.n).filter(|cell| cell.contexts < cell.n)?;
+                Some(format!("{} {} examples of {}", scope.title, most.n, most.contexts))
+            })
+            .collect();
+        if !shared.is_empty() {
+            notes.push(format!(
+                "several examples about one context, resampled together: {}",
+                shared.join(", ")
+            ));
+        }
+        notes.extend(self.floor_note());
         notes.push(format!(
-            "averages with {:.0} % intervals: bootstrap over examples, stratified by data set, {} resamples, seed {}",
+            "averages with {:.0} % intervals: bootstrap over contexts, stratified by data set, {} resamples, seed {}",
             100.0 * self.bootstrap.level,
             self.bootstrap.resamples,
             self.bootstrap.seed
@@ -198,12 +223,25 @@ impl ScoreTable {
         notes
     }
 
+    /// What the dagger means, where a column has one.
+    pub fn floor_note(&self) -> Option<String> {
+        let marked: Vec<&str> =
+            self.columns.iter().filter(|scope| scope.near_floor).map(|scope| scope.title.as_str()).collect();
+        (!marked.is_empty()).then(|| {
+            format!(
+                "† {}: the full cache's interval reaches down to {FLOOR} or less, so a higher score is no merit of a \
+                 method and none is marked best",
+                marked.join(", ")
+            )
+        })
+    }
+
     fn markdown(&self) -> String {
         let (head, tail) = self.frame();
         let titles: Vec<String> = head
             .iter()
             .map(|title| (*title).to_owned())
-            .chain(self.columns.iter().map(|scope| scope.title.clone()))
+            .chain(self.columns.iter().map(CellScope::heading))
             .chain(tail.iter().map(|title| (*title).to_owned()))
             .map(|title| markdown_text(&title))
             .collect();
@@ -285,7 +323,7 @@ impl ScoreTable {
         let titles: Vec<String> = head
             .iter()
             .map(|title| (*title).to_owned())
-            .chain(self.columns.iter().map(|scope| scope.title.clone()))
+            .chain(self.columns.iter().map(CellScope::heading))
             .chain(tail.iter().map(|title| (*title).to_owned()))
             .map(|title| latex_text(&title))
             .collect();
@@ -330,11 +368,12 @@ impl ScoreTable {
     }
 
     /// For every row and column: 1 for the best, 2 for the second among the compressed rows of the same model and
-    /// budget, compared as printed.
+    /// budget, compared as printed. No column near the floor has a best.
     pub fn ranks(&self) -> Vec<Vec<Option<u8>>> {
         let printed = |cell: &Option<Cell>| cell.map(|cell| (cell.score * 100.0).round() as i64);
         let rank = |row: &Row, index: usize| {
-            let own = printed(&row.cells[index]).filter(|_| row.budget.is_some())?;
+            let competes = row.budget.is_some() && !self.columns[index].near_floor;
+            let own = printed(&row.cells[index]).filter(|_| competes)?;
             let mut others: Vec<i64> = self
                 .rows
                 .iter()
@@ -426,21 +465,37 @@ fn latex_text(text: &str) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::merge::Merged;
-    use crate::run::tests::{manifest, write_run};
+    use crate::run::RunDir;
+    use crate::run::tests::{manifest, record, write_run};
     use crate::stats::Bootstrap;
-    use crate::table::{Averaging, Column, TableLayout};
+    use crate::table::{Column, Mean, TableLayout};
+
+    /// Percent with two decimals.
+    fn rounded(scores: &[f64]) -> f64 {
+        (crate::table::exact_percent(scores) * 100.0).round() / 100.0
+    }
+
+    /// Means of data sets with equal weights.
+    pub(crate) fn mean(title: &str, datasets: &[&str]) -> Mean {
+        Mean {
+            title: title.into(),
+            parts: datasets.iter().map(|name| ((*name).to_owned(), 1.0 / datasets.len() as f64)).collect(),
+            percent: |parts| parts.iter().map(|(weight, percent)| weight * percent).sum(),
+        }
+    }
 
     pub(crate) fn layout() -> TableLayout {
-        let column = |dataset: &str, category: &str| Column {
+        let column = |dataset: &str| Column {
             title: dataset.into(),
             dataset: dataset.into(),
             bucket: None,
-            category: category.into(),
+            percent: rounded,
         };
         TableLayout {
             title: "LongBench".into(),
-            columns: vec![column("qasper", "Single-doc QA"), column("trec", "Few-shot")],
-            averaging: Averaging::Datasets,
+            columns: vec![column("qasper"), column("trec")],
+            categories: vec![mean("Single-doc QA", &["qasper"]), mean("Few-shot", &["trec"])],
+            average: mean("Average", &["qasper", "trec"]),
         }
     }
 
@@ -478,13 +533,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn averaging_rules_differ_where_they_should() {
+    fn a_mean_is_over_what_its_caller_says_or_is_called_otherwise() {
         let dir = tempfile::tempdir().unwrap();
         let mut m = manifest();
         let mut third = m.datasets[0].clone();
-        third.name = "hotpotqa".into();
+        third.name = "dureader".into();
         m.datasets.push(third);
-        // Means: qasper 1/3, hotpotqa 2/3, trec 1.
+        // Means: qasper 1/3, dureader 2/3, trec 1.
         let run = write_run(dir.path(), &m, |dataset, row, _| match dataset {
             "trec" => 1.0,
             "qasper" => f64::from(u8::from(row == 0)),
@@ -493,23 +548,55 @@ pub(crate) mod tests {
         let merged = Merged::of(&[run], false).unwrap();
         let mut layout = layout();
         let mut column = layout.columns[0].clone();
-        (column.title, column.dataset) = ("hotpotqa".into(), "hotpotqa".into());
+        (column.title, column.dataset) = ("dureader".into(), "dureader".into());
         layout.columns.insert(1, column);
-        let average = |averaging| {
-            let layout = TableLayout { averaging, ..layout.clone() };
-            let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
-            table.rows[0].cells.last().unwrap().unwrap().score
+        layout.categories.push(mean("Single-doc QA (zh)", &["dureader"]));
+        let last = |layout: &TableLayout| {
+            let table = ScoreTable::new(&merged, layout, &Bootstrap::default()).unwrap();
+            let cell = table.rows[0].cells.last().unwrap().unwrap();
+            (table.columns.last().unwrap().title.clone(), cell, table.notes.join("; "))
         };
-        assert!((average(Averaging::Datasets) - 200.0 / 3.0).abs() < 1e-9);
-        assert!((average(Averaging::DatasetsRounded) - (33.33 + 66.67 + 100.0) / 3.0).abs() < 1e-9);
-        assert!((average(Averaging::Categories) - 75.0).abs() < 1e-9);
+        // A column that the average leaves out is shown and does not count.
+        let (title, cell, notes) = last(&layout);
+        assert_eq!((title.as_str(), cell.n, notes.as_str()), ("Average", 6, ""));
+        assert!((cell.score - 200.0 / 3.0).abs() < 1e-9);
+        // One that it needs and has not makes another number, under another name.
+        layout.average = mean("Average", &["qasper", "trec", "lcc"]);
+        let (title, cell, notes) = last(&layout);
+        assert_eq!((title.as_str(), cell.n), ("Mean of 3", 9));
+        assert!((cell.score - 200.0 / 3.0).abs() < 1e-9);
+        assert_eq!(notes, "no average: it is over 3 columns and these are missing: lcc");
+        // The caller's rounding is the one that is printed.
+        layout.average = Mean { percent: |_| 12.345, ..mean("Average", &["qasper"]) };
+        assert_eq!(last(&layout).1.score, 12.345);
+        layout.categories[0] = mean("Single-doc QA", &["qasper", "multifieldqa_en"]);
+        let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
+        assert!(table.columns.iter().any(|column| column.title == "Single-doc QA (1 of 2)"));
     }
 
     #[test]
-    fn python_rounding() {
-        for (value, rounded) in [(2.675, 2.67), (1.005, 1.0), (64.125, 64.12), (83.333_333, 83.33)] {
-            assert_eq!(crate::table::round2(value), rounded);
-        }
+    fn nobody_wins_where_the_full_cache_is_near_the_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut m = manifest();
+        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 40);
+        let mut third = m.methods[1].clone();
+        third.spec = "h2o".into();
+        m.methods.push(third);
+        // The full cache finds 1 of 40 in trec; the compressed ones 4 and 8 of 40, and three quarters of qasper.
+        let run = write_run(dir.path(), &m, |dataset, row, variant| {
+            let right = if dataset == "qasper" { 30 } else { [1, 4, 4, 8, 8][variant] };
+            f64::from(u8::from(row < right))
+        });
+        let merged = Merged::of(&[run], false).unwrap();
+        let table = ScoreTable::new(&merged, &layout(), &Bootstrap::default()).unwrap();
+        let marked: Vec<&str> =
+            table.columns.iter().filter(|c| c.near_floor).map(|c| c.title.as_str()).collect();
+        assert_eq!(marked, ["trec", "Few-shot"]);
+        let markdown = table.render(Format::Markdown, None).unwrap();
+        assert!(
+            markdown.contains("| qasper | trec † |") && markdown.contains("- † trec, Few-shot: the full")
+        );
+        assert!(markdown.contains("**75.00**") && !markdown.contains("**20.00"), "{markdown}");
     }
 
     #[test]
@@ -604,23 +691,89 @@ pub(crate) mod tests {
         let merged = Merged::of(&[run.clone()], false).unwrap();
         let mut layout = layout();
         layout.columns.push(Column { dataset: "absent".into(), ..layout.columns[0].clone() });
-        let notes = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap().notes.join("\n");
-        assert!(notes.contains("rehearsal on the first 3 rows"), "{notes}");
-        assert!(notes.contains("not finished: trec 2 of 3"), "{notes}");
+        layout.average.parts.push(("absent".into(), 0.0));
+        let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
+        let part = "LongBench · part: first 3 rows of each data set; not finished: trec 2 of 3 · ";
+        assert!(table.title.starts_with(part), "{}", table.title);
+        let notes = table.notes.join("\n");
         assert!(notes.contains("truncated prompts: qasper 3 of 3, trec 2 of 2"), "{notes}");
-        assert!(notes.contains("2 of the suite's 3 columns"), "{notes}");
+        assert!(notes.contains("these are missing: absent"), "{notes}");
         let mut skipping = run.clone();
         let last = skipping.examples.last_mut().unwrap();
         (last.skipped, last.timings) = (Some("no class of it".into()), None);
         last.variants.clear();
         let merged = Merged::of(&[skipping], false).unwrap();
-        let notes = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap().notes.join("\n");
+        let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
+        let notes = table.notes.join("\n");
         assert!(
             notes.contains("skipped, cannot be graded: trec 1 of 3 (`trec-1`: no class of it)"),
             "{notes}"
         );
-        assert!(notes.contains("not finished: trec 2 of 3"), "{notes}");
+        assert!(table.title.contains("not finished: trec 2 of 3"), "{}", table.title);
         layout.columns.retain(|column| column.dataset == "absent");
         assert!(ScoreTable::new(&merged, &layout, &Bootstrap::default()).is_err());
+    }
+
+    #[test]
+    fn questions_about_one_document_count_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut m = manifest();
+        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 8);
+        let mut run = write_run(dir.path(), &m, |_, row, _| row as f64 / 8.0);
+        // Eight questions about one document; eight about two.
+        for record in &mut run.examples {
+            let half = if record.key.dataset == "trec" { record.info.row % 2 } else { 0 };
+            record.info.context = Some(format!("document {half} of {}", record.key.dataset));
+        }
+        let merged = Merged::of(&[run], false).unwrap();
+        let table = ScoreTable::new(&merged, &layout(), &Bootstrap::default()).unwrap();
+        let cell = |index: usize| table.rows[0].cells[index].unwrap();
+        assert_eq!((cell(0).n, cell(0).contexts, cell(0).low), (8, 1, None));
+        assert_eq!((cell(1).n, cell(1).contexts), (8, 2));
+        let text = table.render(Format::Text, None).unwrap();
+        assert!(text.contains("qasper 8 examples of 1, trec 8 examples of 2\n"), "{text}");
+    }
+
+    #[test]
+    fn a_part_says_so_on_top() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = |index: u32| {
+            let mut part = manifest();
+            part.shard = Some(crate::manifest::Shard { index, count: 4 });
+            part.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (1, 4));
+            let mut run = RunDir::create_or_continue(&dir.path().join(index.to_string()), &part).unwrap();
+            for dataset in ["qasper", "trec"] {
+                run.append(&record(&part, dataset, u64::from(index), &[0.5; 3]), None).unwrap();
+            }
+            run.records().unwrap()
+        };
+        let table = |runs: &[crate::run::Run]| {
+            let merged = Merged::of(runs, false).unwrap();
+            ScoreTable::new(&merged, &layout(), &Bootstrap::default()).unwrap()
+        };
+        let shards = [shard(1), shard(2), shard(4), shard(3)];
+        let three = table(&shards[..3]);
+        let part = "parts 1, 2, 4 of 4; part 3 missing: 2 examples";
+        assert_eq!(three.part, [part]);
+        for format in [Format::Text, Format::Markdown, Format::Latex, Format::Json] {
+            let text = three.render(format, None).unwrap();
+            assert!(text.contains(part), "{format:?}: {text}");
+        }
+        assert_eq!(table(&shards).part, [""; 0]);
+
+        // A method that was run on fewer rows than the others.
+        let whole = write_run(&dir.path().join("whole"), &manifest(), |_, _, _| 0.5);
+        let mut few = manifest();
+        few.limit = Some(1);
+        few.methods[1].spec = "h2o".into();
+        few.datasets.iter_mut().for_each(|dataset| dataset.examples = 1);
+        let few = write_run(&dir.path().join("few"), &few, |_, _, _| 0.5);
+        let expected = [
+            "first row of each data set",
+            "rows of 1 to 3 examples in qasper",
+            "rows of 1 to 3 examples in trec",
+        ];
+        assert_eq!(table(&[whole.clone(), few.clone()]).part, expected);
+        assert_eq!(table(&[few, whole]).part, expected);
     }
 }

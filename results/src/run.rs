@@ -555,6 +555,7 @@ pub(crate) mod tests {
                 language: "en".into(),
                 length: Some(4321),
                 bucket: Some("4-8k".into()),
+                context: None,
                 answers: vec!["yes".into()],
                 all_classes: Vec::new(),
                 prompt_sha256: "q".into(),

@@ -1,7 +1,7 @@
 //! Score tables: one row a variant, one column a data set, category averages, average, entries and bytes really held.
 //!
-//! Scores are percent. A data set's score is `round(100 * sum / n, 2)` as the official scorer computes it; the caller
-//! says which data sets form a category and how averages are taken.
+//! Scores are percent. Which data sets a mean is over, and how scores and means are rounded, is the caller's to say: it
+//! knows the suite's own scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,11 @@ use crate::error::ResultsError;
 use crate::merge::{Group, Merged};
 use crate::stats::{Bootstrap, Estimate, Stratum};
 
+/// A full cache whose interval reaches down to this many percent cannot be told from a model that does not answer.
+pub const FLOOR: f64 = 5.0;
+
 /// One data set's column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Column {
     /// What stands above it.
     pub title: String,
@@ -21,28 +24,28 @@ pub struct Column {
     pub dataset: String,
     /// Only the examples of this length bucket; none for all.
     pub bucket: Option<String>,
-    /// The category it counts into; columns of one category follow each other.
-    pub category: String,
+    /// The printed number, percent, from the rows' scores (0 to 1, in the order of the rows).
+    pub percent: fn(&[f64]) -> f64,
 }
 
 impl Column {
-    /// What is resampled together: the data set and its bucket, whatever the title.
-    pub(crate) fn stratum(&self) -> String {
+    /// Names the column in means, and what is resampled together: the data set and its bucket, whatever the title.
+    pub fn key(&self) -> String {
         self.bucket
             .as_ref()
             .map_or_else(|| self.dataset.clone(), |bucket| format!("{} {bucket}", self.dataset))
     }
 }
 
-/// How the overall average is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Averaging {
-    /// The plain mean of the data sets.
-    Datasets,
-    /// The plain mean of the data sets, each rounded to two decimals first (CompressKV's script).
-    DatasetsRounded,
-    /// The mean of the categories, each the mean of its data sets (the official leaderboard).
-    Categories,
+/// A mean of columns.
+#[derive(Clone, Debug)]
+pub struct Mean {
+    /// What stands above it.
+    pub title: String,
+    /// Columns by [`Column::key`], with weights that sum to 1.
+    pub parts: Vec<(String, f64)>,
+    /// The printed number from (weight, percent before rounding), in the order of `parts`.
+    pub percent: fn(&[(f64, f64)]) -> f64,
 }
 
 /// What the caller knows about the suite.
@@ -52,22 +55,25 @@ pub struct TableLayout {
     pub title: String,
     /// The columns, in order. Columns without any record are left out.
     pub columns: Vec<Column>,
-    /// How the average is taken.
-    pub averaging: Averaging,
+    /// The means of categories; where columns are missing, they are over those that are there and say so.
+    pub categories: Vec<Mean>,
+    /// The overall average. It exists only where all its columns do; else a plain mean of the columns that are there
+    /// takes its place under another name.
+    pub average: Mean,
 }
 
 impl TableLayout {
-    /// The weight of every column with records in `present` in the overall average.
-    pub(crate) fn weights(&self, present: &[&Column]) -> Vec<f64> {
-        let categories: BTreeSet<&str> = present.iter().map(|c| c.category.as_str()).collect();
-        let weight = |column: &&Column| match self.averaging {
-            Averaging::Datasets | Averaging::DatasetsRounded => 1.0 / present.len() as f64,
-            Averaging::Categories => {
-                let members = present.iter().filter(|other| other.category == column.category).count();
-                1.0 / members as f64 / categories.len() as f64
-            }
-        };
-        present.iter().map(weight).collect()
+    /// The weight of every column of `present` in the overall average; equal weights where one of its columns is missing,
+    /// and then the second value is false.
+    pub(crate) fn weights(&self, present: &[&Column]) -> (Vec<f64>, bool) {
+        let keys: Vec<String> = present.iter().map(|column| column.key()).collect();
+        if self.average.parts.iter().all(|(key, _)| keys.contains(key)) {
+            let weight =
+                |key: &String| self.average.parts.iter().find(|(part, _)| part == key).map_or(0.0, |p| p.1);
+            (keys.iter().map(weight).collect(), true)
+        } else {
+            (vec![1.0 / present.len() as f64; present.len()], false)
+        }
     }
 }
 
@@ -90,6 +96,8 @@ pub struct CellScope {
     pub title: String,
     /// What it is.
     pub kind: ColumnKind,
+    /// The full cache scores near the floor ([`FLOOR`]): a higher score of a compressed cache is no merit of its method.
+    pub near_floor: bool,
 }
 
 /// One number.
@@ -103,6 +111,8 @@ pub struct Cell {
     pub high: Option<f64>,
     /// Examples it is the mean of.
     pub n: usize,
+    /// Contexts these are about: the units that are resampled.
+    pub contexts: usize,
 }
 
 /// One variant.
@@ -135,9 +145,11 @@ pub struct Row {
 /// A finished table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScoreTable {
-    /// What it shows.
+    /// What it shows; says so where that is a part.
     pub title: String,
-    /// What a reader must know: rehearsal, several commits, missing examples.
+    /// Why it shows only a part of its data sets: a limit, missing shards, an unfinished run. Empty for the whole.
+    pub part: Vec<String>,
+    /// What a reader must know: several commits, truncated prompts, means that are not there.
     pub notes: Vec<String>,
     /// How intervals were made.
     pub bootstrap: Bootstrap,
@@ -147,9 +159,45 @@ pub struct ScoreTable {
     pub rows: Vec<Row>,
 }
 
-/// Rounds to two decimals as Python's `round` does: the exact binary value, ties to even.
-pub(crate) fn round2(value: f64) -> f64 {
-    format!("{value:.2}").parse().unwrap_or(value)
+/// A mean whose columns have been found.
+struct FoundMean {
+    scope: CellScope,
+    /// Index into the columns with records, and weight.
+    parts: Vec<(usize, f64)>,
+    percent: fn(&[(f64, f64)]) -> f64,
+}
+
+/// One variant's rows in one column.
+struct Measured {
+    stratum: Stratum,
+    /// The official scripts' `100 * sum / n`, unrounded.
+    exact: f64,
+    printed: f64,
+}
+
+/// A column's rows with the column's weight in a mean.
+type Weighted<'a> = (f64, &'a Measured);
+
+impl Measured {
+    fn of(
+        group: &Group,
+        variant: &crate::VariantKey,
+        column: &Column,
+        bootstrap: &Bootstrap,
+    ) -> Option<Self> {
+        let samples = group.samples(variant, &column.dataset, column.bucket.as_deref());
+        let scores: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
+        (!scores.is_empty()).then(|| Self {
+            stratum: bootstrap.stratum(&column.key(), &samples),
+            exact: exact_percent(&scores),
+            printed: (column.percent)(&scores),
+        })
+    }
+}
+
+/// `100 * sum / n` in this order, as the official scripts take it before they round.
+pub(crate) fn exact_percent(scores: &[f64]) -> f64 {
+    100.0 * scores.iter().fold(0.0, |total, score| total + score) / scores.len() as f64
 }
 
 impl ScoreTable {
@@ -170,67 +218,48 @@ impl ScoreTable {
         if present.is_empty() {
             return Err(ResultsError::Empty("no finished example to make a table of".to_owned()));
         }
-        let mut categories: Vec<(&str, Vec<usize>)> = Vec::new();
-        for (index, column) in present.iter().enumerate() {
-            match categories.iter_mut().find(|(name, _)| *name == column.category) {
-                Some((_, members)) => members.push(index),
-                None => categories.push((&column.category, vec![index])),
-            }
-        }
-        // A single category says nothing that the average does not say.
-        let shown_categories: &[_] = if categories.len() > 1 { &categories } else { &[] };
-        let weights = layout.weights(&present);
+        let means = means(layout, &present);
         let mut columns: Vec<CellScope> =
-            present.iter().map(|c| CellScope { title: c.title.clone(), kind: ColumnKind::Dataset }).collect();
-        for (name, _) in shown_categories {
-            columns.push(CellScope { title: (*name).to_owned(), kind: ColumnKind::Category });
-        }
-        columns.push(CellScope { title: "Average".to_owned(), kind: ColumnKind::Average });
-
+            present.iter().map(|column| scope(column.title.clone(), ColumnKind::Dataset)).collect();
+        columns.extend(means.iter().map(|mean| mean.scope.clone()));
         let mut rows = Vec::new();
         for group in &merged.groups {
             for variant in &group.variants {
-                let strata: Vec<Option<Stratum>> = present
-                    .iter()
-                    .map(|column| {
-                        let scores = group.scores(variant, &column.dataset, column.bucket.as_deref());
-                        (!scores.is_empty()).then(|| bootstrap.stratum(&column.stratum(), &scores))
-                    })
-                    .collect();
-                if strata.iter().all(Option::is_none) {
+                let measured: Vec<Option<Measured>> =
+                    present.iter().map(|column| Measured::of(group, variant, column, bootstrap)).collect();
+                if measured.iter().all(Option::is_none) {
                     continue;
                 }
-                let all: Vec<usize> = (0..present.len()).collect();
-                let mean = |members: &[usize], weight: &dyn Fn(usize) -> f64| -> Option<Cell> {
-                    let parts: Option<Vec<(f64, &Stratum)>> =
-                        members.iter().map(|m| Some((weight(*m), strata[*m].as_ref()?))).collect();
-                    let parts = parts?;
-                    let mut cell = percent(&bootstrap.combine_scores(&parts));
-                    if layout.averaging == Averaging::DatasetsRounded {
-                        cell.score = parts.iter().map(|(w, s)| w * round2(100.0 * s.mean())).sum();
-                    }
-                    Some(cell)
+                let cell = |parts: &[(usize, f64)], print: &dyn Fn(&[Weighted<'_>]) -> f64| {
+                    let weighted =
+                        |(index, weight): &(usize, f64)| Some((*weight, measured[*index].as_ref()?));
+                    let parts: Vec<Weighted<'_>> = parts.iter().map(weighted).collect::<Option<_>>()?;
+                    let strata: Vec<(f64, &Stratum)> = parts.iter().map(|(w, m)| (*w, &m.stratum)).collect();
+                    Some(percent(&bootstrap.combine_scores(&strata), print(&parts)))
                 };
-                let mut cells: Vec<Option<Cell>> = all
-                    .iter()
-                    .map(|index| {
-                        let mut cell = mean(&[*index], &|_| 1.0)?;
-                        cell.score = round2(cell.score);
-                        Some(cell)
-                    })
+                let mut cells: Vec<Option<Cell>> = (0..present.len())
+                    .map(|index| cell(&[(index, 1.0)], &|parts| parts.iter().map(|(_, m)| m.printed).sum()))
                     .collect();
-                cells.extend(
-                    shown_categories
-                        .iter()
-                        .map(|(_, members)| mean(members, &|_| 1.0 / members.len() as f64)),
-                );
-                cells.push(mean(&all, &|index| weights[index]));
+                cells.extend(means.iter().map(|mean| {
+                    cell(&mean.parts, &|parts| {
+                        (mean.percent)(
+                            &parts.iter().map(|(weight, m)| (*weight, m.exact)).collect::<Vec<_>>(),
+                        )
+                    })
+                }));
                 rows.push(row(group, variant, cells, merged.groups.len() > 1));
             }
         }
         distinguish_params(&mut rows);
+        for (index, column) in columns.iter_mut().enumerate() {
+            let full = rows.iter().filter(|row| row.budget.is_none());
+            let low = |row: &Row| row.cells[index].and_then(|cell| cell.low);
+            column.near_floor = full.filter_map(low).any(|low| low <= FLOOR);
+        }
+        let part = part(merged, &columns, &rows);
         Ok(Self {
-            title: title(merged, layout),
+            title: title(merged, layout, &part),
+            part,
             notes: notes(merged, layout, &present),
             bootstrap: *bootstrap,
             columns,
@@ -239,12 +268,51 @@ impl ScoreTable {
     }
 }
 
-pub(crate) fn percent(estimate: &Estimate) -> Cell {
+fn scope(title: String, kind: ColumnKind) -> CellScope {
+    CellScope { title, kind, near_floor: false }
+}
+
+/// The means that can be shown: categories where there are several, and the average or what stands in for it.
+fn means(layout: &TableLayout, present: &[&Column]) -> Vec<FoundMean> {
+    let find = |mean: &Mean| -> Vec<(usize, f64)> {
+        let place = |key: &String| present.iter().position(|column| column.key() == *key);
+        mean.parts.iter().filter_map(|(key, weight)| Some((place(key)?, *weight))).collect()
+    };
+    let mut all: Vec<FoundMean> = Vec::new();
+    for mean in &layout.categories {
+        let mut parts = find(mean);
+        let (have, want) = (parts.len(), mean.parts.len());
+        if have == 0 {
+            continue;
+        }
+        let title =
+            if have < want { format!("{} ({have} of {want})", mean.title) } else { mean.title.clone() };
+        let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
+        parts.iter_mut().for_each(|(_, weight)| *weight /= total);
+        all.push(FoundMean { scope: scope(title, ColumnKind::Category), parts, percent: mean.percent });
+    }
+    // A single category says nothing that the average does not say.
+    if all.len() == 1 {
+        all.clear();
+    }
+    let (weights, whole) = layout.weights(present);
+    let title = if whole { layout.average.title.clone() } else { format!("Mean of {}", present.len()) };
+    all.push(FoundMean {
+        scope: scope(title, ColumnKind::Average),
+        parts: if whole { find(&layout.average) } else { weights.into_iter().enumerate().collect() },
+        percent: layout.average.percent,
+    });
+    all
+}
+
+/// An estimate as a cell that prints `score`.
+pub(crate) fn percent(estimate: &Estimate, score: f64) -> Cell {
     Cell {
-        score: 100.0 * estimate.mean,
+        score,
         low: estimate.interval.map(|(low, _)| 100.0 * low),
         high: estimate.interval.map(|(_, high)| 100.0 * high),
         n: estimate.n,
+        contexts: estimate.contexts,
     }
 }
 
@@ -283,42 +351,71 @@ fn distinguish_params(rows: &mut [Row]) {
     }
 }
 
-fn title(merged: &Merged, layout: &TableLayout) -> String {
+fn title(merged: &Merged, layout: &TableLayout, part: &[String]) -> String {
     let mut title = layout.title.clone();
+    if !part.is_empty() {
+        title.push_str(&format!(" · part: {}", part.join("; ")));
+    }
     if let [group] = merged.groups.as_slice() {
-        title.push_str(&format!(" · {}", group.caption()));
+        title.push_str(&format!(" · {}", group.caption_beside_parts()));
     } else if merged.groups.iter().any(|group| group.manifest.model.embedded) {
         title.push_str(" · embedded tiny model: a check of the pipeline, not of any real model");
     }
     title
 }
 
+/// Why a table shows only a part of its data sets' examples.
+fn part(merged: &Merged, columns: &[CellScope], rows: &[Row]) -> Vec<String> {
+    let mut part = Vec::new();
+    for group in &merged.groups {
+        let named = if merged.groups.len() > 1 { format!("{}: ", group.label()) } else { String::new() };
+        part.extend(group_part(group).into_iter().map(|why| format!("{named}{why}")));
+    }
+    for (index, column) in columns.iter().enumerate().filter(|(_, column)| column.kind == ColumnKind::Dataset)
+    {
+        let counts: BTreeSet<usize> = rows.iter().filter_map(|row| Some(row.cells[index]?.n)).collect();
+        if let (Some(least), Some(most)) = (counts.first(), counts.last())
+            && least < most
+        {
+            part.push(format!("rows of {least} to {most} examples in {}", column.title));
+        }
+    }
+    part
+}
+
+/// Why the records of a group are only a part of its data sets: row limits, missing shards, unfinished runs.
+pub(crate) fn group_part(group: &Group) -> Vec<String> {
+    let mut part = Vec::new();
+    let limits: BTreeSet<u64> = group.manifests.iter().filter_map(|manifest| manifest.limit).collect();
+    for limit in limits {
+        // A needle's limit is one of trials or cells, by its variant.
+        part.push(match limit {
+            _ if group.manifest.suite == "needle" => format!("limited to {limit}"),
+            1 => "first row of each data set".to_owned(),
+            _ => format!("first {limit} rows of each data set"),
+        });
+    }
+    part.extend(group.parts());
+    let missing: Vec<String> = group
+        .datasets
+        .iter()
+        .filter_map(|dataset| {
+            let have = group.finished(&dataset.name);
+            (have < dataset.examples).then(|| format!("{} {have} of {}", dataset.name, dataset.examples))
+        })
+        .collect();
+    if !missing.is_empty() {
+        part.push(format!("not finished: {}", missing.join(", ")));
+    }
+    part
+}
+
 fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) -> Vec<String> {
     let mut notes = Vec::new();
     for group in &merged.groups {
         let named = if merged.groups.len() > 1 { format!("{}: ", group.label()) } else { String::new() };
-        if let Some(limit) = group.manifest.limit {
-            // A needle's limit is one of trials or cells, by its variant.
-            let needles = group.manifest.suite == "needle";
-            notes.push(match limit {
-                _ if needles => format!("{named}rehearsal, limited to {limit}"),
-                1 => format!("{named}rehearsal on the first row of each data set"),
-                _ => format!("{named}rehearsal on the first {limit} rows of each data set"),
-            });
-        }
         if group.commits.len() > 1 {
             notes.push(format!("{named}records of several commits: {}", group.commits.join(", ")));
-        }
-        let missing: Vec<String> = group
-            .datasets
-            .iter()
-            .filter_map(|dataset| {
-                let have = group.finished(&dataset.name);
-                (have < dataset.examples).then(|| format!("{} {have} of {}", dataset.name, dataset.examples))
-            })
-            .collect();
-        if !missing.is_empty() {
-            notes.push(format!("{named}not finished: {}", missing.join(", ")));
         }
         let skipped: Vec<String> = group
             .datasets
@@ -346,8 +443,16 @@ fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) -> Vec<Stri
             notes.push(format!("{named}truncated prompts: {}", truncated.join(", ")));
         }
     }
-    if present.len() < layout.columns.len() {
-        notes.push(format!("average over {} of the suite's {} columns", present.len(), layout.columns.len()));
+    let lacking = |(key, _): &&(String, f64)| present.iter().all(|column| column.key() != *key);
+    let missing: Vec<&str> =
+        layout.average.parts.iter().filter(lacking).map(|(key, _)| key.as_str()).collect();
+    if !missing.is_empty() {
+        notes.push(format!(
+            "no {}: it is over {} columns and these are missing: {}",
+            layout.average.title.to_lowercase(),
+            layout.average.parts.len(),
+            missing.join(", ")
+        ));
     }
     notes
 }

@@ -71,6 +71,7 @@ fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPo
             language: "en".into(),
             length: Some(4321),
             bucket: Some("4-8k".into()),
+            context: None,
             answers: vec!["yes".into(), "段落".into()],
             all_classes: Vec::new(),
             prompt_sha256: "p".into(),
@@ -232,9 +233,14 @@ fn reads_back(schema: u32, configuration: &str) {
             title: "qasper".into(),
             dataset: "qasper".into(),
             bucket: None,
-            category: "qa".into(),
+            percent: |scores| 100.0 * scores.iter().sum::<f64>() / scores.len() as f64,
         }],
-        averaging: kvsweep_results::Averaging::Datasets,
+        categories: Vec::new(),
+        average: kvsweep_results::Mean {
+            title: "Average".into(),
+            parts: vec![("qasper".into(), 1.0)],
+            percent: |parts| parts.iter().map(|(weight, percent)| weight * percent).sum(),
+        },
     };
     let merged = Merged::of(&[run], false).unwrap();
     let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();

@@ -1,12 +1,18 @@
-//! The averages of published tables, each as its paper or script computes it.
+//! The averages of published tables, each as its paper or script computes it: the one place where scores are averaged.
+//!
+//! An average is data, [`Average::parts`] (which data sets count, and how much), and arithmetic, [`Average::mean`] (what
+//! is rounded, and when). Tables take both from here, so that what they print is what [`Average::of`] computes.
 
 use std::collections::BTreeMap;
 
-use crate::datasets::{self, Category, Language, Suite};
+use crate::datasets::{self, Category, DatasetInfo, Language, Suite, loogle};
 use crate::python::number::round2;
 
 /// Scores by data set name, 0 to 100.
 pub type Scores = BTreeMap<String, f64>;
+
+/// Percents with their weights, which sum to 1.
+pub type Weighted<'a> = &'a [(f64, f64)];
 
 /// A named average over data sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,64 +50,72 @@ impl Average {
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
 
-    /// The data sets it needs, all of them.
-    pub fn datasets(self) -> Vec<&'static str> {
+    /// The suite it is an average of.
+    pub fn suite(self) -> Suite {
         match self {
-            Self::Official | Self::Mean16 | Self::CompressKv => {
-                datasets::english_16().iter().map(|d| d.name).collect()
+            Self::HeadKvLooGle => Suite::LooGle,
+            _ => Suite::LongBench,
+        }
+    }
+
+    /// The data sets of `registry` that it averages, with weights that sum to 1. The registry is [`datasets::all`], or
+    /// [`datasets::mini::all`] for the same average over the mini suite.
+    pub fn parts(self, registry: &[DatasetInfo]) -> Vec<(&'static str, f64)> {
+        let counts = |info: &&DatasetInfo| {
+            info.suite == self.suite()
+                && info.language != Language::Chinese
+                && match self {
+                    Self::Official | Self::Mean16 | Self::CompressKv => true,
+                    Self::HeadKvQa => matches!(info.category, Category::SingleDocQa | Category::MultiDocQa),
+                    Self::HeadKvLooGle => loogle::is_longdep_type(info.name),
+                }
+        };
+        let members: Vec<&DatasetInfo> = registry.iter().filter(counts).collect();
+        let mut categories: Vec<Category> = members.iter().map(|info| info.category).collect();
+        categories.sort_unstable();
+        categories.dedup();
+        let weight = |info: &DatasetInfo| match self {
+            Self::Official => {
+                let alike = members.iter().filter(|other| other.category == info.category).count();
+                1.0 / categories.len() as f64 / alike as f64
             }
-            Self::HeadKvQa => datasets::english_16().iter().take(6).map(|d| d.name).collect(),
-            Self::HeadKvLooGle => {
-                let names = datasets::loogle::DATASETS.iter().map(|d| d.name);
-                names.filter(|n| datasets::loogle::is_longdep_type(n)).collect()
-            }
+            _ => 1.0 / members.len() as f64,
+        };
+        members.iter().map(|info| (info.name, weight(info))).collect()
+    }
+
+    /// The number that is printed, from the percents of its data sets, rounded or not.
+    pub fn mean(self) -> fn(Weighted<'_>) -> f64 {
+        match self {
+            Self::CompressKv => mean_of_printed,
+            Self::Official | Self::Mean16 | Self::HeadKvQa | Self::HeadKvLooGle => mean,
         }
     }
 
     /// The average of `scores`; `None` unless all its data sets are present (as CompressKV's script does).
     pub fn of(self, scores: &Scores) -> Option<f64> {
-        let values: Vec<f64> =
-            self.datasets().iter().map(|n| scores.get(*n).copied()).collect::<Option<_>>()?;
-        match self {
-            Self::Official => {
-                let means = category_means(scores, Suite::LongBench);
-                (means.len() == 6).then(|| mean(&means.iter().map(|m| m.1).collect::<Vec<_>>()))
-            }
-            Self::CompressKv => {
-                let rounded: Vec<f64> = values.into_iter().map(round2).collect();
-                Some(round2(mean(&rounded)))
-            }
-            Self::Mean16 | Self::HeadKvQa | Self::HeadKvLooGle => Some(mean(&values)),
-        }
+        let score = |(name, weight): (&'static str, f64)| Some((weight, *scores.get(name)?));
+        let parts: Option<Vec<(f64, f64)>> = self.parts(datasets::all()).into_iter().map(score).collect();
+        Some(self.mean()(&parts?))
     }
 }
 
-/// The mean of each category over the English and code sets of `suite` that `scores` has, in the official order.
-pub fn category_means(scores: &Scores, suite: Suite) -> Vec<(Category, f64)> {
-    let mut means = Vec::new();
-    for info in datasets::all().iter().filter(|d| d.suite == suite && d.language != Language::Chinese) {
-        if means.iter().any(|(c, _)| *c == info.category) {
-            continue;
-        }
-        let in_category: Vec<f64> = datasets::all()
-            .iter()
-            .filter(|d| d.suite == suite && d.language != Language::Chinese && d.category == info.category)
-            .filter_map(|d| scores.get(d.name).copied())
-            .collect();
-        if !in_category.is_empty() {
-            means.push((info.category, mean(&in_category)));
-        }
-    }
-    means
+/// The weighted mean, unrounded.
+pub fn mean(parts: Weighted<'_>) -> f64 {
+    parts.iter().map(|(weight, percent)| weight * percent).sum()
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+/// The weighted mean of percents rounded to two decimals, rounded again: how CompressKV's script averages its scores, and
+/// how a reader averages a printed table. Weights of 1/16 scale exactly, so that this is the script's `sum / 16` to the
+/// last bit.
+pub fn mean_of_printed(parts: Weighted<'_>) -> f64 {
+    round2(parts.iter().map(|(weight, percent)| weight * round2(*percent)).sum())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datasets::mini;
 
     #[test]
     fn compresskv_average_is_the_committed_one() {
@@ -130,11 +144,10 @@ mod tests {
         let mut missing = scores;
         missing.remove("lcc");
         assert_eq!(Average::CompressKv.of(&missing), None);
-        assert_eq!(category_means(&missing, Suite::LongBench).len(), 6);
     }
 
     #[test]
-    fn official_average_is_the_mean_of_category_means() {
+    fn official_average_is_the_mean_of_category_means_without_the_chinese_sets() {
         // GPT-3.5-Turbo-16k in the LongBench README: category means 39.8 38.7 26.5 67.1 54.1 37.8 gave Avg 44.0... per
         // data set, any scores with these category means give it.
         let category = |c: Category| match c {
@@ -145,9 +158,33 @@ mod tests {
             Category::Synthetic => 54.1,
             _ => 37.8,
         };
-        let scores: Scores =
+        let mut scores: Scores =
             datasets::english_16().iter().map(|d| (d.name.to_owned(), category(d.category))).collect();
         assert!((Average::Official.of(&scores).unwrap() - 44.0).abs() < 1e-9);
+        for chinese in ["multifieldqa_zh", "dureader", "vcsum", "lsht", "passage_retrieval_zh"] {
+            scores.insert(chinese.to_owned(), 100.0);
+        }
+        assert!((Average::Official.of(&scores).unwrap() - 44.0).abs() < 1e-9);
         assert!(Average::HeadKvLooGle.of(&scores).is_none());
+    }
+
+    #[test]
+    fn every_average_has_its_papers_data_sets() {
+        let names = |average: Average| -> Vec<&str> {
+            average.parts(datasets::all()).into_iter().map(|(name, _)| name).collect()
+        };
+        let english: Vec<&str> = datasets::english_16().iter().map(|d| d.name).collect();
+        assert_eq!(names(Average::Official), english);
+        assert_eq!(names(Average::CompressKv), english);
+        assert_eq!(names(Average::HeadKvQa), english[..6]);
+        let types = ["comprehension_and_reasoning", "computation", "multiple_information_retrieval"];
+        assert_eq!(names(Average::HeadKvLooGle), [types.as_slice(), &["timeline_reorder"]].concat());
+        for average in Average::ALL {
+            for registry in [datasets::all(), mini::all()] {
+                let parts = average.parts(registry);
+                let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
+                assert!(parts.is_empty() || (total - 1.0).abs() < 1e-12, "{average:?} {total}");
+            }
+        }
     }
 }

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use kvsweep_results::paper::PaperComparison;
+use kvsweep_engine::model::known;
+use kvsweep_results::paper::{Original, PaperComparison};
 use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Group, Merged, Run};
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
+use kvsweep_tasks::needle::variants;
+use kvsweep_tasks::{averages, protocol};
 use serde_json::json;
 
 use crate::cli::{PaperArgs, RunArgs, Split, Suite, VariantArgs};
 use crate::exit::{Exit, usage};
+use crate::model::known_shape;
 use crate::output;
-use crate::questions::NEEDLE;
+use crate::questions::{MINI, NEEDLE};
 
 /// Runs the command.
 pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
@@ -60,9 +64,19 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
 /// Ours beside theirs. On the mini split, mini data sets of the same category (and metric) stand in for
 /// the paper's.
 pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
+    let hub = paper.hub.as_deref().unwrap_or_default();
+    let grid = needle_grid(paper, hub);
+    let original = Original {
+        shape: known_shape(hub),
+        examples: &|name| match name {
+            NEEDLE => grid,
+            name => datasets::by_name(name).ok().map(|info| info.rows as u64),
+        },
+        mean: averages::mean_of_printed,
+    };
     let bootstrap = Bootstrap::default();
-    if group.manifest.split != "mini" {
-        return PaperComparison::new(paper, group, &bootstrap);
+    if group.manifest.split != MINI {
+        return PaperComparison::new(paper, group, &original, &bootstrap);
     }
     let names = paper.datasets();
     let played = paper.played(&|name| {
@@ -79,7 +93,15 @@ pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
         let players: Vec<_> = mini::all().iter().filter(|info| alike(info)).collect();
         players.get(place % players.len().max(1)).map(|info| info.name.to_owned())
     });
-    PaperComparison::new(&played, group, &bootstrap)
+    PaperComparison::new(&played, group, &original, &bootstrap)
+}
+
+/// Cells of the needle's grid that the paper's repository runs with its model.
+fn needle_grid(paper: &PaperTable, hub: &str) -> Option<u64> {
+    let protocol = protocol::by_name(paper.protocol.as_deref()?).ok()?;
+    let variant = variants::by_name(&protocol.needle.variant).ok()?;
+    let positions = known::config(hub).ok().flatten()?.max_positions;
+    Some((variant.lengths(hub, positions).len() * variant.depths.len()) as u64)
 }
 
 fn list(as_json: bool) -> anyhow::Result<Exit> {
@@ -178,4 +200,31 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
         }
     }
     Ok(plans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_table_needs_is_known_here() {
+        let mut shaped = 0;
+        for paper in published::tables().unwrap().iter().filter(|paper| paper.not_runnable().is_none()) {
+            let protocol = protocol::by_name(paper.protocol.as_deref().unwrap()).unwrap();
+            for name in paper.datasets() {
+                assert!(name == NEEDLE || datasets::by_name(&name).is_ok(), "{}: {name}", paper.id);
+            }
+            let hub = paper.hub.as_deref().unwrap();
+            shaped += usize::from(known_shape(hub).is_some());
+            if paper.suite == Suite::Needle.name() {
+                let expected = match (protocol.name.as_str(), hub.contains("istral")) {
+                    ("headkv", _) => 321 * 10,
+                    (_, true) => 80 * 10,
+                    (_, false) => 71 * 10,
+                };
+                assert_eq!(needle_grid(paper, hub), Some(expected), "{}", paper.id);
+            }
+        }
+        assert!(shaped > 15, "{shaped} tables whose model's shape is known");
+    }
 }

@@ -8,7 +8,7 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::{Card, Model};
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, ProgramInfo,
+    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
     ProtocolInfo, Run, RunDir, SCHEMA, Shard,
 };
 use kvsweep_tasks::path;
@@ -115,6 +115,9 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     check_window(&model, protocol, &facts, &datasets)?;
     let mut settings = selected.settings(&datasets);
     settings.extend(calibrations.hashes(&variants.specs));
+    if model.name != crate::model::TINY {
+        settings.insert(MODEL_SHAPE.to_owned(), crate::model::shape(&model.config));
+    }
     if let (Some(asked), Some(heads)) = (&args.mask_heads, &masked) {
         settings.insert(MASK_HEADS.to_owned(), asked.clone());
         settings.insert(MASKED_HEADS.to_owned(), kept::heads_sha256(heads));

@@ -53,6 +53,7 @@ pub fn from_runs(merged: &Merged, options: Options<'_>) -> Result<ReportData> {
     for table in options.tables {
         let named =
             if options.tables.len() > 1 { format!("{}: ", short(&table.title)) } else { String::new() };
+        notices.extend(table.part.iter().map(|why| format!("{named}part: {why}")));
         notices.extend(table.notes.iter().map(|note| format!("{named}{note}")));
     }
     notices.extend(merged.problems.iter().map(|p| format!("record not used: {p}")));
@@ -218,7 +219,7 @@ pub fn table(scores: &ScoreTable) -> Table {
         columns.push(number("n"));
     }
     columns.extend(scores.columns.iter().map(|c| Head {
-        title: c.title.clone(),
+        title: c.heading(),
         numeric: true,
         summary: c.kind != ColumnKind::Dataset,
     }));
@@ -256,7 +257,7 @@ pub fn table(scores: &ScoreTable) -> Table {
     });
     let b = &scores.bootstrap;
     let how = format!(
-        "Percent. Small print: {:.0} % bootstrap intervals over examples ({} resamples, seed {}). Bold is the best \
+        "Percent. Small print: {:.0} % bootstrap intervals over contexts ({} resamples, seed {}). Bold is the best \
          compressed score of a budget, underlined the second. Entries are those kept per head, the mean over layers \
          and heads; KV held is what the cache really took.",
         b.level * 100.0,
@@ -277,8 +278,13 @@ pub fn table(scores: &ScoreTable) -> Table {
     if !same.is_empty() {
         notes.push(format!("Every row: {}.", same.join(", ")));
     }
+    notes.extend(scores.floor_note());
     notes.extend(scores.notes.iter().cloned());
-    Table { title: short(&scores.title).to_owned(), notes, columns, rows: rows.collect() }
+    let mut title = short(&scores.title).to_owned();
+    if !scores.part.is_empty() {
+        title.push_str(&format!(" · part: {}", scores.part.join("; ")));
+    }
+    Table { title, notes, columns, rows: rows.collect() }
 }
 
 /// A published table with ours in its cells: the rows and columns where both have a number.
@@ -304,11 +310,11 @@ pub fn paper(comparison: &PaperComparison) -> Table {
             Cell { note: spec, ..Cell::text(method) },
             budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())),
         ];
-        row.extend(names.iter().map(|name| {
-            of_row()
-                .find(|cell| cell.column == **name)
-                .map_or(Cell::text("–"), |cell| both(cell, comparison))
-        }));
+        row.extend(
+            names
+                .iter()
+                .map(|name| of_row().find(|cell| cell.column == **name).map_or(Cell::text("–"), both)),
+        );
         rows.push(row);
     }
     let mut columns = vec![
@@ -335,8 +341,8 @@ pub fn paper(comparison: &PaperComparison) -> Table {
     Table { title: comparison.title.clone(), notes, columns, rows }
 }
 
-/// Our number, with theirs as small print. A rehearsal's verdict stands in brackets and is not coloured.
-fn both(cell: &PaperCell, comparison: &PaperComparison) -> Cell {
+/// Our number, with theirs as small print. Only a verdict that stands is coloured.
+fn both(cell: &PaperCell) -> Cell {
     let Some(ours) = &cell.ours else { return Cell::text("–") };
     let mut note = format!("paper {}", cell.theirs.as_deref().unwrap_or("–"));
     if let Some(d) = cell.difference {
@@ -349,17 +355,13 @@ fn both(cell: &PaperCell, comparison: &PaperComparison) -> Cell {
     note.push_str(&format!("n {}", grouped(ours.n as u64)));
     let mut mark = Mark::None;
     if let Some(verdict) = cell.verdict {
-        if comparison.rehearsal.is_empty() {
-            note.push_str(&format!("\n{verdict}"));
-            mark = match verdict {
-                Verdict::Reproduced => Mark::Reproduced,
-                Verdict::Close => Mark::Close,
-                Verdict::Off => Mark::Off,
-                Verdict::Gated => Mark::None,
-            };
-        } else {
-            note.push_str(&format!("\n({verdict})"));
-        }
+        note.push_str(&format!("\n{}", cell.outcome()));
+        mark = match verdict {
+            Verdict::Reproduced => Mark::Reproduced,
+            Verdict::Close => Mark::Close,
+            Verdict::Off => Mark::Off,
+            Verdict::Gated | Verdict::Unproven => Mark::None,
+        };
     }
     Cell { note, mark, ..Cell::number(ours.score, fixed(ours.score, 2)) }
 }

@@ -153,11 +153,9 @@ fn score_file(file: &PredictionFile, metric: &'static dyn Metric) -> Result<Data
     }
     let score = if file.dataset.suite == Suite::LongBenchE {
         let lengths = rows.iter().map(|row| row.length.unwrap_or_default());
-        let buckets = scorer::bucket_scores(per_row.iter().copied().zip(lengths));
-        let known = |score: f64| (!score.is_nan()).then_some(score);
-        OfficialScore::Buckets([known(buckets.short), known(buckets.medium), known(buckets.long)])
+        OfficialScore::Buckets(scorer::bucket_scores(per_row.iter().copied().zip(lengths)))
     } else {
-        OfficialScore::Plain(scorer::dataset_score(&per_row).unwrap_or(f64::NAN))
+        OfficialScore::Plain(scorer::plain_percent(&per_row))
     };
     Ok(DatasetScore { score, per_row, metric: metric.id(), path: file.path.clone() })
 }

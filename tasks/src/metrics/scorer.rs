@@ -2,6 +2,8 @@
 
 use super::longbench::first_line;
 use super::{Metric, MetricError};
+use crate::datasets::longbench_e::{BUCKETS, bucket};
+use crate::datasets::{DatasetInfo, Suite};
 use crate::python::number::{numpy_mean, numpy_round2, round2};
 
 /// The score of one row, 0..1, with the first-line rule applied if the data set has it.
@@ -28,31 +30,36 @@ pub fn dataset_score(row_scores: &[f64]) -> Option<f64> {
     (!row_scores.is_empty()).then(|| round2(100.0 * total / row_scores.len() as f64))
 }
 
-/// LongBench-E's three scores, per cent with two decimals; NaN for a bucket without rows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Buckets {
-    /// `0-4k`: rows of length below 4000.
-    pub short: f64,
-    /// `4-8k`: below 8000.
-    pub medium: f64,
-    /// `8k+`: the rest.
-    pub long: f64,
+/// `scorer_e`, one bucket: the mean in numpy's summation order, per cent, with numpy's rounding. `None` without rows,
+/// where the official script writes NaN.
+pub fn bucket_score(row_scores: &[f64]) -> Option<f64> {
+    (!row_scores.is_empty()).then(|| numpy_round2(100.0 * numpy_mean(row_scores)))
 }
 
-/// `scorer_e`: means by the stored `length` of the rows, in numpy's summation order and with numpy's rounding.
-pub fn bucket_scores(rows: impl IntoIterator<Item = (f64, u64)>) -> Buckets {
-    let mut buckets = [const { Vec::new() }; 3];
-    let [short, medium, long] = &mut buckets;
+/// LongBench-E's scores in the order of [`BUCKETS`], from rows of score and stored `length`.
+pub fn bucket_scores(rows: impl IntoIterator<Item = (f64, u64)>) -> [Option<f64>; 3] {
+    let mut scores = [const { Vec::new() }; 3];
     for (score, length) in rows {
-        let bucket = match length {
-            ..4000 => &mut *short,
-            4000..8000 => &mut *medium,
-            _ => &mut *long,
-        };
-        bucket.push(score);
+        for (scores, name) in scores.iter_mut().zip(BUCKETS) {
+            if bucket(length) == name {
+                scores.push(score);
+            }
+        }
     }
-    let [short, medium, long] = buckets.map(|scores| numpy_round2(100.0 * numpy_mean(&scores)));
-    Buckets { short, medium, long }
+    scores.map(|scores| bucket_score(&scores))
+}
+
+/// The printed score of some rows of a data set, per cent: the scorer of its suite. NaN without rows.
+pub fn percent(dataset: &DatasetInfo) -> fn(&[f64]) -> f64 {
+    match dataset.suite {
+        Suite::LongBenchE => |rows| bucket_score(rows).unwrap_or(f64::NAN),
+        Suite::LongBench | Suite::LooGle => plain_percent,
+    }
+}
+
+/// [`dataset_score`], NaN without rows: the scorer of everything but LongBench-E.
+pub fn plain_percent(row_scores: &[f64]) -> f64 {
+    dataset_score(row_scores).unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -67,8 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_is_nan() {
-        let Buckets { short, medium, long } = bucket_scores([(0.5, 3999), (1.0, 8000), (0.0, 9000)]);
-        assert!(short == 50.0 && medium.is_nan() && long == 50.0);
+    fn an_empty_bucket_has_no_score() {
+        let scores = bucket_scores([(0.5, 3999), (1.0, 8000), (0.0, 9000)]);
+        assert_eq!(scores, [Some(50.0), None, Some(50.0)]);
+    }
+
+    #[test]
+    fn the_suite_decides_the_rounding() {
+        // 40 rows that sum to 0.43: 1.075 per cent, which numpy rounds up and Python, from the binary value, down.
+        let mut rows = [0.0; 40];
+        rows[0] = 0.43;
+        let score = |name: &str| percent(crate::datasets::by_name(name).unwrap())(&rows);
+        assert_eq!((score("lcc"), score("lcc_e")), (1.07, 1.08));
     }
 }

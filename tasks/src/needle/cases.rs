@@ -184,7 +184,8 @@ impl Builder<'_> {
         let mut stop = stop_ids(self.variant.stop, self.model, self.tokenizer)?;
         stop.max_new = self.variant.max_new_tokens;
         // transformers' generate is called with min_length in KVCache-Factory and HeadKV.
-        stop.ban_stop_on_first = matches!(self.variant.name, "kvcache-factory" | "headkv");
+        stop.ban_stop_on_first =
+            matches!(self.variant.name, "kvcache-factory" | "kvcache-factory-before-46" | "headkv");
         let haystack = self.haystack(essays, longest)?;
         let mut cases = Vec::with_capacity(lengths.len() * depths.len());
         for &length in lengths {

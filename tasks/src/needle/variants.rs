@@ -105,8 +105,28 @@ const WORDS: &str = "needle-overlap/kvcache-factory";
 const EVERY_END: [StopSource; 3] =
     [StopSource::GenerationConfig, StopSource::TokenizerEos, StopSource::LlamaTurnEnds];
 
+/// KVCache-Factory's needle; its change 7855979 touched what ends an answer and nothing else.
+const KVCACHE_FACTORY: NeedleVariant = NeedleVariant {
+    name: "kvcache-factory",
+    source: "Zefan-Cai/KVCache-Factory run_needle_in_haystack.py",
+    question: "The best thing to do in San Francisco is: ",
+    prompt: NeedlePrompt::Text(STORY),
+    max_new_tokens: 30,
+    depths: &DEPTHS_10,
+    keeps_special: false,
+    periods: HARD_CODED,
+    stop: &[
+        StopSource::GenerationConfig,
+        StopSource::TokenizerEos,
+        StopSource::LlamaTurnEnds,
+        StopSource::Newline,
+    ],
+    scoring: NeedleScoring { json: Some(ROUGE1_F), plotted: Some((WORDS, 1.0)), plotted_max: 1.0 },
+    oddities: &["the Mistral periods [842, 28723] belong to the 32,000-entry vocabulary of v0.1 and v0.2"],
+};
+
 /// Every variant.
-pub const VARIANTS: [NeedleVariant; 6] = [
+pub const VARIANTS: [NeedleVariant; 7] = [
     NeedleVariant {
         name: "kvsweep-1",
         source: "docs/protocols.md",
@@ -146,25 +166,12 @@ pub const VARIANTS: [NeedleVariant; 6] = [
             "the order of the essays was the file system's; here it is sorted",
         ],
     },
+    KVCACHE_FACTORY,
     NeedleVariant {
-        name: "kvcache-factory",
-        source: "Zefan-Cai/KVCache-Factory run_needle_in_haystack.py",
-        question: "The best thing to do in San Francisco is: ",
-        prompt: NeedlePrompt::Text(STORY),
-        max_new_tokens: 30,
-        depths: &DEPTHS_10,
-        keeps_special: false,
-        periods: HARD_CODED,
-        stop: &[
-            StopSource::GenerationConfig,
-            StopSource::TokenizerEos,
-            StopSource::LlamaTurnEnds,
-            StopSource::Newline,
-        ],
-        scoring: NeedleScoring { json: Some(ROUGE1_F), plotted: Some((WORDS, 1.0)), plotted_max: 1.0 },
-        oddities: &[
-            "the Mistral periods [842, 28723] belong to the 32,000-entry vocabulary of v0.1 and v0.2",
-        ],
+        name: "kvcache-factory-before-46",
+        source: "Zefan-Cai/KVCache-Factory ad51c4e run_needle_in_haystack.py",
+        stop: &[StopSource::TokenizerEos, StopSource::Newline],
+        ..KVCACHE_FACTORY
     },
     NeedleVariant {
         name: "headkv",
@@ -247,8 +254,8 @@ impl NeedleVariant {
         let llama3 = has(&["llama-3", "llama3"]);
         match self.name {
             "gkamradt" => GKAMRADT_LENGTHS.to_vec(),
-            "kvcache-factory" if llama3 => steps(1000, 8000, 100),
-            "kvcache-factory" if has(&["mistral"]) => steps(400, 32_000, 400),
+            "kvcache-factory" | "kvcache-factory-before-46" if llama3 => steps(1000, 8000, 100),
+            "kvcache-factory" | "kvcache-factory-before-46" if has(&["mistral"]) => steps(400, 32_000, 400),
             "headkv" if llama3 => steps(1000, 8000, 1000),
             "headkv" if has(&["mistral"]) => steps(1000, 33_000, 100),
             "compresskv" | "compresskv-corrected" if has(&["llama-3.1"]) => steps(8000, 128_000, 8000),
@@ -303,6 +310,7 @@ mod tests {
         let count = |variant: &str, model: &str| by_name(variant).unwrap().lengths(model, 131_072).len();
         assert_eq!(count("kvcache-factory", "meta-llama/Meta-Llama-3-8B-Instruct"), 71);
         assert_eq!(count("kvcache-factory", "mistralai/Mistral-7B-Instruct-v0.2"), 80);
+        assert_eq!(count("kvcache-factory-before-46", "meta-llama/Meta-Llama-3-8B-Instruct"), 71);
         assert_eq!(count("headkv", "meta-llama/Meta-Llama-3-8B-Instruct"), 8);
         assert_eq!(count("headkv", "mistralai/Mistral-7B-Instruct-v0.2"), 321);
         assert_eq!(count("compresskv", "meta-llama/Llama-3.1-8B-Instruct"), 16);

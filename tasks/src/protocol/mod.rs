@@ -246,12 +246,13 @@ pub enum LimitSource {
     Model,
 }
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     include_str!("../../protocols/kvsweep-1.toml"),
     include_str!("../../protocols/longbench-official.toml"),
     include_str!("../../protocols/compresskv.toml"),
     include_str!("../../protocols/headkv.toml"),
     include_str!("../../protocols/kvcache-factory.toml"),
+    include_str!("../../protocols/kvcache-factory-before-46.toml"),
     include_str!("../../protocols/snapkv.toml"),
     include_str!("../../protocols/adakv.toml"),
 ];
@@ -470,5 +471,21 @@ mod tests {
         let cleaned = ModelFacts { clean_up_spaces: true, ..facts("other") };
         assert_eq!(protocol.finish_prediction(&cleaned, "a , b"), "a, b");
         assert_eq!(by_name("kvsweep-1").unwrap().finish_prediction(&cleaned, "a , b"), "a , b");
+    }
+
+    #[test]
+    fn kvcache_factory_changed_prompts_and_stops_with_its_issue_46() {
+        let stops = |name: &str| by_name(name).unwrap().stop.normal.clone();
+        assert_eq!(stops("kvcache-factory-before-46"), [StopSource::TokenizerEos]);
+        assert_eq!(stops("kvcache-factory").len(), 3);
+        let model =
+            ModelFacts { name: "meta-llama/Meta-Llama-3-8B-Instruct".into(), ..ModelFacts::default() };
+        let qasper = datasets::by_name("qasper").unwrap();
+        let wrapped = |name: &str| by_name(name).unwrap().chat_rule(qasper, &model).is_some();
+        assert!(wrapped("kvcache-factory") && !wrapped("kvcache-factory-before-46"));
+        let before = by_name("kvcache-factory-before-46").unwrap();
+        assert_eq!(before.limit(&model, 128).0, 7500);
+        let needle = crate::needle::variants::by_name(&before.needle.variant).unwrap();
+        assert_eq!(needle.stop, [StopSource::TokenizerEos, StopSource::Newline]);
     }
 }
