@@ -130,7 +130,7 @@ fn stored_baselines_are_compared_with_and_shown_over_commits() {
         assert!(store(dir).list().unwrap().is_empty(), "nothing is stored");
     } else {
         let stored: Vec<_> = store(dir).list().unwrap().into_iter().map(|key| key.commit).collect();
-        assert_eq!(stored, [newer.clone()]);
+        assert_eq!(stored, std::slice::from_ref(&newer));
     }
     let base = disguise(&dir.join("run"), &dir.join("run"), &dir.join("clean"));
     for commit in [&older, &newer] {
