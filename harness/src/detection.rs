@@ -171,7 +171,15 @@ impl Source {
                     for &length in lengths {
                         for &depth in depths {
                             let place = (length, depth);
-                            tests.push(folder_test(kind, index, needle, &hay, place, &periods, facts, text)?);
+                            tests.push(folder_test(
+                                kind,
+                                (index, needle),
+                                &hay,
+                                place,
+                                &periods,
+                                facts,
+                                text,
+                            )?);
                         }
                     }
                 }
@@ -195,8 +203,7 @@ fn repeated(haystack: &str, longest: usize, text: &TextSide<'_>) -> anyhow::Resu
 /// context are encoded with BOS, decoded with special tokens kept, and encoded again.
 fn folder_test(
     kind: HeadKind,
-    index: usize,
-    needle: &Needle,
+    (index, needle): (usize, &Needle),
     hay: &[u32],
     (length, depth): (usize, u32),
     periods: &[u32],

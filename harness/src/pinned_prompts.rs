@@ -12,24 +12,47 @@ use sha2::{Digest, Sha256};
 use crate::kept;
 use crate::model::{TextSide, facts};
 
-/// Folder of the tokenizer, hub id, positions, end ids, BOS, EOS, `clean_up_tokenization_spaces`, the user's turn.
-const MODELS: [(&str, &str, usize, &[u32], &str, &str, bool, &str); 3] = [
-    (
-        "llama3",
-        "meta-llama/Llama-3.1-8B-Instruct",
-        131_072,
-        &[128_001, 128_008, 128_009],
-        "<|begin_of_text|>",
-        "<|eot_id|>",
-        true,
-        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>{{ '\n\n' }}{{ messages[0].content }}<|eot_id|>\
-         <|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}",
-    ),
-    ("mistral_v1", "mistralai/Mistral-7B-Instruct-v0.2", 32_768, &[2], "<s>", "</s>", false, INST),
-    ("mistral_v3", "mistralai/Mistral-7B-Instruct-v0.3", 32_768, &[2], "<s>", "</s>", false, INST),
+/// What the hub's folder of a model says.
+struct Hub {
+    /// The folder of its tokenizer in the shared data.
+    folder: &'static str,
+    id: &'static str,
+    positions: usize,
+    eos_ids: &'static [u32],
+    bos: &'static str,
+    eos: &'static str,
+    clean_up_tokenization_spaces: bool,
+    chat_template: &'static str,
+}
+
+const MODELS: [Hub; 3] = [
+    Hub {
+        folder: "llama3",
+        id: "meta-llama/Llama-3.1-8B-Instruct",
+        positions: 131_072,
+        eos_ids: &[128_001, 128_008, 128_009],
+        bos: "<|begin_of_text|>",
+        eos: "<|eot_id|>",
+        clean_up_tokenization_spaces: true,
+        chat_template: "<|begin_of_text|><|start_header_id|>user<|end_header_id|>{{ '\n\n' }}{{ messages[0].content }}\
+                        <|eot_id|><|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}",
+    },
+    mistral("mistral_v1", "mistralai/Mistral-7B-Instruct-v0.2"),
+    mistral("mistral_v3", "mistralai/Mistral-7B-Instruct-v0.3"),
 ];
 
-const INST: &str = "<s>[INST] {{ messages[0].content }} [/INST]";
+const fn mistral(folder: &'static str, id: &'static str) -> Hub {
+    Hub {
+        folder,
+        id,
+        positions: 32_768,
+        eos_ids: &[2],
+        bos: "<s>",
+        eos: "</s>",
+        clean_up_tokenization_spaces: false,
+        chat_template: "<s>[INST] {{ messages[0].content }} [/INST]",
+    }
+}
 
 fn sha(bytes: impl AsRef<[u8]>) -> String {
     kept::hex(&Sha256::digest(bytes)[..8])
@@ -46,7 +69,8 @@ fn prompts_of_every_protocol_and_data_set_are_those_pinned() {
     }
     let cache = tempfile::tempdir().unwrap();
     let mut found = BTreeMap::new();
-    for (folder, id, positions, eos_ids, bos, eos, clean_up, template) in MODELS {
+    for hub in MODELS {
+        let Hub { folder, id, positions, .. } = hub;
         let dir = cache.path().join(format!("models--{}/snapshots/0", id.replace('/', "--")));
         std::fs::create_dir_all(&dir).unwrap();
         let put = |name: &str, json: serde_json::Value| {
@@ -59,19 +83,19 @@ fn prompts_of_every_protocol_and_data_set_are_those_pinned() {
                 "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": positions,
             }),
         );
-        put("generation_config.json", serde_json::json!({ "eos_token_id": eos_ids }));
+        put("generation_config.json", serde_json::json!({ "eos_token_id": hub.eos_ids }));
         put(
             "tokenizer_config.json",
             serde_json::json!({
-                "bos_token": bos, "eos_token": eos, "clean_up_tokenization_spaces": clean_up,
-                "chat_template": template,
+                "bos_token": hub.bos, "eos_token": hub.eos, "chat_template": hub.chat_template,
+                "clean_up_tokenization_spaces": hub.clean_up_tokenization_spaces,
             }),
         );
         std::fs::copy(shared.join("models").join(folder).join("tokenizer.json"), dir.join("tokenizer.json"))
             .unwrap();
         let card = Card::load(&source::resolve_card(dir.to_str().unwrap()).unwrap()).unwrap();
         let mut facts = facts(&card);
-        assert_eq!((facts.name.as_str(), facts.clean_up_spaces), (id, clean_up));
+        assert_eq!((facts.name.as_str(), facts.clean_up_spaces), (id, hub.clean_up_tokenization_spaces));
         // As where they were pinned: short contexts and an odd limit, so that every protocol truncates.
         facts.max_prompt = Some(1501);
         let text = TextSide::new(&card).unwrap();

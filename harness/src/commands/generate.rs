@@ -135,7 +135,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     if args.json {
         output::json(&output)?
     } else {
-        print(&output, if stdout_is_taken { |text| Ok(output::note(text)) } else { output::line })?
+        print(&output, if stdout_is_taken { to_people } else { output::line })?
     }
     Ok(Exit::Done)
 }
@@ -177,6 +177,12 @@ fn write_logits(path: &Path, tensors: &[(String, &[f32])], vocab: usize) -> anyh
     }
     let data = safetensors::serialize(views, None)?;
     destination::write(path, &data)
+}
+
+/// Answers beside logits on stdout.
+fn to_people(text: &str) -> anyhow::Result<()> {
+    output::note(text);
+    Ok(())
 }
 
 /// The answers, a line each at a time to `line`.
