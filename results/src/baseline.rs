@@ -297,7 +297,10 @@ impl BaselineStore {
             }
         }
         let configuration = wanted.first().map(Identity::configuration).unwrap_or_default();
-        newest.map(|(_, commit)| commit).map_or_else(|| Err(self.none_of(configuration)?), Ok)
+        match newest {
+            Some((_, commit)) => Ok(commit),
+            None => Err(self.none_of(configuration)?),
+        }
     }
 
     /// That no commit has the configuration, with those that some have.

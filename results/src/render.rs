@@ -688,7 +688,7 @@ pub(crate) mod tests {
         let mut run = write_run(dir.path(), &manifest, |_, _, _| 0.5);
         run.examples.pop();
         run.examples.iter_mut().for_each(|record| record.info.truncated_tokens = 7);
-        let merged = Merged::of(&[run.clone()], false).unwrap();
+        let merged = Merged::of(std::slice::from_ref(&run), false).unwrap();
         let mut layout = layout();
         layout.columns.push(Column { dataset: "absent".into(), ..layout.columns[0].clone() });
         layout.average.parts.push(("absent".into(), 0.0));
