@@ -133,17 +133,19 @@ fn expected<'a>(suite: &str, is_mini: bool, protocol: &Protocol, names: &[&'a st
 fn average(suite: &str, is_mini: bool, protocol: &Protocol, columns: &[Column]) -> Mean {
     let registry: &[DatasetInfo] = if is_mini { datasets::mini::all() } else { datasets::all() };
     let own = protocol.averages().into_iter().find(|average| average.suite().name() == suite);
-    let (parts, percent): (Vec<(String, f64)>, fn(averages::Weighted<'_>) -> f64) = match own {
+    let title = "Average".to_owned();
+    match own {
         Some(average) => {
-            let parts = average.parts(registry).into_iter();
-            (parts.map(|(name, weight)| (name.to_owned(), weight)).collect(), average.mean())
+            let named = |(name, weight): (&'static str, f64)| (name.to_owned(), weight);
+            let parts = average.parts(registry).into_iter().map(named).collect();
+            Mean { title, parts, percent: average.mean() }
         }
         None => {
             let share = 1.0 / columns.len() as f64;
-            (columns.iter().map(|column| (column.key(), share)).collect(), averages::mean)
+            let parts = columns.iter().map(|column| (column.key(), share)).collect();
+            Mean { title, parts, percent: averages::mean }
         }
-    };
-    Mean { title: "Average".to_owned(), parts, percent }
+    }
 }
 
 /// The context lengths of needle runs, ascending.

@@ -175,6 +175,9 @@ struct Measured {
     printed: f64,
 }
 
+/// A column's rows with the column's weight in a mean.
+type Weighted<'a> = (f64, &'a Measured);
+
 impl Measured {
     fn of(
         group: &Group,
@@ -227,16 +230,12 @@ impl ScoreTable {
                 if measured.iter().all(Option::is_none) {
                     continue;
                 }
-                let cell = |parts: &[(usize, f64)],
-                            score: &dyn Fn(&[(f64, &Measured)]) -> f64|
-                 -> Option<Cell> {
-                    let parts: Option<Vec<(f64, &Measured)>> = parts
-                        .iter()
-                        .map(|(index, weight)| Some((*weight, measured[*index].as_ref()?)))
-                        .collect();
-                    let parts = parts?;
+                let cell = |parts: &[(usize, f64)], print: &dyn Fn(&[Weighted<'_>]) -> f64| {
+                    let weighted =
+                        |(index, weight): &(usize, f64)| Some((*weight, measured[*index].as_ref()?));
+                    let parts: Vec<Weighted<'_>> = parts.iter().map(weighted).collect::<Option<_>>()?;
                     let strata: Vec<(f64, &Stratum)> = parts.iter().map(|(w, m)| (*w, &m.stratum)).collect();
-                    Some(percent(&bootstrap.combine_scores(&strata), score(&parts)))
+                    Some(percent(&bootstrap.combine_scores(&strata), print(&parts)))
                 };
                 let mut cells: Vec<Option<Cell>> = (0..present.len())
                     .map(|index| cell(&[(index, 1.0)], &|parts| parts.iter().map(|(_, m)| m.printed).sum()))
