@@ -607,7 +607,8 @@ mod tests {
 
     #[test]
     fn another_model_protocol_or_setting_is_a_rehearsal_without_verdicts() {
-        let edits: [(&str, fn(&mut Manifest)); 7] = [
+        type Edit = fn(&mut Manifest);
+        let edits: [(&str, Edit); 7] = [
             ("mini split", |m| m.split = "mini".into()),
             ("protocol kvsweep-1", |m| m.protocol.name = "kvsweep-1".into()),
             ("model tiny", |m| m.model.name = "tiny".into()),
