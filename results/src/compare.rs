@@ -829,7 +829,7 @@ mod tests {
             write_run(&dir.path().join(index.to_string()), &part(&large(), index, 2), |_, row, _| worse(row))
         });
         let comparison = compare(base.clone(), parts[0].clone());
-        let note = "the head has part 1 of 2; part 2 missing: 40 examples";
+        let note = "the head is a part: part 1 of 2; part 2 missing: 40 examples";
         assert!(comparison.notes.contains(&note.to_owned()), "{:?}", comparison.notes);
         assert!(!comparison.losses().is_empty());
         let heads = Merged::of(&parts, false).unwrap();

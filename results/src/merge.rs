@@ -260,7 +260,6 @@ impl Group {
         };
         push_new(&mut self.commits, &run.manifest.program.commit);
         self.identity.join(&run.manifest.identity());
-        self.manifests.push(run.manifest.clone());
         for method in &run.manifest.methods {
             if !self.methods.contains(method) {
                 self.methods.push(method.clone());

@@ -102,7 +102,7 @@ impl MethodPairs {
             };
         }
         let part = group_part(group);
-        let part = if part.is_empty() { String::new() } else { format!("part: {} · ", part.join("; ")) };
+        let part = if part.is_empty() { String::new() } else { format!("partial: {} · ", part.join("; ")) };
         Ok(Self { title: format!("{part}{}", group.label()), bootstrap: *bootstrap, alpha, pairs })
     }
 

@@ -198,7 +198,7 @@ impl PaperComparison {
         }
         let part = group_part(group);
         if !part.is_empty() {
-            title.push_str(&format!(" · part: {}", part.join("; ")));
+            title.push_str(&format!(" · partial: {}", part.join("; ")));
         }
         let mut sources: Vec<String> = Vec::new();
         for source in paper.rows.iter().flat_map(|row| &row.sources) {
@@ -521,7 +521,7 @@ mod tests {
     fn headkv() -> Manifest {
         let mut m = manifest();
         m.datasets[1].name = "hotpotqa".into();
-        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 60);
+        m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (60, 60));
         m.methods[1].spec = "snapkv@headkv".into();
         m.budgets = vec![64];
         m.model.name = "meta-llama/Meta-Llama-3-8B-Instruct".into();
@@ -637,9 +637,9 @@ mod tests {
     fn a_part_of_the_rows_bears_no_verdict() {
         let limited = comparison(0.0, |m| {
             m.limit = Some(2);
-            m.datasets.iter_mut().for_each(|dataset| dataset.examples = 2);
+            m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (2, 2));
         });
-        assert!(limited.title.ends_with(" · part: first 2 rows of each data set"), "{}", limited.title);
+        assert!(limited.title.ends_with(" · partial: first 2 rows of each data set"), "{}", limited.title);
         assert!(verdicts(&limited).iter().all(|verdict| *verdict == Verdict::Unproven));
         assert!(
             limited.render(false).contains("unproven: qasper 2 of 60 examples"),
@@ -651,9 +651,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut shard = headkv();
         shard.shard = Some(Shard { index: 1, count: 4 });
-        shard.datasets.iter_mut().for_each(|dataset| dataset.examples = 15);
+        shard.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (15, 60));
         let shard = beside(&[write_run(&dir.path().join("shard"), &shard, score(0.0))]);
-        assert!(shard.title.ends_with(" · part: shard 1 of 4"), "{}", shard.title);
+        assert!(
+            shard.title.ends_with(" · partial: part 1 of 4; parts 2, 3, 4 missing: 90 examples"),
+            "{}",
+            shard.title
+        );
         assert!(verdicts(&shard).iter().all(|verdict| *verdict == Verdict::Unproven));
         let mut broken = write_run(&dir.path().join("broken"), &headkv(), score(0.0));
         broken.examples.retain(|example| example.key.dataset != "qasper" || example.info.row > 0);
@@ -668,11 +672,11 @@ mod tests {
         let mut few = headkv();
         few.methods.remove(0);
         few.limit = Some(1);
-        few.datasets.iter_mut().for_each(|dataset| dataset.examples = 1);
+        few.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (1, 1));
         let few = write_run(&dir.path().join("few"), &few, |dataset, row, _| score(0.0)(dataset, row, 1));
         for runs in [[full.clone(), few.clone()], [few, full.clone()]] {
             let all = beside(&runs);
-            assert!(all.title.contains("part: first row of each data set"), "{}", all.title);
+            assert!(all.title.contains("partial: first row of each data set"), "{}", all.title);
             assert_eq!(cell(&all, "FullKV", None, "qasper").verdict, Some(Verdict::Reproduced));
             let snapkv = cell(&all, "SnapKV", Some(64), "qasper");
             assert_eq!(snapkv.outcome(), "unproven: qasper 1 of 60 examples");

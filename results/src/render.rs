@@ -578,7 +578,7 @@ pub(crate) mod tests {
     fn nobody_wins_where_the_full_cache_is_near_the_floor() {
         let dir = tempfile::tempdir().unwrap();
         let mut m = manifest();
-        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 40);
+        m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (40, 40));
         let mut third = m.methods[1].clone();
         third.spec = "h2o".into();
         m.methods.push(third);
@@ -693,7 +693,7 @@ pub(crate) mod tests {
         layout.columns.push(Column { dataset: "absent".into(), ..layout.columns[0].clone() });
         layout.average.parts.push(("absent".into(), 0.0));
         let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();
-        let part = "LongBench · part: first 3 rows of each data set; not finished: trec 2 of 3 · ";
+        let part = "LongBench · partial: first 3 rows of each data set; not finished: trec 2 of 3 · ";
         assert!(table.title.starts_with(part), "{}", table.title);
         let notes = table.notes.join("\n");
         assert!(notes.contains("truncated prompts: qasper 3 of 3, trec 2 of 2"), "{notes}");
@@ -718,7 +718,7 @@ pub(crate) mod tests {
     fn questions_about_one_document_count_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut m = manifest();
-        m.datasets.iter_mut().for_each(|dataset| dataset.examples = 8);
+        m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (8, 8));
         let mut run = write_run(dir.path(), &m, |_, row, _| row as f64 / 8.0);
         // Eight questions about one document; eight about two.
         for record in &mut run.examples {
@@ -766,7 +766,7 @@ pub(crate) mod tests {
         let mut few = manifest();
         few.limit = Some(1);
         few.methods[1].spec = "h2o".into();
-        few.datasets.iter_mut().for_each(|dataset| dataset.examples = 1);
+        few.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (1, 1));
         let few = write_run(&dir.path().join("few"), &few, |_, _, _| 0.5);
         let expected = [
             "first row of each data set",

@@ -354,7 +354,7 @@ fn distinguish_params(rows: &mut [Row]) {
 fn title(merged: &Merged, layout: &TableLayout, part: &[String]) -> String {
     let mut title = layout.title.clone();
     if !part.is_empty() {
-        title.push_str(&format!(" · part: {}", part.join("; ")));
+        title.push_str(&format!(" · partial: {}", part.join("; ")));
     }
     if let [group] = merged.groups.as_slice() {
         title.push_str(&format!(" · {}", group.caption_beside_parts()));

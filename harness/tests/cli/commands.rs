@@ -105,7 +105,7 @@ fn a_paper_is_rehearsed_on_the_mini_split_with_every_cell_marked_so() {
     assert_eq!(code, 0, "{stderr}");
     let top = table.lines().next().unwrap();
     assert!(top.contains("rehearsal, not a reproduction (model tiny, mini split)"), "{table}");
-    assert!(top.ends_with(" · part: first row of each data set"), "{table}");
+    assert!(top.ends_with(" · partial: first row of each data set"), "{table}");
     let cells: Vec<&str> = table.lines().filter(|line| line.contains("HeadKV-R2")).collect();
     assert!(cells.len() > 6 && cells.iter().all(|line| line.ends_with("  unproven: rehearsal")), "{table}");
     assert!(table.contains("mini_people for ") && table.contains("full-cache gate: closed"), "{table}");
@@ -163,7 +163,7 @@ fn a_table_of_few_rows_says_what_it_is() {
             .unwrap();
     let table = &table["table"];
     let top = table["title"].as_str().unwrap();
-    assert!(top.starts_with("longbench · part: first 2 rows of each data set · "), "{top}");
+    assert!(top.starts_with("longbench · partial: first 2 rows of each data set · "), "{top}");
     assert_eq!(table["columns"][4]["title"], "Mean of 2", "{table}");
     assert_eq!(table["columns"][2]["title"], "summarization (1 of 2)", "{table}");
     for cell in table["rows"][0]["cells"].as_array().unwrap() {

@@ -112,16 +112,20 @@ fn an_export_stays_in_its_folder_and_is_whole_or_not_there() {
     assert_eq!(tree(&at("one")), before);
 
     // A manifest cannot name a way out.
-    for file in ["manifest.json", "records.jsonl"] {
-        let text = std::fs::read_to_string(at("b").join(file)).unwrap();
-        std::fs::write(at("b").join(file), text.replace("\"snapkv\"", "\"../../escaped\"")).unwrap();
+    let mut hostile = kvsweep_results::Run::load(&at("b")).unwrap();
+    hostile.manifest.methods[0].spec = hostile.manifest.methods[0].spec.replace("snapkv", "../../escaped");
+    let mut made = kvsweep_results::RunDir::create_or_continue(&at("hostile"), &hostile.manifest).unwrap();
+    for record in &mut hostile.examples {
+        record.variants[0].variant = hostile.manifest.variants().remove(0);
+        made.append(record, None).unwrap();
     }
+    drop(made);
     std::fs::create_dir_all(at("deep/er")).unwrap();
-    let (code, files, stderr) = export("b", "deep/er/out");
+    let (code, files, stderr) = export("hostile", "deep/er/out");
     assert_eq!(code, 0, "{stderr}");
     assert!(files.lines().all(|file| file.starts_with("deep/er/out/") && !file.contains("/../")), "{files}");
     assert!(tree(&at("deep")).iter().all(|file| file.starts_with("er/out/")), "{:?}", tree(&at("deep")));
-    let (code, _, stderr) = export("b", "-");
+    let (code, _, stderr) = export("hostile", "-");
     assert_eq!(code, 2, "{stderr}");
 }
 

@@ -282,7 +282,7 @@ pub fn table(scores: &ScoreTable) -> Table {
     notes.extend(scores.notes.iter().cloned());
     let mut title = short(&scores.title).to_owned();
     if !scores.part.is_empty() {
-        title.push_str(&format!(" · part: {}", scores.part.join("; ")));
+        title.push_str(&format!(" · partial: {}", scores.part.join("; ")));
     }
     Table { title, notes, columns, rows: rows.collect() }
 }
