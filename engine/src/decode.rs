@@ -264,7 +264,7 @@ impl Model {
     /// # Errors
     /// A prompt and answer that do not fit the model (see [`Model::check_prompt`]), a selection that does not fit its
     /// prompt, a prefill of another device, a failing device, numbers that are not finite, or
-    /// [`EngineError::Interrupted`] where [`Model::cancel`] asks for it.
+    /// [`EngineError::Interrupted`](crate::error::EngineError::Interrupted) where [`Model::cancel`] asks for it.
     pub fn decode(
         &self,
         sequences: &[Sequence],

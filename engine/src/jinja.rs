@@ -110,8 +110,7 @@ fn made(name: &str, arguments: &[Value]) -> u64 {
         ("format", Some(pattern), _) => {
             let fields = pattern.matches(['%', '{']).count() as u64;
             let digits = pattern.split(|c: char| !c.is_ascii_digit());
-            let width =
-                digits.filter_map(|run| (!run.is_empty()).then(|| run.parse().unwrap_or(u64::MAX))).max();
+            let width = digits.filter(|run| !run.is_empty()).map(|run| run.parse().unwrap_or(u64::MAX)).max();
             let width = width.unwrap_or(0).max(if pattern.contains('*') { number } else { 0 });
             fields.saturating_mul(width.saturating_add(sum))
         }
@@ -212,7 +211,7 @@ fn whitespace() -> WhitespaceConfig {
 
 fn compile(source: &str) -> Result<Compiled<'_>, Error> {
     check_constants(source)?;
-    let tree = parse(source, NAME, SyntaxConfig::default(), whitespace())?;
+    let tree = parse(source, NAME, SyntaxConfig, whitespace())?;
     let mut code = CodeGenerator::new(NAME, source);
     code.compile_stmt(&tree);
     let (mut instructions, mut blocks) = code.finish();
@@ -236,7 +235,7 @@ fn compile(source: &str) -> Result<Compiled<'_>, Error> {
 /// Refuses a literal text times a number: minijinja multiplies literals while it compiles.
 fn check_constants(source: &str) -> Result<(), Error> {
     // What does not make tokens is told by the parser.
-    let tokens: Vec<_> = tokenize(source, false, SyntaxConfig::default(), whitespace())
+    let tokens: Vec<_> = tokenize(source, false, SyntaxConfig, whitespace())
         .map_while(Result::ok)
         .map(|(token, span)| (token, span.start_line))
         .collect();

@@ -47,7 +47,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// Writes a picture; its form is the path's ending, PNG on stdout.
 ///
 /// # Errors
-/// An ending that is no picture's; see [`write`].
+/// An ending that is no picture's; see [`write`](fn@write).
 pub fn write_picture(path: &Path, picture: &Picture) -> anyhow::Result<()> {
     let bytes = if is_stdout(path) { picture.png()? } else { picture.encode(path)? };
     write(path, &bytes)

@@ -90,7 +90,7 @@ pub(crate) mod tests {
         create_dirs(&two).unwrap();
         assert_eq!(SYNCED.take(), [dir.path(), &one]);
         create_dirs(&two).unwrap();
-        assert_eq!(SYNCED.take(), [PathBuf::new(); 0]);
+        assert!(SYNCED.take().is_empty());
         std::fs::write(one.join("file"), "").unwrap();
         assert!(create_dirs(&one.join("file")).is_err());
     }
