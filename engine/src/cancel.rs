@@ -37,9 +37,11 @@ impl Cancel {
         self.requested.load(Ordering::Relaxed)
     }
 
+    /// Stops the caller where a stop was asked for.
+    ///
     /// # Errors
-    /// [`EngineError::Interrupted`] if a stop was asked for.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// [`EngineError::Interrupted`] then.
+    pub fn check(&self) -> Result<()> {
         if self.requested() { Err(EngineError::Interrupted) } else { Ok(()) }
     }
 

@@ -4,13 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer as Inner;
 
 use crate::{
     error::{EngineError, Result},
     model::parse_json,
-    source::Blob,
+    source::{Blob, sha256_hex},
 };
 
 /// Bytes of a text that are tokenised at most: each takes some 150 bytes of memory and a microsecond.
@@ -90,7 +89,7 @@ impl Tokenizer {
             // What does not parse is told by the library.
             _ => 1,
         };
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = sha256_hex(&bytes);
         let mut inner = Inner::from_bytes(bytes).map_err(fail)?;
         inner.with_truncation(None).map_err(fail)?;
         inner.with_padding(None);

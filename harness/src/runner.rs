@@ -25,10 +25,10 @@ use kvsweep_tasks::{ModelFacts, Protocol, Tokenizer};
 
 use crate::cost::human;
 use crate::kept::{self, count, layers_kept};
+use crate::machine;
 use crate::model::TextSide;
 use crate::progress::Progress;
 use crate::questions::{Dataset, Prompt, Question};
-use crate::{interrupt, machine};
 
 /// Everything a sweep needs, loaded and checked.
 pub struct Sweep<'a> {
@@ -138,7 +138,7 @@ impl Sweep<'_> {
             while rendered.is_some() || !waiting.is_empty() {
                 let mut flight: Vec<InFlight<'_>> = Vec::new();
                 while flight.len() * self.variants.len() < self.batch {
-                    stop_if_interrupted()?;
+                    self.model.cancel.check()?;
                     let of = |question: &Question| format!("example `{}`", question.key.example);
                     let (question, prompt) = match rendered.take() {
                         Some(rendered) => rendered,
@@ -251,7 +251,7 @@ impl Sweep<'_> {
         let mut selections = Vec::with_capacity(self.variants.len());
         let mut select_seconds = Vec::with_capacity(self.variants.len());
         for (variant, state) in self.variants.iter().zip(&mut states.by_variant) {
-            stop_if_interrupted()?;
+            self.model.cancel.check()?;
             let started = Instant::now();
             let selection = variant.select(shape, prefill.observations(), self.inputs, state)?;
             selections.push(Arc::new(selection));
@@ -386,10 +386,6 @@ fn groups(sizes: &[u64], room: u64) -> Vec<Range<usize>> {
 /// GiB with three decimals that are no less than `bytes`.
 fn gib_at_least(bytes: u64) -> f64 {
     (bytes as f64 / f64::from(1 << 30) * 1e3).ceil() / 1e3
-}
-
-fn stop_if_interrupted() -> Result<(), EngineError> {
-    if interrupt::requested() { Err(EngineError::Interrupted) } else { Ok(()) }
 }
 
 /// Mean entries per stored head and layer.

@@ -112,24 +112,13 @@ impl Simd {
             }
             return;
         }
-        let tile = |data| Tile {
-            depth: x.depth,
-            x: x.data.as_ptr(),
-            x_stride: x.stride,
-            b: data,
-            row_stride: b.row_stride,
-            panel_stride: b.panel_stride,
-            out,
-            out_stride: stride,
-            accumulate,
-            ahead: std::ptr::null(),
-            ahead_bytes: 0,
-        };
         // SAFETY: lengths were checked above, and `out` is the caller's promise.
         unsafe {
             match b.data {
-                Stored::F32(data) => self.panels(tile(data.as_ptr()), x.rows, b.columns),
-                _ => self.two_byte_panels(tile(std::ptr::null()), x.rows, b),
+                Stored::F32(data) => {
+                    self.panels(Tile::new(x, b, data.as_ptr(), out, stride, accumulate), x.rows, b.columns);
+                }
+                Stored::F16(_) | Stored::Bf16(_) => self.two_byte_panels(x, b, out, stride, accumulate),
             }
         }
     }
@@ -158,25 +147,39 @@ impl Simd {
     /// through.
     ///
     /// # Safety
-    /// As [`Simd::product_to`], with lengths checked; `tile` lacks the matrix.
-    unsafe fn two_byte_panels(self, tile: Tile, rows: usize, b: Panels<'_>) {
+    /// As [`Simd::product_to`], with lengths checked.
+    unsafe fn two_byte_panels(
+        self,
+        x: Rows<'_>,
+        b: Panels<'_>,
+        out: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
         #[cfg(target_arch = "x86_64")]
-        if rows <= vector::ROWS
+        if x.rows <= vector::ROWS
             && !matches!(self, Self::Portable)
             && std::is_x86_feature_detected!("f16c")
             && let Some(set) = V3::try_new()
         {
             // SAFETY: the caller's promise, and the instructions were just detected.
-            return unsafe {
+            unsafe {
                 match b.data {
-                    Stored::F16(data) => f16_panels(set, tile.of(data.as_ptr()), rows, b.columns),
-                    Stored::Bf16(data) => vector::panels(set, tile.of(data.as_ptr()), rows, b.columns),
-                    Stored::F32(data) => vector::panels(set, tile.of(data.as_ptr()), rows, b.columns),
+                    Stored::F16(data) => {
+                        let tile = Tile::new(x, b, data.as_ptr(), out, stride, accumulate);
+                        return f16_panels(set, tile, x.rows, b.columns);
+                    }
+                    Stored::Bf16(data) => {
+                        let tile = Tile::new(x, b, data.as_ptr(), out, stride, accumulate);
+                        return vector::panels(set, tile, x.rows, b.columns);
+                    }
+                    Stored::F32(_) => {}
                 }
-            };
+            }
         }
         assert!(b.row_stride == PANEL, "two-byte matrices are packed");
         let mut piece = [0.0; PIECE * PANEL];
+        let tile = Tile::new(x, b, piece.as_ptr(), out, stride, accumulate);
         for first in (0..b.columns).step_by(PANEL) {
             for start in (0..tile.depth).step_by(PIECE) {
                 let depth = PIECE.min(tile.depth - start);
@@ -202,7 +205,7 @@ impl Simd {
                         }
                         Stored::F32(_) => at,
                     };
-                    self.panels(at, rows, PANEL.min(b.columns - first));
+                    self.panels(at, x.rows, PANEL.min(b.columns - first));
                 }
             }
         }
@@ -280,6 +283,30 @@ struct Tile<N = f32> {
 }
 
 impl<N> Tile<N> {
+    /// The whole product, with the matrix's numbers at `numbers`; nothing is fetched ahead.
+    fn new(
+        x: Rows<'_>,
+        b: Panels<'_>,
+        numbers: *const N,
+        out: *mut f32,
+        out_stride: usize,
+        accumulate: bool,
+    ) -> Self {
+        Self {
+            depth: x.depth,
+            x: x.data.as_ptr(),
+            x_stride: x.stride,
+            b: numbers,
+            row_stride: b.row_stride,
+            panel_stride: b.panel_stride,
+            out,
+            out_stride,
+            accumulate,
+            ahead: std::ptr::null(),
+            ahead_bytes: 0,
+        }
+    }
+
     /// The piece `rows` further down and `panels` further right.
     ///
     /// # Safety
@@ -294,36 +321,6 @@ impl<N> Tile<N> {
                 out: self.out.add(rows * self.out_stride + panels * PANEL),
                 ..self
             }
-        }
-    }
-
-    /// The same product with another matrix.
-    fn of<M>(self, b: *const M) -> Tile<M> {
-        let Self {
-            depth,
-            x,
-            x_stride,
-            row_stride,
-            panel_stride,
-            out,
-            out_stride,
-            accumulate,
-            ahead,
-            ahead_bytes,
-            ..
-        } = self;
-        Tile {
-            depth,
-            x,
-            x_stride,
-            b,
-            row_stride,
-            panel_stride,
-            out,
-            out_stride,
-            accumulate,
-            ahead,
-            ahead_bytes,
         }
     }
 

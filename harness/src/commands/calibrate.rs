@@ -9,7 +9,6 @@ use kvsweep_engine::decode::DecodeRule;
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
-use kvsweep_engine::source::{self, CardFiles};
 use kvsweep_methods::identify::{self, HeadKind, RowReading};
 use kvsweep_methods::inputs::{Calibration, HeadScores, InputKind, Inputs, LayerScores};
 use kvsweep_methods::method::MethodState;
@@ -117,7 +116,7 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
     params.insert("haystack".to_owned(), json!(args.data.as_ref().map_or("mini", |_| "folder")));
 
     let output = args.output.clone().unwrap_or_else(|| calibration::default_path(model, input));
-    let identity = identity(args, model, &source.sha256(), &params)?;
+    let identity = identity(model, &source.sha256(), &params)?;
     let mut pass = Pass::<Outcome>::resume(parts_file(&output, model, input), &identity)?;
     for (index, test) in tests.iter().enumerate() {
         if pass.get(&test.key).is_some() {
@@ -173,27 +172,17 @@ fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
 }
 
 /// Everything that decides a pass's numbers: program, device, every file of the model, data, settings.
-fn identity(
-    args: &CalibrateArgs,
-    model: &Model,
-    data_sha256: &str,
-    params: &Map<String, Value>,
-) -> anyhow::Result<Identity> {
+fn identity(model: &Model, data_sha256: &str, params: &Map<String, Value>) -> anyhow::Result<Identity> {
     let mut identity = Identity::from([
         ("commit".to_owned(), provenance::commit()),
         ("device".to_owned(), crate::model::device_kind(model).to_owned()),
         ("dtype".to_owned(), crate::model::dtype_name(model).to_owned()),
         ("weights".to_owned(), model.weights_sha256.clone()),
+        ("tokenizer.json".to_owned(), model.tokenizer()?.sha256().to_owned()),
         ("data".to_owned(), data_sha256.to_owned()),
         ("settings".to_owned(), Value::Object(params.clone()).to_string()),
     ]);
-    let CardFiles { name: _, config, generation_config, tokenizer, tokenizer_config, chat_template } =
-        source::resolve_card(args.model.name())?;
-    let files = [Some(config), generation_config, tokenizer, tokenizer_config, chat_template];
-    for file in files.into_iter().flatten() {
-        let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        identity.insert(name, kept::hex(&Sha256::digest(file.read()?)));
-    }
+    identity.extend(model.files_sha256.clone());
     Ok(identity)
 }
 
@@ -344,7 +333,7 @@ fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
             .into_iter()
             .map(|(name, hash)| (name, json!(hash))),
     );
-    let identity = identity(args, model, &data_sha256, &params)?;
+    let identity = identity(model, &data_sha256, &params)?;
     let mut pass = Pass::<Vec<f64>>::resume(parts_file(&output, model, InputKind::LayerScores), &identity)?;
     let mut data_sets = BTreeMap::new();
     for (set, rows) in rows_of {
