@@ -29,7 +29,6 @@ pub mod spec;
 #[cfg(test)]
 mod testing;
 pub mod topk;
-pub mod verify;
 
 pub use error::MethodError;
 pub use held::Held;

@@ -290,7 +290,7 @@ impl Variant {
 
     /// [`Variant::select`] without the demand that a long prompt loses something: what the reference code
     /// does with it, for parity checks.
-    pub(crate) fn choose(
+    pub fn choose(
         &self,
         shape: &PromptShape,
         observations: &Observations,

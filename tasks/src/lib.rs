@@ -19,7 +19,6 @@ pub mod python;
 pub mod reader;
 pub mod score;
 pub mod tokenizer;
-pub mod verify;
 
 pub use error::TaskError;
 pub use example::Example;

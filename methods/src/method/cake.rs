@@ -87,7 +87,7 @@ impl Cake {
     }
 
     /// Preference of each layer.
-    pub(crate) fn preferences(&self, ctx: &Context<'_>) -> Result<Vec<f64>, MethodError> {
+    pub fn preferences(&self, ctx: &Context<'_>) -> Result<Vec<f64>, MethodError> {
         let (tau1, tau2) = self.taus(ctx);
         (0..ctx.shape.layers)
             .map(|layer| match ctx.observed(layer, self.observation())? {
@@ -102,7 +102,7 @@ impl Cake {
     }
 
     /// The budgets after every layer.
-    pub(crate) fn cascade(&self, ctx: &Context<'_>) -> Result<Cascade, MethodError> {
+    pub fn cascade(&self, ctx: &Context<'_>) -> Result<Cascade, MethodError> {
         let total = ctx.budget.saturating_sub(self.window).saturating_mul(ctx.shape.layers);
         Ok(cake::cascade(&self.preferences(ctx)?, total, ctx.columns(self.observation())))
     }

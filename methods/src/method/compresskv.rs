@@ -115,11 +115,7 @@ impl CompressKv {
     }
 
     /// Cuts each layer to its own budget, window included.
-    pub(crate) fn cut(
-        &self,
-        ctx: &Context<'_>,
-        budgets: &[usize],
-    ) -> Result<Vec<LayerSelection>, MethodError> {
+    pub fn cut(&self, ctx: &Context<'_>, budgets: &[usize]) -> Result<Vec<LayerSelection>, MethodError> {
         budgets
             .par_iter()
             .enumerate()

@@ -67,7 +67,7 @@ pub(crate) const R2: Entry = Entry {
 
 impl HeadKv {
     /// Capacities of the stored heads, layer-major, window excluded.
-    pub(crate) fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
+    pub fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
         let (layers, heads) = (ctx.shape.layers, ctx.shape.query_heads);
         let mut all = Vec::with_capacity(layers * heads);
         for &kind in ctx.entry.needs {

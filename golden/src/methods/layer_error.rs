@@ -1,9 +1,14 @@
 //! Layer error cases: what each layer's output loses in decode steps under the CompressKV rule.
 
-use super::tensors::{Case, compare, compresskv, context};
-use super::{
-    CompressKv, LayerSelection, Method, Observer, PromptShape, Selection, Value, close, get, identify,
-};
+use kvsweep_methods::method::Method;
+use kvsweep_methods::method::compresskv::CompressKv;
+use kvsweep_methods::{LayerSelection, PromptShape, Selection, identify};
+use serde_json::Value;
+
+use super::case::Case;
+use super::observer::Observer;
+use super::tensors::{compare, compresskv, context};
+use crate::vectors::{close, get};
 
 pub(super) fn check(case: &Case<'_>, observer: &dyn Observer) -> Result<(), String> {
     let params = Value::Object(case.params.clone());
