@@ -9,6 +9,7 @@
 //! written from; the papers and the files of their code are named with it.
 
 pub mod budget;
+mod context;
 pub mod error;
 pub mod group;
 pub mod held;

@@ -3,9 +3,9 @@
 
 use rayon::prelude::*;
 
+use crate::context::Context;
 use crate::error::MethodError;
 use crate::group::{self, GroupLayout, GroupOrder, GroupReduce};
-use crate::method::Context;
 use crate::observation::Observation;
 use crate::pooling::{self, Pooling};
 use crate::selection::{Granularity, LayerSelection};

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::MethodError;
+/// A shape that contradicts itself, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("impossible prompt shape: {0}")]
+pub struct BadShape(String);
 
 /// Sizes of one prefill. Query head `h` reads KV head `h / group_size()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +32,8 @@ impl PromptShape {
     /// Checks that no size is zero, that the groups are whole and that positions fit 32 bits.
     ///
     /// # Errors
-    /// [`MethodError::BadShape`] with the size at fault.
-    pub fn check(&self) -> Result<(), MethodError> {
+    /// [`BadShape`] with the size at fault.
+    pub fn check(&self) -> Result<(), BadShape> {
         let Self { layers, query_heads, kv_heads, head_dim, prompt_len } = *self;
         let problem = if [layers, query_heads, kv_heads, head_dim, prompt_len].contains(&0) {
             format!("a size is zero: {self:?}")
@@ -41,6 +44,6 @@ impl PromptShape {
         } else {
             return Ok(());
         };
-        Err(MethodError::BadShape { problem })
+        Err(BadShape(problem))
     }
 }

@@ -333,7 +333,8 @@ impl Variant {
         inputs: &'a Inputs,
     ) -> Context<'a> {
         Context {
-            entry: self.spec.entry,
+            method: self.spec.entry.name,
+            needs: self.spec.entry.needs,
             shape,
             observations,
             inputs,

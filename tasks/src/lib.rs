@@ -17,6 +17,7 @@ pub mod path;
 pub mod protocol;
 pub mod python;
 pub mod reader;
+mod row;
 pub mod score;
 pub mod tokenizer;
 

@@ -98,7 +98,8 @@ pub(super) fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer)
         variant.scores(&case.shape, &observations, &inputs, layer).map_err(|error| error.to_string())
     })?;
     let ctx = Context {
-        entry: spec.entry(),
+        method: spec.entry().name,
+        needs: spec.entry().needs,
         shape: &case.shape,
         observations: &observations,
         inputs: &inputs,
@@ -187,7 +188,15 @@ pub(super) fn context<'a>(
     budget: usize,
 ) -> Result<Context<'a>, String> {
     let entry = registry::find("compresskv").map_err(|error| error.to_string())?;
-    Ok(Context { entry, shape: &case.shape, observations, inputs, budget, granularity: Granularity::KvHead })
+    Ok(Context {
+        method: entry.name,
+        needs: entry.needs,
+        shape: &case.shape,
+        observations,
+        inputs,
+        budget,
+        granularity: Granularity::KvHead,
+    })
 }
 
 /// Compares a selection with `kept_len`, `kept_idx` and `scores.<l>`: the number kept exactly, the positions

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::method::{Context, MethodState};
+use crate::context::{Context, MethodState};
 
 /// From which prompt the capacities of a run come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -221,7 +221,8 @@ mod tests {
             Observations::default(),
         );
         let ctx = Context {
-            entry: &ENTRY,
+            method: ENTRY.name,
+            needs: ENTRY.needs,
             shape: &shape,
             observations: &observations,
             inputs: &inputs,

@@ -70,7 +70,7 @@ impl HeadKv {
     pub fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
         let (layers, heads) = (ctx.shape.layers, ctx.shape.query_heads);
         let mut all = Vec::with_capacity(layers * heads);
-        for &kind in ctx.entry.needs {
+        for &kind in ctx.needs {
             let scores = match kind {
                 InputKind::ReasoningScores => ctx.inputs.reasoning.as_ref(),
                 _ => ctx.inputs.retrieval.as_ref(),
