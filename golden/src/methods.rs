@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use kvsweep_methods::{MethodError, PromptShape};
+use kvsweep_methods::{CacheShape, LayerShape, MethodError, Reach};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -70,18 +70,18 @@ pub fn check_with(dir: &Path, observer: &dyn Observer) -> Result<Report, MethodE
 /// Checks one tensor case of the manifest.
 fn check_tensors(dir: &Path, entry: &Value, observer: &dyn Observer) -> Result<(), String> {
     let method: String = get(entry, "method")?;
-    let shape = PromptShape {
-        layers: get(entry, "layers")?,
+    let layer = LayerShape {
         query_heads: get(entry, "q_heads")?,
         kv_heads: get(entry, "kv_heads")?,
         head_dim: get(entry, "head_dim")?,
-        prompt_len: get(entry, "prompt_len")?,
+        reach: Reach::All,
     };
+    let shape = CacheShape::uniform(get::<u16>(entry, "layers")?.into(), layer, get(entry, "prompt_len")?);
     shape.check().map_err(|error| error.to_string())?;
     let path = inside(dir, &get::<String>(entry, "file")?)?;
     let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    let case = case::Case { entry, params: get(entry, "params")?, shape, tensors };
+    let case = case::Case { entry, params: get(entry, "params")?, shape, layer, tensors };
     match method.as_str() {
         "layer_error" => layer_error::check(&case, observer),
         "compresskv" => tensors::check_compresskv(&case, observer),
@@ -95,7 +95,7 @@ mod tests {
     use std::path::PathBuf;
 
     use kvsweep_methods::observe::{self, HeadsView};
-    use kvsweep_methods::{Granularity, MethodSpec, Observation, Observed, PromptShape, profile, registry};
+    use kvsweep_methods::{Granularity, MethodSpec, Observation, Observed, profile, registry};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -375,7 +375,7 @@ mod tests {
         fn observe(
             &self,
             wanted: &[Observation],
-            shape: &PromptShape,
+            shape: &LayerShape,
             queries: &HeadsView<'_>,
             keys: &HeadsView<'_>,
         ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
