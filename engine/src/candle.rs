@@ -319,6 +319,50 @@ fn head_mask(masked: &HeadSet, layer: usize, heads: usize, device: &Device) -> R
     Ok(Tensor::from_vec(keep.collect::<Vec<_>>(), (heads, 1, 1), device)?)
 }
 
+/// Length of each row, `[heads, tokens, 1]`.
+fn norms(rows: &Tensor) -> Result<Tensor> {
+    Ok(rows.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)
+}
+
+/// Cosine of each key with the mean direction of its head's keys, `[heads, tokens]`.
+fn key_similarity(keys: &Tensor) -> Result<Tensor> {
+    let lengths = norms(keys)?;
+    let anchor = keys.broadcast_div(&lengths.maximum(1e-12)?)?.mean_keepdim(1)?;
+    let along = keys.broadcast_mul(&anchor)?.sum_keepdim(D::Minus1)?;
+    let scale = lengths.maximum(1e-8)?.broadcast_mul(&norms(&anchor)?.maximum(1e-8)?)?;
+    Ok((along / scale)?.squeeze(D::Minus1)?)
+}
+
+/// See [`Observation::LagRank`]: `[heads, tokens]`.
+fn lag_ranks(stored: [&Tensor; 2], sinks: usize, lag: usize) -> Result<Tensor> {
+    let (heads, tokens, dim) = stored[0].dims3()?;
+    let device = stored[0].device();
+    if tokens < sinks + 2 * lag {
+        // Too short to be judged: the first ones, and then the most recent.
+        let past = (tokens.saturating_sub(sinks)).max(1) as f32;
+        let recent = |i: usize| if i < sinks { 1.0 } else { (i - sinks) as f32 / past };
+        let row: Vec<f32> = (0..tokens).map(recent).collect();
+        return Ok(Tensor::from_vec(row, (1, tokens), device)?.repeat((heads, 1))?);
+    }
+    let parts = (tokens - sinks) / lag;
+    // Every part against the range of the next one.
+    let scores = |rows: &Tensor| -> Result<Tensor> {
+        let rows = rows.to_dtype(DType::F32)?.narrow(1, sinks, parts * lag)?.contiguous()?;
+        let rows = rows.reshape((heads, parts, lag, dim))?;
+        let next = rows.narrow(1, 1, parts - 1)?;
+        let (low, high) = (next.min_keepdim(2)?, next.max_keepdim(2)?);
+        let scaled = rows.narrow(1, 0, parts - 1)?.broadcast_sub(&low)?.broadcast_div(&(high - &low)?)?;
+        let apart = scaled.broadcast_sub(&scaled.mean_keepdim(D::Minus1)?)?;
+        let spread = (apart.sqr()?.sum(D::Minus1)? / (dim as f64 - 1.0).max(1.0))?.sqrt()?;
+        softmax(&spread)
+    };
+    let judged = (scores(stored[0])? + scores(stored[1])?)?;
+    let ranks = judged.arg_sort_last_dim(true)?.arg_sort_last_dim(true)?.to_dtype(DType::F32)?;
+    let ranks = (ranks / lag as f64)?.reshape((heads, (parts - 1) * lag))?;
+    let ones = |count: usize| Tensor::ones((heads, count), DType::F32, device);
+    Ok(Tensor::cat(&[ones(sinks)?, ranks, ones(tokens - sinks - (parts - 1) * lag)?], 1)?)
+}
+
 /// What attention rows are added into, `[query_heads, columns]`, where the keys are.
 struct AttentionSums {
     observation: Observation,
@@ -390,23 +434,26 @@ impl AttentionSums {
 }
 
 impl Candle {
-    /// Observes one layer of a prompt where its keys are; only reduced rows come to the host. `queries` and `keys` are
-    /// `[heads, tokens, head_dim]`.
+    /// Observes one layer of a prompt where its keys are; only reduced rows come to the host. `queries`, `keys` and
+    /// `values` are `[heads, tokens, head_dim]`.
     fn observe(
         &self,
         wanted: &[Observation],
-        queries: &Tensor,
-        keys: &Tensor,
+        [queries, keys, values]: [&Tensor; 3],
         cancel: &Cancel,
     ) -> Result<BTreeMap<Observation, Observed>> {
         let (heads, tokens, dim) = queries.dims3()?;
         let kv_heads = keys.dim(0)?;
         let keys = keys.to_dtype(DType::F32)?;
-        let (norms, sums): (Vec<_>, Vec<_>) = wanted.iter().partition(|&&one| one == Observation::KeyNorm);
+        let (sums, stored): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.reads_attention());
         let mut seen = BTreeMap::new();
-        for norm in norms {
-            let values = floats(&keys.sqr()?.sum(D::Minus1)?.sqrt()?)?;
-            seen.insert(norm, Observed::Rows { rows: kv_heads, columns: tokens, values });
+        for one in stored {
+            let rows = match one {
+                Observation::KeySimilarity => key_similarity(&keys)?,
+                Observation::LagRank { sinks, lag } => lag_ranks([&keys, values], sinks, lag.max(1))?,
+                _ => norms(&keys)?.squeeze(D::Minus1)?,
+            };
+            seen.insert(one, Observed::Rows { rows: kv_heads, columns: tokens, values: floats(&rows)? });
         }
         let first = tokens - rows_needed(&sums, tokens);
         let mut sums: Vec<_> = sums.into_iter().map(|one| AttentionSums::new(one, tokens)).collect();
@@ -450,7 +497,7 @@ impl Backend for Candle {
         for layer in &self.weights.layers {
             let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
             if !wanted.is_empty() {
-                observations.layers.push(self.observe(wanted, &queries, &keys, cancel)?);
+                observations.layers.push(self.observe(wanted, [&queries, &keys, &values], cancel)?);
             }
             let attended = self.causal(&queries, &keys, &values, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;

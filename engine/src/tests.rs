@@ -122,6 +122,8 @@ fn kernels_agree_with_candle_in_prefill() {
         Observation::WindowSum { window: 300 },
         Observation::WindowMoments { window: 32 },
         Observation::KeyNorm,
+        Observation::KeySimilarity,
+        Observation::LagRank { sinks: 3, lag: 20 },
     ]);
     wanted.extend(&summed);
     let options = PrefillOptions { keep_all_logits: true };

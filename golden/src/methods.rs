@@ -106,6 +106,11 @@ mod tests {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/methods"))
     }
 
+    /// Those made by `scripts/make_kvpress_goldens.py`.
+    fn of_kvpress() -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/kvpress"))
+    }
+
     /// The larger set that they were taken from. `None`, with a word about it, where it is absent; in CI that fails.
     fn larger() -> Option<PathBuf> {
         let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden/methods"));
@@ -130,6 +135,13 @@ mod tests {
         let report = check(&committed()).unwrap();
         assert_eq!(report.failures, [], "{} passed", report.passed);
         assert!(report.passed > 500, "{}", report.passed);
+    }
+
+    #[test]
+    fn every_case_of_kvpress_passes() {
+        let report = check(&of_kvpress()).unwrap();
+        assert_eq!(report.failures, [], "{} passed", report.passed);
+        assert_eq!(report.passed, 36);
     }
 
     #[test]
@@ -164,16 +176,16 @@ mod tests {
     }
 
     /// Methods without vectors, and why.
-    const METHODS_WITHOUT: [(&str, &str); 4] = [
+    const METHODS_WITHOUT: [(&str, &str); 3] = [
         ("full", "keeps everything"),
         ("random", "a control of ours"),
-        ("knorm", "of kvpress, which `scripts/compare_kvpress.py` runs beside us"),
         ("tova", "of kvpress, which `scripts/compare_kvpress.py` runs beside us"),
     ];
 
     #[test]
     fn every_method_has_a_committed_case() {
-        let cases = cases();
+        let mut cases = cases();
+        cases.extend(read(&of_kvpress(), "manifest.json")["cases"].as_array().unwrap().clone());
         let has = |name: &str| cases.iter().any(|case| case["method"] == vector_name(name));
         let without: Vec<_> =
             registry::METHODS.iter().map(|entry| entry.name).filter(|name| !has(name)).collect();
@@ -378,8 +390,9 @@ mod tests {
             shape: &LayerShape,
             queries: &HeadsView<'_>,
             keys: &HeadsView<'_>,
+            values: Option<&HeadsView<'_>>,
         ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-            let mut seen = observe::observe_layer(wanted, shape, queries, keys)?;
+            let mut seen = observe::observe_layer(wanted, shape, queries, keys, values)?;
             for observed in seen.values_mut() {
                 if let Observed::Rows { values, columns, .. } = observed {
                     values.rotate_left(*columns);

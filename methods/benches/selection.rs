@@ -49,7 +49,9 @@ fn small(c: &mut Criterion) {
     let queries = HeadsView::token_major(&q, [layer.query_heads, prompt_len, layer.head_dim]).unwrap();
     let keys = HeadsView::token_major(&k, [layer.kv_heads, prompt_len, layer.head_dim]).unwrap();
     let observe = |wanted: &[Observation]| Observations {
-        layers: (0..layers).map(|_| observe_layer(wanted, &layer, &queries, &keys).unwrap()).collect(),
+        layers: (0..layers)
+            .map(|_| observe_layer(wanted, &layer, &queries, &keys, Some(&keys)).unwrap())
+            .collect(),
     };
     let mut group = c.benchmark_group("2048x8x8");
     for (name, wanted) in [

@@ -32,6 +32,15 @@ pub enum Observation {
     },
     /// Euclidean norm of each rotated key: `[kv_heads][prompt_len]`.
     KeyNorm,
+    /// Cosine of each rotated key with the mean direction of its head's keys (KeyDiff): `[kv_heads][prompt_len]`.
+    KeySimilarity,
+    /// How far keys and values spread against the entries that follow, as a rank (LagKV): `[kv_heads][prompt_len]`.
+    LagRank {
+        /// First entries, which all rank highest.
+        sinks: usize,
+        /// Entries of a part: its entries are ranked among themselves.
+        lag: usize,
+    },
 }
 
 impl Observation {
@@ -41,13 +50,25 @@ impl Observation {
         matches!(self, Self::AccumulatedSum { .. })
     }
 
+    /// Whether it reads values, not only queries and keys.
+    #[must_use]
+    pub fn reads_values(self) -> bool {
+        matches!(self, Self::LagRank { .. })
+    }
+
+    /// Whether it reads attention rows.
+    #[must_use]
+    pub fn reads_attention(self) -> bool {
+        !matches!(self, Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. })
+    }
+
     /// Positions of a prompt of `prompt_len` tokens that it covers, the first ones.
     #[must_use]
     pub fn columns(self, prompt_len: usize) -> usize {
         prompt_len.saturating_sub(match self {
             Self::WindowSum { window } | Self::WindowMoments { window } => window,
             Self::AccumulatedSum { recent } => recent,
-            Self::KeyNorm => 0,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } => 0,
         })
     }
 
@@ -57,7 +78,7 @@ impl Observation {
         let rows = match self {
             Self::WindowSum { .. } | Self::AccumulatedSum { .. } => shape.query_heads,
             Self::WindowMoments { .. } => 2 * shape.query_heads,
-            Self::KeyNorm => shape.kv_heads,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } => shape.kv_heads,
         };
         rows * self.columns(prompt_len)
     }

@@ -16,6 +16,7 @@ use crate::observation::{Observation, Observed};
 use crate::shape::LayerShape;
 
 mod kernel;
+mod stored;
 
 /// Keys per vector step.
 const LANES: usize = 16;
@@ -97,7 +98,8 @@ impl<'a> HeadsView<'a> {
 /// Observes one layer whose prompt is at hand as a whole.
 ///
 /// `queries` holds the last rows of the prompt, rotated, as many as the observations need (see
-/// [`rows_needed`]; more is fine); `keys` all of its rows, rotated.
+/// [`rows_needed`]; more is fine); `keys` all of its rows, rotated; `values` as many, where an observation
+/// [reads them](Observation::reads_values).
 ///
 /// # Errors
 /// When the views contradict `shape` or hold too few rows.
@@ -106,6 +108,7 @@ pub fn observe_layer(
     shape: &LayerShape,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
+    values: Option<&HeadsView<'_>>,
 ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
     let prompt_len = keys.tokens;
     let mut observer = LayerObserver::new(wanted, shape, prompt_len)?;
@@ -118,7 +121,7 @@ pub fn observe_layer(
         });
     }
     observer.feed(queries, prompt_len - queries.tokens, keys)?;
-    observer.finish(keys)
+    observer.finish(keys, values)
 }
 
 /// How many of the last query rows of a prompt the observations read: all for
@@ -132,7 +135,7 @@ pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
                 window.min(prompt_len)
             }
             Observation::AccumulatedSum { .. } => prompt_len,
-            Observation::KeyNorm => 0,
+            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => 0,
         })
         .max()
         .unwrap_or(0)
@@ -223,13 +226,22 @@ impl LayerObserver {
     /// Hands out what was observed.
     ///
     /// # Errors
-    /// When `keys` is not the whole prompt's.
-    pub fn finish(self, keys: &HeadsView<'_>) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+    /// When `keys` are not the whole prompt's, or `values` are needed and are not.
+    pub fn finish(
+        self,
+        keys: &HeadsView<'_>,
+        values: Option<&HeadsView<'_>>,
+    ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
         self.check_keys(keys, self.prompt_len)?;
         let mut answers = BTreeMap::new();
         for (index, &observation) in self.wanted.iter().enumerate() {
             let reductions = self.heads.iter().filter_map(|head| head.get(index));
-            answers.insert(observation, collect(observation, &self.shape, self.prompt_len, reductions, keys));
+            let observed = if observation.reads_attention() {
+                collect(observation, &self.shape, self.prompt_len, reductions)
+            } else {
+                stored::observe(observation, keys, values)?
+            };
+            answers.insert(observation, observed);
         }
         Ok(answers)
     }
@@ -252,34 +264,16 @@ impl LayerObserver {
     }
 }
 
-/// Puts the heads of one observation together.
+/// Puts the heads of one observation of attention together.
 fn collect<'a>(
     observation: Observation,
     shape: &LayerShape,
     prompt_len: usize,
     reductions: impl Iterator<Item = &'a Reduction>,
-    keys: &HeadsView<'_>,
 ) -> Observed {
+    let columns = observation.columns(prompt_len);
     match observation {
-        Observation::KeyNorm => {
-            let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
-            let values = (0..shape.kv_heads)
-                .flat_map(|head| (0..prompt_len).map(move |token| norm(keys.row(head, token))))
-                .collect();
-            Observed::Rows { rows: shape.kv_heads, columns: prompt_len, values }
-        }
-        Observation::WindowSum { window: cut } | Observation::AccumulatedSum { recent: cut } => {
-            let columns = prompt_len.saturating_sub(cut);
-            let mut values = Vec::with_capacity(shape.query_heads * columns);
-            for reduction in reductions {
-                if let Reduction::Sum { sum, .. } = reduction {
-                    values.extend_from_slice(sum);
-                }
-            }
-            Observed::Rows { rows: shape.query_heads, columns, values }
-        }
         Observation::WindowMoments { window } => {
-            let columns = prompt_len.saturating_sub(window);
             let (mut mean, mut variance) = (Vec::new(), Vec::new());
             let (mut dispersion, mut shift) = (0.0, 0.0);
             let rows = window.min(prompt_len) as f64;
@@ -295,6 +289,15 @@ fn collect<'a>(
                 }
             }
             Observed::Moments { rows: shape.query_heads, columns, mean, variance, dispersion, shift }
+        }
+        _ => {
+            let mut values = Vec::with_capacity(shape.query_heads * columns);
+            for reduction in reductions {
+                if let Reduction::Sum { sum, .. } = reduction {
+                    values.extend_from_slice(sum);
+                }
+            }
+            Observed::Rows { rows: shape.query_heads, columns, values }
         }
     }
 }
@@ -324,7 +327,7 @@ impl Reduction {
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
-            Observation::KeyNorm => Self::None,
+            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => Self::None,
         }
     }
 
@@ -435,7 +438,7 @@ mod tests {
             ];
             let qs = HeadsView::head_major(&q, [heads, tokens, dim]).unwrap();
             let ks = HeadsView::head_major(&k, [kv_heads, tokens, dim]).unwrap();
-            let seen = observe_layer(&wanted, &shape, &qs, &ks).unwrap();
+            let seen = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
             let rows: Vec<Vec<Vec<f64>>> = (0..heads)
                 .map(|h| (0..tokens).map(|p| attention(&shape, tokens, &q, &k, [h, p])).collect())
                 .collect();
@@ -493,7 +496,7 @@ mod tests {
         ];
         let qs = HeadsView::head_major(&q, [4, 700, 16]).unwrap();
         let ks = HeadsView::head_major(&k, [2, 700, 16]).unwrap();
-        let whole = observe_layer(&wanted, &shape, &qs, &ks).unwrap();
+        let whole = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
 
         let swap = |data: &[f32], heads: usize| -> Vec<f32> {
             (0..700)
@@ -505,7 +508,7 @@ mod tests {
         let qv = HeadsView::token_major(&qt, [4, 700, 16]).unwrap();
         let kv = HeadsView::token_major(&kt, [2, 700, 16]).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv).unwrap()), whole);
+        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv, None).unwrap()), whole);
 
         let mut observer = LayerObserver::new(&wanted, &shape, 700).unwrap();
         for start in (0..700).step_by(96) {
@@ -513,7 +516,7 @@ mod tests {
             let part = HeadsView::new(&q[start * 16..], [4, rows, 16], 700 * 16, 16).unwrap();
             observer.feed(&part, start, &ks).unwrap();
         }
-        assert_eq!(observer.finish(&ks).unwrap(), whole);
+        assert_eq!(observer.finish(&ks, None).unwrap(), whole);
     }
 
     #[test]
@@ -527,7 +530,7 @@ mod tests {
         ];
         let qs = HeadsView::head_major(&q, [2, 5, 4]).unwrap();
         let ks = HeadsView::head_major(&k, [1, 5, 4]).unwrap();
-        for observed in observe_layer(&wanted, &shape, &qs, &ks).unwrap().values() {
+        for observed in observe_layer(&wanted, &shape, &qs, &ks, None).unwrap().values() {
             match observed {
                 Observed::Rows { columns, values, .. } => assert_eq!((*columns, values.len()), (0, 0)),
                 Observed::Moments { columns, mean, .. } => assert_eq!((*columns, mean.len()), (0, 0)),
@@ -542,10 +545,11 @@ mod tests {
         assert!(HeadsView::head_major(&data, [2, 11, 4]).is_err());
         let qs = HeadsView::head_major(&data, [2, 3, 4]).unwrap();
         let ks = HeadsView::head_major(&data, [1, 10, 4]).unwrap();
-        let error = observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks).unwrap_err();
+        let error =
+            observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks, None).unwrap_err();
         assert_eq!(error.to_string(), "query rows to observe: expected 4 to 10, found 3");
         let ks = HeadsView::head_major(&data, [1, 2, 4]).unwrap();
-        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks).is_err());
+        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks, None).is_err());
     }
 
     #[test]

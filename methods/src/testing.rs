@@ -50,7 +50,9 @@ pub(crate) fn observe(variant: &Variant, shape: &CacheShape, seed: u64) -> Obser
         let k = random(kv_heads * prompt_len * head_dim, seed + 2 * layer + 1, 2.0);
         let q = HeadsView::head_major(&q, [query_heads, prompt_len, head_dim]).unwrap();
         let k = HeadsView::head_major(&k, [kv_heads, prompt_len, head_dim]).unwrap();
-        observe_layer(&variant.observations(), shape, &q, &k).unwrap()
+        let v = random(kv_heads * prompt_len * head_dim, seed + 1000 + layer, 2.0);
+        let v = HeadsView::head_major(&v, [kv_heads, prompt_len, head_dim]).unwrap();
+        observe_layer(&variant.observations(), shape, &q, &k, Some(&v)).unwrap()
     };
     Observations { layers: (0..).zip(&*shape.layers).map(layer).collect() }
 }

@@ -77,7 +77,9 @@ impl Prompt {
                 let k = random(kv_heads * shape.len * head_dim, seed + 2 * layer + 1);
                 let q = HeadsView::head_major(&q, [query_heads, shape.len, head_dim]).unwrap();
                 let k = HeadsView::head_major(&k, [kv_heads, shape.len, head_dim]).unwrap();
-                observe_layer(&wanted, sizes, &q, &k).unwrap()
+                let v = random(kv_heads * shape.len * head_dim, seed + 1000 + layer);
+                let v = HeadsView::head_major(&v, [kv_heads, shape.len, head_dim]).unwrap();
+                observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap()
             })
             .collect();
         // Calibrated inputs belong to the model, not to the prompt.

@@ -49,7 +49,8 @@ struct KvBlock<'a> {
     keys: Vec<&'a mut [f32]>,
     /// Values, one slice a KV head.
     values: Vec<&'a mut [f32]>,
-    /// Keys as projected, `[tokens][kv_heads * head_dim]`, for the observations; empty if nothing is observed.
+    /// Keys, and behind a token's keys its values where they are observed, for the observations:
+    /// `[tokens][kv_heads * head_dim]` or twice as wide; empty if nothing is observed.
     plain: &'a mut [f32],
 }
 
@@ -118,6 +119,7 @@ impl Cpu {
     ) -> Vec<PromptBlock<'a>> {
         let config = &self.config;
         let dim = config.head_dim;
+        let tokens = hidden.len() / config.hidden_size;
         let hidden = hidden.chunks_mut(BLOCK * config.hidden_size);
         let queries = queries.chunks_mut(BLOCK * config.query_heads * dim);
         let mut blocks: Vec<_> = hidden
@@ -138,7 +140,8 @@ impl Cpu {
                     block.kv.values.push(values);
                 }
             }
-            for (block, plain) in blocks.iter_mut().zip(plain.chunks_mut(BLOCK * config.kv_heads * dim)) {
+            let width = plain.len() / tokens;
+            for (block, plain) in blocks.iter_mut().zip(plain.chunks_mut((BLOCK * width).max(1))) {
                 block.kv.plain = plain;
             }
         }
@@ -179,7 +182,8 @@ impl Cpu {
                 store[token * dim..][..dim].copy_from_slice(value);
             }
             if !block.kv.plain.is_empty() {
-                block.kv.plain[token * kv_width..][..kv_width].copy_from_slice(keys);
+                let width = block.kv.plain.len() / tokens;
+                block.kv.plain[token * width..][..width].copy_from_slice(&kv[..width]);
             }
         }
         Ok(())
@@ -269,7 +273,9 @@ impl Cpu {
         // What all rows give is summed while they attend; the rest is read from the last rows and the keys.
         let (all_rows, wanted): (Vec<Observation>, Vec<_>) =
             wanted.iter().copied().partition(|one| one.reads_every_row());
-        let mut plain = vec![0.0; if wanted.is_empty() { 0 } else { tokens * kv_width }];
+        let values_too = wanted.iter().any(|one| one.reads_values());
+        let plain_width = if wanted.is_empty() { 0 } else { kv_width * if values_too { 2 } else { 1 } };
+        let mut plain = vec![0.0; tokens * plain_width];
         let new_layer = || -> LayerStore {
             let head = || HeadStore { len: tokens, ..HeadStore::new(tokens, dim) };
             (0..config.kv_heads).map(|_| head()).collect()
@@ -291,8 +297,12 @@ impl Cpu {
                 let rows = rows_needed(&wanted, tokens);
                 let last = &queries[(tokens - rows) * query_width..];
                 let seen = HeadsView::token_major(last, [config.query_heads, rows, dim])?;
-                let keys = HeadsView::token_major(&plain, [config.kv_heads, tokens, dim])?;
-                observed = observe_layer(&wanted, &shape.layers[index], &seen, &keys)?;
+                let stored = [config.kv_heads, tokens, dim];
+                let keys = HeadsView::new(&plain, stored, dim, plain_width)?;
+                let values = values_too
+                    .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
+                    .transpose()?;
+                observed = observe_layer(&wanted, &shape.layers[index], &seen, &keys, values.as_ref())?;
             }
             let received = (!all_rows.is_empty())
                 .then(|| Received::new(config.kv_heads, config.query_heads / config.kv_heads, tokens));

@@ -89,13 +89,21 @@ impl Case<'_> {
             return Err(format!("tensor `q` has {rows} rows, {needed} are needed"));
         }
         let k = self.shaped("k", &[layers, kv_heads, prompt_len, head_dim])?;
+        let v = match wanted.iter().any(|one| one.reads_values()) {
+            true => Some(self.shaped("v", &[layers, kv_heads, prompt_len, head_dim])?),
+            false => None,
+        };
         let mut observations = Observations::default();
         for layer in 0..layers {
             let q = &q[layer * query_heads * rows * head_dim..];
             let k = &k[layer * kv_heads * prompt_len * head_dim..];
             let q = HeadsView::head_major(q, [query_heads, rows, head_dim]).map_err(|e| e.to_string())?;
             let k = HeadsView::head_major(k, [kv_heads, prompt_len, head_dim]).map_err(|e| e.to_string())?;
-            let seen = observer.observe(wanted, &self.layer, &q, &k).map_err(|e| e.to_string())?;
+            let v = v.as_ref().map(|v| &v[layer * kv_heads * prompt_len * head_dim..]);
+            let v = v.map(|v| HeadsView::head_major(v, [kv_heads, prompt_len, head_dim])).transpose();
+            let v = v.map_err(|e| e.to_string())?;
+            let seen =
+                observer.observe(wanted, &self.layer, &q, &k, v.as_ref()).map_err(|e| e.to_string())?;
             observations.layers.push(seen);
         }
         Ok(observations)

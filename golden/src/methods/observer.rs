@@ -17,6 +17,7 @@ pub trait Observer: Sync {
         shape: &LayerShape,
         queries: &HeadsView<'_>,
         keys: &HeadsView<'_>,
+        values: Option<&HeadsView<'_>>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError>;
 }
 
@@ -31,7 +32,8 @@ impl Observer for PlainObserver {
         shape: &LayerShape,
         queries: &HeadsView<'_>,
         keys: &HeadsView<'_>,
+        values: Option<&HeadsView<'_>>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-        observe::observe_layer(wanted, shape, queries, keys)
+        observe::observe_layer(wanted, shape, queries, keys, values)
     }
 }

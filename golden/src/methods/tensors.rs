@@ -92,7 +92,7 @@ pub(super) fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer)
     let selection =
         variant.choose(&case.shape, &observations, &inputs, &mut state).map_err(|error| error.to_string())?;
     let mean = case.entry["semantics"]["window_agg"] == "mean";
-    let window: usize = get(&Value::Object(case.params.clone()), "window")?;
+    let window = maybe(&Value::Object(case.params.clone()), "window")?.unwrap_or(0);
     let scale = if mean { 1.0 / window as f64 } else { 1.0 };
     compare(case, &selection, window, scale, |layer| {
         variant.scores(&case.shape, &observations, &inputs, layer).map_err(|error| error.to_string())

@@ -16,11 +16,14 @@ use crate::selection::{Granularity, LayerSelection};
 
 pub mod adakv;
 pub mod cake;
+pub mod chunkkv;
 pub mod compresskv;
 pub mod full;
 pub mod h2o;
 pub mod headkv;
+pub mod keydiff;
 pub mod knorm;
+pub mod lagkv;
 pub mod pyramidkv;
 pub mod random;
 pub mod snapkv;
