@@ -1,7 +1,5 @@
 //! A small run for the tests of this crate.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 

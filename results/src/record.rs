@@ -157,7 +157,8 @@ impl SelectionDigest {
         Self { layers: layers.iter().map(LayerHash::of).collect(), counts: HeadCounts::of(&counts) }
     }
 
-    /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer.
+    /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer. Empty where
+    /// only hashes were read ([`crate::Run::load_for_scores`]).
     pub fn counts(&self) -> Vec<Vec<u32>> {
         self.counts.layers().filter_map(HeadCounts::parse).collect()
     }
@@ -205,7 +206,7 @@ impl<'de> Deserialize<'de> for LayerHash {
 /// Entries of every head of every layer. Each layer is a text of run lengths, `128*8` for eight heads of 128, `12,40`
 /// for two that differ: a real model's thousand equal heads take ten characters, not five thousand. In memory every
 /// layer's text is ended by a blank; on disk they are a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct HeadCounts(SharedText);
 
 impl HeadCounts {
@@ -412,6 +413,12 @@ impl ExampleRecord {
                 texts.share(&mut selection.counts.0);
             }
         }
+    }
+
+    /// Forgets how many entries each head kept, which only pictures show: in a large model's record it is the most.
+    pub(crate) fn forget_counts(&mut self) {
+        let selections = self.variants.iter_mut().filter_map(|record| record.selection.as_mut());
+        selections.for_each(|selection| selection.counts = HeadCounts::default());
     }
 
     /// The same record without its timings: equal for every repetition of the same run.

@@ -8,6 +8,7 @@ use crate::Result;
 use crate::error::ResultsError;
 use crate::git::{commit_time, resolve_commit};
 use crate::identity::Identity;
+use crate::manifest::Manifest;
 use crate::run::{MANIFEST, Run, read_manifest};
 
 impl BaselineStore {
@@ -87,11 +88,9 @@ impl BaselineStore {
     /// # Errors
     /// No such commit, a manifest that cannot be read.
     pub fn newest(&self, repository: &Path, run: &str) -> Result<String> {
-        let runs = match load_parts(run)? {
-            Some(runs) => runs,
-            None => vec![Run::load(Path::new(run))?],
-        };
-        let wanted: Vec<Identity> = runs.iter().map(|run| run.manifest.identity()).collect();
+        let directories = directories(run).unwrap_or_else(|| vec![Path::new(run)]);
+        let manifests = directories.into_iter().map(read_manifest).collect::<Result<Vec<_>>>()?;
+        let wanted: Vec<Identity> = manifests.iter().map(Manifest::identity).collect();
         let mut newest: Option<(i64, String)> = None;
         for key in self.list()? {
             let stored = read_manifest(&self.place(&key))?.identity();
@@ -108,14 +107,16 @@ impl BaselineStore {
     }
 }
 
-/// The run in a directory, or the parts of one in directories separated by commas; none where there is no run.
-fn load_parts(names: &str) -> Result<Option<Vec<Run>>> {
+/// The run directory named, or those of a run's parts, separated by commas; none where there is no run.
+fn directories(names: &str) -> Option<Vec<&Path>> {
     let is_run = |name: &str| Path::new(name).join(MANIFEST).exists();
     if is_run(names) {
-        return Run::load(Path::new(names)).map(|run| Some(vec![run]));
+        return Some(vec![Path::new(names)]);
     }
-    if !(names.contains(',') && names.split(',').any(is_run)) {
-        return Ok(None);
-    }
-    names.split(',').map(|name| Run::load(Path::new(name))).collect::<Result<_>>().map(Some)
+    (names.contains(',') && names.split(',').any(is_run)).then(|| names.split(',').map(Path::new).collect())
+}
+
+/// The runs in [`directories`].
+fn load_parts(names: &str) -> Result<Option<Vec<Run>>> {
+    directories(names).map(|parts| parts.into_iter().map(Run::load_for_scores).collect()).transpose()
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::guard::{refuse_files_but, refuse_links, remove_leftovers, take_lock};
-use super::records::{RecordProblem, check_record, parse_records};
+use super::records::{RecordProblem, Selections, check_record, parse_records};
 use super::repair::repair;
 use super::{
     DAMAGED, KEPT, LOCK, MANIFEST, RECORDS, Run, is_complete, kept_path, read_if_present, read_manifest,
@@ -71,7 +71,7 @@ impl RunDir {
         remove_leftovers(path)?;
         let file = path.join(RECORDS);
         let bytes = read_if_present(&file)?;
-        let (examples, repairs) = parse_records(bytes.as_slice(), &file, manifest)?;
+        let (examples, repairs) = parse_records(bytes.as_slice(), &file, manifest, Selections::Hashes)?;
         let length = if repairs.is_empty() { bytes.len() as u64 } else { repair(path, &bytes, &repairs)? };
         let records = fs_err::OpenOptions::new().create(true).append(true).open(&file)?;
         sync_dir(path)?;
@@ -185,6 +185,17 @@ mod tests {
         assert_eq!(read.problems, []);
         assert_eq!(read.kept(&first.key).unwrap(), Some(kept(&manifest, 0)));
         assert_eq!(read.kept(&second.key).unwrap(), None);
+        // For scores, all but the heads' counts.
+        let mut scores = Run::load_for_scores(&path).unwrap();
+        for (record, whole) in scores.examples.iter_mut().zip(&read.examples) {
+            for (variant, whole) in record.variants.iter_mut().zip(&whole.variants) {
+                let selection = variant.selection.as_ref().unwrap();
+                assert_eq!(selection.counts(), [[0; 0]; 0]);
+                assert_eq!(selection.layers, whole.selection.as_ref().unwrap().layers);
+                variant.selection = whole.selection.clone();
+            }
+        }
+        assert_eq!(scores.examples, read.examples);
         assert!(!read.is_complete() && !run.is_complete());
     }
 

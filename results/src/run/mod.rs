@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use dir::RunDir;
 pub use records::RecordProblem;
-use records::parse_records;
+use records::{Selections, parse_records};
 
 use crate::Result;
 use crate::error::ResultsError;
@@ -53,10 +53,23 @@ impl Run {
     /// # Errors
     /// Not a run directory, a newer schema, two lines that contradict each other, or a file that cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::read(path, Selections::Whole)
+    }
+
+    /// As [`Run::load`], without the entries of every head, which take most of the memory of a large model's run and which
+    /// no score or comparison needs.
+    ///
+    /// # Errors
+    /// As [`Run::load`].
+    pub fn load_for_scores(path: &Path) -> Result<Self> {
+        Self::read(path, Selections::Hashes)
+    }
+
+    fn read(path: &Path, selections: Selections) -> Result<Self> {
         let manifest = read_manifest(path)?;
         let file = path.join(RECORDS);
         let (mut examples, problems) = match fs_err::File::open(&file) {
-            Ok(content) => parse_records(BufReader::new(content), &file, &manifest)?,
+            Ok(content) => parse_records(BufReader::new(content), &file, &manifest, selections)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Default::default(),
             Err(error) => return Err(error.into()),
         };
