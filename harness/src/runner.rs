@@ -19,7 +19,7 @@ use kvsweep_methods::observation::Observation;
 use kvsweep_methods::selection::Selection;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
-    ExampleInfo, ExampleRecord, Finish, Kept, RunDir, SCHEMA, SelectionDigest, Timings, VariantKey,
+    CacheSize, ExampleInfo, ExampleRecord, Finish, RunDir, SCHEMA, SelectionDigest, Timings, VariantKey,
     VariantRecord, VariantTiming,
 };
 use kvsweep_tasks::{ModelFacts, Protocol, Tokenizer};
@@ -338,14 +338,14 @@ impl<B: Backend> Sweep<'_, B> {
             let layers = layers_kept(selection);
             variants.push(VariantRecord {
                 variant: key.clone(),
-                prediction,
-                prediction_sha256: kept::ids_sha256(&decoded.ids),
+                prediction: prediction.into(),
+                prediction_sha256: kept::ids_sha256(&decoded.ids).into(),
                 new_tokens: count(decoded.ids.len())?,
                 finish: if decoded.stopped_by.is_some() { Finish::Stop } else { Finish::Length },
-                metric: grade.metric,
+                metric: grade.metric.into(),
                 score: grade.score,
-                other_scores: grade.others,
-                kept: Kept {
+                other_scores: grade.others.into(),
+                kept: CacheSize {
                     entries_mean: entries_mean(&decoded.held),
                     entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
                     entries_nominal: nominal(variant, prompt.ids.len()),

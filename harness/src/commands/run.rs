@@ -10,8 +10,8 @@ use kvsweep_engine::session::{AnySession, Session};
 use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
-    ProtocolInfo, Run, RunDir, SCHEMA, Shard,
+    Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
+    ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, Shard,
 };
 use kvsweep_tasks::path;
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
@@ -168,7 +168,7 @@ fn manifest(
         },
         datasets: datasets
             .iter()
-            .map(|dataset| DatasetInfo {
+            .map(|dataset| RunDataset {
                 name: dataset.name.clone(),
                 sha256: dataset.sha256.clone(),
                 examples: dataset.questions.len() as u64,
@@ -324,7 +324,7 @@ fn check_window(
 /// Prints the table of a finished run, and draws what its suite shows.
 fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
     let run = Run::load(out)?;
-    let format = if args.json { Format::Json } else { Format::Text };
+    let format = if args.json { Format::Json } else { tables::text_format(args.wide) };
     let suite = run.manifest.suite.clone();
     let (table, merged) = tables::of(vec![run], None, false)?;
     tables::print(&table, &merged, format)?;
