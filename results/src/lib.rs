@@ -6,6 +6,7 @@
 
 #![warn(unreachable_pub)]
 
+mod answers;
 pub mod baseline;
 pub mod compare;
 mod error;
@@ -32,6 +33,7 @@ mod table;
 mod text;
 mod text_table;
 
+pub use answers::{Answers, MergedVariant};
 pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept};
@@ -39,7 +41,7 @@ pub use manifest::{
     CALIBRATION, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
     NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, RunDataset, Shard, WITHOUT_CONTEXT,
 };
-pub use merge::{Answers, Group, Merged, MergedExample, MergedVariant};
+pub use merge::{Group, Merged, MergedExample};
 pub use record::{
     CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, LayerHash, MetricScores, Needle, SCHEMA,
     SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,

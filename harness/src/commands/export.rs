@@ -50,7 +50,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
             None => layouts::export(&root, &args.layout, &meta, &predictions(&run, variant))?,
         });
     }
-    layouts::write(&files)?;
+    layouts::write(&files, |path, bytes| {
+        path.parent().map_or(Ok(()), fs_err::create_dir_all)?;
+        kvsweep_results::write_atomic(path, bytes)
+    })?;
     for file in files {
         output::line(&file.path.display().to_string())?;
     }
