@@ -291,6 +291,15 @@ impl Bootstrap {
     }
 
     /// Tests whether the weighted mean of paired differences (`head - base`, by named stratum) is zero.
+    ///
+    /// ```
+    /// use kvsweep_results::{Bootstrap, Sample};
+    ///
+    /// let gains = [0.2, 0.1, 0.0, 0.3, 0.1, 0.2, 0.1, 0.2].map(|value| Sample { value, context: None });
+    /// let test = Bootstrap::default().paired(&[("qasper".to_owned(), (1.0, gains.to_vec()))].into());
+    /// assert_eq!((test.wins, test.losses, test.ties), (7, 0, 1));
+    /// assert!(test.p < 0.05 && test.estimate.interval.is_some_and(|(low, _)| low > 0.0));
+    /// ```
     pub fn paired(&self, differences: &BTreeMap<String, (f64, Vec<Sample<'_>>)>) -> PairedTest {
         let strata: Vec<(f64, Stratum)> = differences
             .iter()
