@@ -183,7 +183,7 @@ pub struct RunArgs {
     /// Data sets of the suite [default: all that are there]
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "NAMES")]
     pub datasets: Option<Vec<String>>,
-    /// The first N rows of each data set; for needle, N trials a cell
+    /// The first N rows of each data set; for needle, N trials a cell of the embedded test, the first N cells in essays
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Seed of the mini split's rows; other seeds give fresh rows of the same kind [default: 0, the suite]

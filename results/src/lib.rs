@@ -3,6 +3,16 @@
 //!
 //! The formats on disk are described in `docs/results.md`. This crate knows nothing of models, methods or
 //! tasks: names, columns and categories are handed in by the caller.
+//!
+//! ```no_run
+//! let run = kvsweep_results::Run::load("runs/sweep".as_ref())?;
+//! for example in &run.examples {
+//!     for answer in &example.variants {
+//!         println!("{} {} {:.3} {}", example.key.example, answer.variant, answer.score, answer.kept.bytes);
+//!     }
+//! }
+//! # Ok::<(), kvsweep_results::ResultsError>(())
+//! ```
 
 #![warn(unreachable_pub)]
 

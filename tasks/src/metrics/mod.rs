@@ -162,6 +162,13 @@ pub fn all() -> &'static [&'static dyn Metric] {
 
 /// The metric with this id.
 ///
+/// ```
+/// let f1 = kvsweep_tasks::metrics::by_id("qa-f1/longbench")?;
+/// let answers = ["Eiffel tower".to_owned(), "the tower in Paris".to_owned()];
+/// assert_eq!(f1.score("The Eiffel Tower.", &answers, &[])?, 1.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`UnknownMetric`], with the nearest id.
 pub fn by_id(id: &str) -> Result<&'static dyn Metric, UnknownMetric> {
