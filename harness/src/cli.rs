@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvsweep_tasks::Suite;
 
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
 #[derive(Debug, Parser)]
@@ -97,44 +99,10 @@ pub enum GranularityArg {
     QueryHead,
 }
 
-/// The suites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Suite {
-    /// 21 data sets; the embedded split has its own twelve
-    Longbench,
-    /// 13 data sets with length buckets
-    LongbenchE,
-    /// Long- and short-dependency QA, cloze, summarization
-    Loogle,
-    /// Needle in a haystack: length x depth
-    Needle,
-}
-
-impl Suite {
-    /// The suite of that name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::value_variants().iter().copied().find(|suite| suite.name() == name)
-    }
-
-    /// The name as typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Longbench => "longbench",
-            Self::LongbenchE => "longbench-e",
-            Self::Loogle => "loogle",
-            Self::Needle => "needle",
-        }
-    }
-
-    /// The name as its authors write it.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Longbench => "LongBench",
-            Self::LongbenchE => "LongBench-E",
-            Self::Loogle => "LooGLE",
-            Self::Needle => "Needle in a Haystack",
-        }
-    }
+/// The suites by name, each with its line of help.
+fn suites() -> impl TypedValueParser<Value = Suite> {
+    let names = Suite::ALL.map(|suite| PossibleValue::new(suite.name()).help(suite.summary()));
+    PossibleValuesParser::new(names).try_map(|name| Suite::by_name(&name).ok_or("no such suite"))
 }
 
 /// Where rows come from.
@@ -166,7 +134,7 @@ fn budget(text: &str) -> Result<usize, String> {
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
     /// longbench, longbench-e, loogle or needle
-    #[arg(value_enum, value_name = "SUITE")]
+    #[arg(value_parser = suites(), value_name = "SUITE")]
     pub suite: Option<Suite>,
     /// Model options.
     #[command(flatten)]

@@ -9,6 +9,7 @@ use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
+use crate::footprint::Footprint;
 use crate::lengths::Lengths;
 
 /// A device by its data sheet.
@@ -122,7 +123,7 @@ pub struct Load {
 }
 
 /// Where the options say that a sweep would run.
-pub struct Place {
+pub struct Target {
     /// Device and type, for people.
     pub name: String,
     /// Bytes of a number there; `None`: the CPU.
@@ -138,23 +139,17 @@ impl Load {
         config: &ModelConfig,
         lengths: Lengths,
         variants: &[Variant],
-        place: &Place,
+        target: &Target,
     ) -> Self {
         let there = Planner::new(config, H200.element);
         let here =
-            place.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
+            target.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
         let heads = |variant: &Variant| config.stored_heads(variant.spec().granularity());
-        let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
         let held =
             |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
-        // A variant without a budget reads the shared prompt.
-        let caches = |planner: &Planner<'_>, prompt: usize, new: usize| -> u64 {
-            let cache = |variant: &Variant| {
-                let entries = variant.budget().map_or(0, |budget| budget.min(prompt));
-                planner.variant_bytes(entries, heads(variant), new)
-            };
-            planner.prompt_bytes(prompt, &observations) + variants.iter().map(cache).sum::<u64>()
-        };
+        let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+        let on_gpu = Footprint::new(config, there, observations.clone(), 0);
+        let on_target = Footprint::new(config, here, observations, target.threads);
         let prompts = &lengths.prompts;
         let mut load = Self {
             model: model.to_owned(),
@@ -175,7 +170,7 @@ impl Load {
                 weight_bytes: there.weight_bytes(),
                 peak_bytes: 0,
             },
-            memory: Memory { place: place.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
+            memory: Memory { place: target.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
             assumed: lengths.assumed,
         };
         for &(prompt, new) in prompts {
@@ -191,9 +186,9 @@ impl Load {
             let peak = |memory: &mut Memory, bytes: u64| {
                 memory.peak_bytes = memory.peak_bytes.max(memory.weight_bytes + bytes);
             };
-            peak(&mut load.gpu_memory, caches(&there, prompt, new));
-            let activations = here.activation_bytes(prompt, place.threads);
-            peak(&mut load.memory, caches(&here, prompt, new) + activations);
+            peak(&mut load.gpu_memory, on_gpu.side_by_side(variants, prompt, new));
+            let reading = on_target.reading(prompt);
+            peak(&mut load.memory, on_target.side_by_side(variants, prompt, new) + reading);
         }
         load
     }

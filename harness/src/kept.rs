@@ -1,7 +1,5 @@
 //! What was kept, as records and pictures want it.
 
-use std::sync::Arc;
-
 use kvsweep_engine::decode::HeadSet;
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::PromptShape;
@@ -21,13 +19,12 @@ pub fn layers_kept(selection: &Selection) -> Vec<LayerKept> {
 }
 
 /// The kept positions of every variant of one example.
-pub fn positions(keys: &[VariantKey], selections: &[Arc<Selection>]) -> KeptPositions {
-    let variants = keys
-        .iter()
-        .zip(selections)
-        .map(|(key, selection)| VariantKept { variant: key.to_string(), layers: layers_kept(selection) })
-        .collect();
-    KeptPositions { variants }
+pub fn positions<'a>(variants: impl Iterator<Item = (&'a VariantKey, &'a Selection)>) -> KeptPositions {
+    let kept = |(key, selection): (&VariantKey, &Selection)| VariantKept {
+        variant: key.to_string(),
+        layers: layers_kept(selection),
+    };
+    KeptPositions { variants: variants.map(kept).collect() }
 }
 
 /// Share of the needle's own tokens that each layer and head kept, 0 to 1; none where the needle was not located.

@@ -8,6 +8,7 @@ mod cost;
 mod destination;
 mod detection;
 mod exit;
+mod footprint;
 #[cfg(test)]
 mod hints;
 mod interrupt;
@@ -21,6 +22,7 @@ mod pass;
 mod pictures;
 #[cfg(test)]
 mod pinned_prompts;
+mod plan;
 mod progress;
 mod provenance;
 mod questions;

@@ -1,14 +1,14 @@
 //! A model with the tokenizer and chat template that prompts are built with.
 
 use candle_core::{DType, Device};
-use kvsweep_engine::chat::Message;
+use kvsweep_engine::chat::{ChatTemplate, Message};
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_engine::model::{Card, Model, known};
 use kvsweep_engine::source;
-use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
+use kvsweep_engine::tokenizer::Tokenizer;
 use kvsweep_methods::instructions::InstructionSet;
-use kvsweep_tasks::{ChatTemplate, ModelFacts, Tokenizer};
+use kvsweep_tasks::{ModelFacts, ModelText, TextError};
 
 use crate::cli::ModelArgs;
 use crate::exit::usage;
@@ -150,7 +150,7 @@ pub fn facts(card: &Card) -> ModelFacts {
         max_positions: card.config.positions(),
         max_prompt: None,
         eos_ids: card.generation.eos_ids.iter().copied().collect(),
-        clean_up_spaces: card.tokenizer().is_ok_and(ModelTokenizer::cleans_up_spaces),
+        clean_up_spaces: card.tokenizer().is_ok_and(Tokenizer::cleans_up_spaces),
     }
 }
 
@@ -190,8 +190,8 @@ pub fn dtype_name(model: &Model) -> &'static str {
 /// How `tasks` sees a model: its tokenizer and its chat template.
 #[derive(Clone, Copy)]
 pub struct TextSide<'a> {
-    card: &'a Card,
-    tokenizer: &'a ModelTokenizer,
+    tokenizer: &'a Tokenizer,
+    chat_template: Option<&'a ChatTemplate>,
 }
 
 impl<'a> TextSide<'a> {
@@ -200,22 +200,17 @@ impl<'a> TextSide<'a> {
     /// # Errors
     /// A model without a tokenizer.
     pub fn new(card: &'a Card) -> anyhow::Result<Self> {
-        Ok(Self { card, tokenizer: card.tokenizer()? })
-    }
-
-    /// The chat template, where the model has one.
-    pub fn chat(&self) -> Option<&dyn ChatTemplate> {
-        self.card.chat_template.is_some().then_some(self as &dyn ChatTemplate)
+        Ok(Self { tokenizer: card.tokenizer()?, chat_template: card.chat_template.as_ref() })
     }
 }
 
-impl Tokenizer for TextSide<'_> {
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String> {
-        self.tokenizer.encode(text, add_special_tokens).map_err(|error| error.to_string())
+impl ModelText for TextSide<'_> {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        self.tokenizer.encode(text, add_special_tokens).map_err(TextError::new)
     }
 
-    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String> {
-        self.tokenizer.decode(ids, skip_special_tokens).map_err(|error| error.to_string())
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, skip_special_tokens).map_err(TextError::new)
     }
 
     fn bos_id(&self) -> Option<u32> {
@@ -229,11 +224,13 @@ impl Tokenizer for TextSide<'_> {
     fn id_of(&self, token: &str) -> Option<u32> {
         self.tokenizer.id_of(token)
     }
-}
 
-impl ChatTemplate for TextSide<'_> {
-    fn render_user(&self, user: &str) -> Result<String, String> {
-        let template = self.card.chat_template.as_ref().ok_or("the model has no chat template")?;
-        template.render(&[Message { role: "user", content: user }], true).map_err(|error| error.to_string())
+    fn has_chat_template(&self) -> bool {
+        self.chat_template.is_some()
+    }
+
+    fn render_user(&self, user: &str) -> Result<String, TextError> {
+        let template = self.chat_template.ok_or_else(|| TextError::new("the model has no chat template"))?;
+        template.render(&[Message { role: "user", content: user }], true).map_err(TextError::new)
     }
 }

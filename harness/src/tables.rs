@@ -9,9 +9,8 @@ use kvsweep_tasks::datasets::longbench_e::BUCKETS;
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language};
 use kvsweep_tasks::metrics::scorer;
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{averages, mini};
+use kvsweep_tasks::{Suite, averages, mini};
 
-use crate::cli::Suite;
 use crate::exit::Exit;
 use crate::{output, questions};
 
@@ -132,7 +131,7 @@ fn columns(suite: &str, name: &str, lengths: &BTreeSet<usize>) -> Vec<Column> {
         bucket,
         percent: info(name).map_or(scorer::plain_percent, scorer::percent),
     };
-    if suite == Suite::LongbenchE.name() {
+    if suite == Suite::LongBenchE.name() {
         BUCKETS.iter().map(|bucket| column(format!("{name} {bucket}"), Some((*bucket).to_owned()))).collect()
     } else if suite == Suite::Needle.name() {
         lengths.iter().map(|length| column(length.to_string(), Some(length.to_string()))).collect()

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::datasets::metric_ids::{CODE_SIM, CODE_SIM_LEVENSHTEIN, LOOGLE_CLOZE, LOOGLE_ROUGE_L};
-use crate::datasets::{DatasetInfo, Suite, loogle};
+use crate::datasets::{DatasetInfo, loogle};
 use crate::error::TaskError;
 use crate::example::Example;
 use crate::metrics::{self, MetricError, scorer};
 use crate::protocol::Protocol;
+use crate::suite::Suite;
 
 /// The score of a prediction, 0 to 1. The prediction is what [`Protocol::finish_prediction`] returned.
 ///

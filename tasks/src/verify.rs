@@ -604,7 +604,7 @@ mod tests {
         let with: BTreeSet<&str> = cases.iter().filter_map(|case| case["dataset"].as_str()).collect();
         let without: BTreeSet<&str> = crate::datasets::all()
             .iter()
-            .filter(|info| info.suite == crate::datasets::Suite::LongBench && !with.contains(info.name))
+            .filter(|info| info.suite == crate::suite::Suite::LongBench && !with.contains(info.name))
             .map(|info| info.name)
             .collect();
         assert_eq!(without, BTreeSet::from(WITHOUT_ROWS));

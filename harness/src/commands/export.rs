@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kvsweep_results::{ExampleRecord, Merged, Run, VariantKey};
+use kvsweep_tasks::Suite;
 use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
 
-use crate::cli::{ExportArgs, Suite};
+use crate::cli::ExportArgs;
 use crate::exit::{Exit, usage};
 use crate::{output, pictures, tables};
 

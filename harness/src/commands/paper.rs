@@ -8,13 +8,14 @@ use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Group, Merged, Run};
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
 use kvsweep_tasks::needle::variants;
-use kvsweep_tasks::{averages, protocol};
+use kvsweep_tasks::{Suite, averages, protocol};
 use serde_json::json;
 
-use crate::cli::{PaperArgs, RunArgs, Split, Suite, VariantArgs};
+use crate::cli::{PaperArgs, RunArgs, Split, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::model::known_shape;
 use crate::output;
+use crate::plan::Plan;
 use crate::questions::{MINI, NEEDLE};
 
 /// Runs the command.
@@ -37,8 +38,8 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     }
     let mut runs = Vec::new();
     for run_args in plans {
-        let plan = super::run::plan(&run_args)?;
-        let exit = super::run::execute(&plan, None)?;
+        let (plan, model) = Plan::of(&run_args)?;
+        let exit = super::run::execute(&plan, &model, None)?;
         if exit != Exit::Done {
             return Ok(exit);
         }

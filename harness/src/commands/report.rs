@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use kvsweep_plots::report::{self, Options};
 use kvsweep_results::paper::PaperComparison;
 use kvsweep_results::{ExampleKey, Manifest, Merged, MergedExample, Run, published};
-use kvsweep_tasks::protocol;
+use kvsweep_tasks::{Suite, protocol};
 
-use crate::cli::{ReportArgs, Suite};
+use crate::cli::ReportArgs;
 use crate::exit::{Exit, usage};
 use crate::recorded::Recorded;
 use crate::{destination, output, provenance, tables};

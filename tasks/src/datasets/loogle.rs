@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 
 use super::metric_ids::{LOOGLE_CLOZE, LOOGLE_ROUGE_L, QA_F1};
-use super::{Category, DatasetInfo, Language, Suite};
+use super::{Category, DatasetInfo, Language};
 use crate::error::TaskError;
 use crate::example::{Example, key};
 use crate::python::literal::{self, Literal};
 use crate::reader::{FIX_ROW, Row};
+use crate::suite::Suite;
 
 /// The eight data sets: the official four, then HeadKV's four in its run order.
 pub const DATASETS: [DatasetInfo; 8] = [

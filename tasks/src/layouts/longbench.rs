@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, read, write};
-use crate::datasets::Suite;
 use crate::error::TaskError;
 use crate::path::last_component;
+use crate::suite::Suite;
 
 /// LongBench v1.
 pub struct LongBench;

@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::averages::Scores;
-use crate::datasets::{DatasetInfo, Suite};
+use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
+use crate::suite::Suite;
 
 pub use needle::{NeedleCell, NeedleRecord, NeedleScores};
 pub use write::{ExportFile, ExportMeta, Prediction, write};

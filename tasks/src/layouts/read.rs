@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{DatasetScore, Layout, OfficialScore, PredictionFile, TreeScores, plain};
-use crate::datasets::{self, DatasetInfo, Suite, mini};
+use crate::datasets::{self, DatasetInfo, mini};
 use crate::error::TaskError;
 use crate::metrics::{self, Metric, scorer};
 use crate::reader::{Row, for_each_line};
+use crate::suite::Suite;
 
 /// Sorted entries of a folder.
 pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, TaskError> {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use corpus::{KINDS, TrainingDocument, training_document};
-pub use needle::{NEEDLE_PROMPT, NeedleCase, NeedleTrial, needle};
+pub use needle::{Haystack, NEEDLE_PROMPT, NeedleTrial, needle};
 pub use words::estimate_tokens;
 
 use grammar::{Document, Plan, Source};

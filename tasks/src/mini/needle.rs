@@ -12,9 +12,9 @@ const HAY: [Relation; 4] = [Relation::Home, Relation::Keep, Relation::Sell, Rela
 /// The prompt of a needle trial.
 pub const NEEDLE_PROMPT: &str = "Read the notes and answer.\n{context}\n\nQuestion: {input}\nAnswer:";
 
-/// One needle trial.
+/// A haystack with its needle and its question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NeedleCase {
+pub struct Haystack {
     /// The haystack with the needle in it.
     pub context: String,
     /// The question at the end of the prompt.
@@ -43,7 +43,7 @@ pub struct NeedleTrial {
 /// Builds a needle trial.
 ///
 /// The prompt has as many sentences as keep it within its length, counted by `count`.
-pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> NeedleCase {
+pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> Haystack {
     let NeedleTrial { seed, length, depth, number } = trial;
     let mut source = Source::new(rng("suite", &format!("needle/{length}/{depth}"), seed, number), NAMES);
     let (person, answer) = (source.person(), source.thing());
@@ -73,7 +73,7 @@ pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> NeedleCase {
         let prompt = NEEDLE_PROMPT.replace("{context}", &context).replace("{input}", &question);
         let over = count(&prompt).saturating_sub(length);
         if over == 0 || hay.is_empty() {
-            return NeedleCase { context, question, needle, answer, prompt };
+            return Haystack { context, question, needle, answer, prompt };
         }
         // A sentence takes at most about sixteen tokens.
         hay.truncate(hay.len() - (over / 16).clamp(1, hay.len()));

@@ -2,9 +2,11 @@
 
 pub mod cases;
 pub mod essays;
+pub mod grading;
 pub mod insert;
 pub mod variants;
 
-pub use cases::{NeedleCase, NeedleGrading, cases, mini_case};
+pub use cases::{NeedleCase, cases, mini_case};
 pub use essays::Essays;
+pub use grading::NeedleGrading;
 pub use variants::{NeedleScoring, NeedleVariant};

@@ -1,0 +1,78 @@
+//! The memory that prompts and their variants take, for planning on paper and for admitting them to a device.
+
+use std::collections::BTreeSet;
+
+use kvsweep_engine::memory::Planner;
+use kvsweep_engine::model::config::ModelConfig;
+use kvsweep_methods::observation::Observation;
+use kvsweep_methods::selection::Selection;
+use kvsweep_methods::spec::Variant;
+
+/// Bytes by the sizes of a model.
+pub struct Footprint<'a> {
+    config: &'a ModelConfig,
+    planner: Planner<'a>,
+    observations: BTreeSet<Observation>,
+    threads: usize,
+}
+
+impl<'a> Footprint<'a> {
+    /// Of a model planned by `planner`, whose prompts are read by `threads` threads and observed.
+    pub fn new(
+        config: &'a ModelConfig,
+        planner: Planner<'a>,
+        observations: BTreeSet<Observation>,
+        threads: usize,
+    ) -> Self {
+        Self { config, planner, observations, threads }
+    }
+
+    /// What prompts are observed for.
+    pub fn observations(&self) -> &BTreeSet<Observation> {
+        &self.observations
+    }
+
+    /// A prompt in flight: keys, values, observations.
+    pub fn prompt(&self, tokens: usize) -> u64 {
+        self.planner.prompt_bytes(tokens, &self.observations)
+    }
+
+    /// What reading a prompt takes beside it.
+    pub fn reading(&self, tokens: usize) -> u64 {
+        self.planner.activation_bytes(tokens, self.threads)
+    }
+
+    /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.
+    pub fn variant(&self, variant: &Variant, tokens: usize, new_tokens: usize) -> u64 {
+        let entries = variant.budget().map_or(0, |budget| budget.min(tokens));
+        let heads = self.config.stored_heads(variant.spec().granularity());
+        self.planner.variant_bytes(entries, heads, new_tokens)
+    }
+
+    /// A variant of a prompt with its answer, by what it selected.
+    pub fn selected(&self, selection: &Selection, tokens: usize, new_tokens: usize) -> u64 {
+        self.planner.selection_bytes(selection, tokens, new_tokens)
+    }
+
+    /// The least in which a prompt can be answered: it is read, and then one variant after the other answers.
+    pub fn one_by_one<'v>(
+        &self,
+        variants: impl IntoIterator<Item = &'v Variant>,
+        tokens: usize,
+        new_tokens: usize,
+    ) -> u64 {
+        let largest = variants.into_iter().map(|variant| self.variant(variant, tokens, new_tokens)).max();
+        self.prompt(tokens) + self.reading(tokens).max(largest.unwrap_or(0))
+    }
+
+    /// A prompt with the caches of all its variants.
+    pub fn side_by_side<'v>(
+        &self,
+        variants: impl IntoIterator<Item = &'v Variant>,
+        tokens: usize,
+        new_tokens: usize,
+    ) -> u64 {
+        let caches = variants.into_iter().map(|variant| self.variant(variant, tokens, new_tokens));
+        self.prompt(tokens) + caches.sum::<u64>()
+    }
+}
