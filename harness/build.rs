@@ -8,6 +8,8 @@ const BUILT_FROM: &[&str] = &[
     ":(top)",
     ":(top,exclude)baselines",
     ":(top,exclude)docs",
+    ":(top,exclude)golden/methods",
+    ":(top,exclude)golden/metrics",
     ":(top,exclude)scripts",
     ":(top,exclude)training",
     ":(top,exclude,glob)**/*.md",

@@ -241,9 +241,6 @@ pub enum EngineError {
         /// What is wrong, with the layer and the head.
         reason: String,
     },
-    /// A prefill was handed to a model on another device than the one that made it.
-    #[error("the prefill was made on another device; prefill and decode with the same model")]
-    ForeignPrefill,
     /// A thread could not be started.
     #[error("cannot start a thread: {reason}")]
     Threads {

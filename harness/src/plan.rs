@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvsweep_engine::decode::HeadSet;
+use kvsweep_engine::backend::HeadSet;
 use kvsweep_engine::model::{Card, Model};
+use kvsweep_engine::session::AnySession;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
@@ -85,24 +86,22 @@ impl Plan {
     ///
     /// # Errors
     /// Whatever is wrong with the command line, the model or the data, before any time is spent.
-    pub fn of(args: &RunArgs) -> anyhow::Result<(Self, Model)> {
+    pub fn of(args: &RunArgs) -> anyhow::Result<(Self, AnySession)> {
         let Request { protocol, mut variants, selected } = Request::of(args)?;
-        let model = args.model.load()?;
-        let text = TextSide::new(&model)?;
-        let facts = crate::model::facts(&model);
+        let session = args.model.load()?;
+        let model: &Model = &session;
+        let text = TextSide::new(model)?;
+        let facts = crate::model::facts(model);
         let files = args.variants.calibration.as_deref().unwrap_or_default();
-        let calibrations = Calibrations::load(&model, files)?;
+        let calibrations = Calibrations::load(model, files)?;
         calibrations.fit(&mut variants, args.variants.methods.is_some(), &args.model)?;
         if selected.suite != Suite::Needle {
             protocol.notes(&facts, selected.suite).iter().for_each(|note| output::note(note));
         }
-        let masked = args
-            .mask_heads
-            .as_deref()
-            .map(|mask| calibrations.mask(mask, &model, &args.model))
-            .transpose()?;
+        let masked =
+            args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, model, &args.model)).transpose()?;
         let datasets = questions::read(&selected, &Renderer { protocol, model: &facts, text: &text })?;
-        check_window(&model, protocol, &facts, &datasets)?;
+        check_window(model, protocol, &facts, &datasets)?;
         let mut settings = selected.settings(&datasets);
         settings.extend(calibrations.hashes(&variants.specs));
         if model.name != TINY {
@@ -112,7 +111,7 @@ impl Plan {
             settings.insert(MASK_HEADS.to_owned(), asked.clone());
             settings.insert(MASKED_HEADS.to_owned(), kept::heads_sha256(heads));
         }
-        let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, settings)?;
+        let manifest = manifest(args, &selected, protocol, model, &variants, &datasets, settings)?;
         let keys = manifest.variants();
         let plan = Self {
             facts,
@@ -128,7 +127,7 @@ impl Plan {
             out: args.out.clone().unwrap_or_else(|| default_out(&manifest)),
             manifest,
         };
-        Ok((plan, model))
+        Ok((plan, session))
     }
 
     /// Everything that the variants want observed.

@@ -9,9 +9,9 @@
 //! written from; the papers and the files of their code are named with it.
 
 pub mod budget;
+pub mod context;
 pub mod error;
 pub mod group;
-pub mod held;
 pub mod identify;
 pub mod inputs;
 pub mod instructions;
@@ -29,13 +29,11 @@ pub mod spec;
 #[cfg(test)]
 mod testing;
 pub mod topk;
-pub mod verify;
 
+pub use context::{MethodState, StateScope};
 pub use error::MethodError;
-pub use held::Held;
 pub use inputs::Inputs;
-pub use method::{MethodState, StateScope};
 pub use observation::{Observation, Observations, Observed};
 pub use selection::{Granularity, LayerSelection, Selection};
-pub use shape::PromptShape;
+pub use shape::{CacheShape, LayerShape, Reach};
 pub use spec::{MethodSpec, Variant};

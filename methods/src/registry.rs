@@ -4,7 +4,6 @@ use crate::error::{MethodError, Nearest};
 use crate::method::{
     Entry, adakv, cake, compresskv, full, h2o, headkv, knorm, pyramidkv, random, snapkv, streamingllm, tova,
 };
-use crate::spec::MethodSpec;
 
 /// Every method, in the order of listings.
 pub const METHODS: &[Entry] = &[
@@ -46,12 +45,4 @@ pub fn find(name: &str) -> Result<&'static Entry, MethodError> {
         name: name.to_owned(),
         nearest: Nearest::of(name, METHODS.iter().map(|entry| entry.name)),
     })
-}
-
-/// The methods of the default sweep, with their defaults.
-///
-/// # Errors
-/// Never for the table above; a test parses it.
-pub fn headline() -> Result<Vec<MethodSpec>, MethodError> {
-    HEADLINE.iter().map(|name| MethodSpec::parse(name, &[], None)).collect()
 }

@@ -10,6 +10,18 @@ use crate::manifest::{
     NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, Shard,
 };
 
+impl Manifest {
+    /// What the run is, for continuing, merging, comparing and storing it.
+    pub fn identity(&self) -> Identity {
+        Identity::of(self)
+    }
+
+    /// See [`Identity::configuration`].
+    pub fn configuration(&self) -> String {
+        self.identity().configuration()
+    }
+}
+
 /// What a fact is about, and so where it must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Concern {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::identity::Identity;
 use crate::io::hash_parts;
 use crate::record::{SCHEMA, VariantKey};
 
@@ -96,7 +95,7 @@ pub struct Shard {
 }
 
 /// Everything the numbers of a run depend on. Two runs with equal manifests give equal records, timings aside. What each
-/// field is about, and where it must agree, is in [`Identity`].
+/// field is about, and where it must agree, is in [`Identity`](crate::identity::Identity).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -179,16 +178,6 @@ impl Manifest {
     /// Examples the complete run has.
     pub fn examples(&self) -> u64 {
         self.datasets.iter().map(|dataset| dataset.examples).fold(0, u64::saturating_add)
-    }
-
-    /// What the run is, for continuing, merging, comparing and storing it.
-    pub fn identity(&self) -> Identity {
-        Identity::of(self)
-    }
-
-    /// See [`Identity::configuration`].
-    pub fn configuration(&self) -> String {
-        self.identity().configuration()
     }
 
     /// Reads a manifest of any schema up to [`SCHEMA`].

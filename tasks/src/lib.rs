@@ -19,11 +19,11 @@ pub mod prompt;
 pub mod protocol;
 pub mod python;
 pub mod reader;
+mod row;
 pub mod score;
 pub mod source;
 pub mod suite;
 pub mod text;
-pub mod verify;
 
 pub use ask::{Ask, ContextKey, Description, Grade, NeedleCell, Question, Renderer};
 pub use error::TaskError;

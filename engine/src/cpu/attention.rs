@@ -53,8 +53,16 @@ pub(crate) fn gather_keys(source: &[f32], positions: &[u32], panels: &mut [f32],
     }
 }
 
+/// Reads one key from its panel.
+pub(crate) fn load_key(panels: &[f32], position: usize, key: &mut [f32]) {
+    let panel = &panels[position / PANEL * PANEL * key.len()..];
+    for (d, x) in key.iter_mut().enumerate() {
+        *x = panel[d * PANEL + position % PANEL];
+    }
+}
+
 /// Keys and values of one head.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Entries<'a> {
     /// `[panels][head_dim][32]`.
     pub(crate) keys: &'a [f32],

@@ -38,8 +38,8 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     }
     let mut runs = Vec::new();
     for run_args in plans {
-        let (plan, model) = Plan::of(&run_args)?;
-        let exit = super::run::execute(&plan, &model, None)?;
+        let (plan, session) = Plan::of(&run_args)?;
+        let exit = super::run::execute(&plan, &session, None)?;
         if exit != Exit::Done {
             return Ok(exit);
         }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use kvsweep_engine::model::Model;
+use kvsweep_engine::backend::Backend;
+use kvsweep_engine::session::{AnySession, Session};
+use kvsweep_engine::with_session;
 use kvsweep_results::{Format, Run, RunDir};
 use kvsweep_tasks::Suite;
 
@@ -31,8 +33,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     if args.record_baseline && args.shard.is_some() {
         return Err(usage("--record-baseline stores a whole run; leave --shard out"));
     }
-    let (plan, model) = Plan::of(args)?;
-    let exit = execute(&plan, &model, memory)?;
+    let (plan, session) = Plan::of(args)?;
+    let exit = execute(&plan, &session, memory)?;
     if exit == Exit::Interrupted {
         output::note(&format!("run the same command again to continue `{}`", plan.out.display()));
         return Ok(exit);
@@ -45,7 +47,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// See [`runner::sweep`]; a run directory of another configuration.
-pub fn execute(plan: &Plan, model: &Model, memory: Option<u64>) -> anyhow::Result<Exit> {
+pub fn execute(plan: &Plan, session: &AnySession, memory: Option<u64>) -> anyhow::Result<Exit> {
     let mut run = RunDir::create_or_continue(&plan.out, &plan.manifest)?;
     for problem in run.repairs() {
         output::note(&format!("{problem}"));
@@ -56,13 +58,23 @@ pub fn execute(plan: &Plan, model: &Model, memory: Option<u64>) -> anyhow::Resul
     }
     // The weights are loaded: what is free now is for prompts and their variants.
     let memory =
-        memory.unwrap_or_else(|| crate::model::free_memory(&model.device).unwrap_or(4 << 30) / 5 * 4);
+        memory.unwrap_or_else(|| crate::model::free_memory(&session.device).unwrap_or(4 << 30) / 5 * 4);
     interrupt::listen()?;
-    let mut worker = Worker::new(plan, model, Limits { batch: BATCH, memory, store_kept: STORE_KEPT })?;
+    let limits = Limits { batch: BATCH, memory, store_kept: STORE_KEPT };
+    with_session!(session, session => sweep(plan, session, limits, &mut run))
+}
+
+fn sweep<B: Backend>(
+    plan: &Plan,
+    session: &Session<B>,
+    limits: Limits,
+    run: &mut RunDir,
+) -> anyhow::Result<Exit> {
+    let mut worker = Worker::new(plan, session, limits)?;
     let finished = run.finished_keys();
     let progress =
         Progress::new(plan.manifest.examples(), finished.len() as u64, plan.tokens_ahead(finished));
-    let mut writer = Writer::new(&mut run, progress);
+    let mut writer = Writer::new(run, progress);
     let ended = runner::sweep(plan, &mut worker, &mut writer);
     writer.progress.finish();
     Ok(match ended? {

@@ -1,10 +1,12 @@
 //! The way of a sweep, top to bottom: plan -> prefill -> fork -> decode -> score -> record.
 
+mod flight;
 mod lanes;
 mod record;
 mod worker;
 mod writer;
 
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::error::EngineError;
 
 pub use worker::{Limits, Worker};
@@ -26,7 +28,11 @@ pub enum Ended {
 /// # Errors
 /// The first example that cannot be rendered, computed or written; all records before it are kept. An example that
 /// cannot be graded is recorded as skipped, with the reason, and the sweep goes on.
-pub fn sweep<'p>(plan: &'p Plan, worker: &mut Worker<'p>, writer: &mut Writer<'_>) -> anyhow::Result<Ended> {
+pub fn sweep<'p, B: Backend>(
+    plan: &'p Plan,
+    worker: &mut Worker<'p, B>,
+    writer: &mut Writer<'_>,
+) -> anyhow::Result<Ended> {
     match record_all(plan, worker, writer) {
         Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
             Ok(Ended::Interrupted)
@@ -35,7 +41,11 @@ pub fn sweep<'p>(plan: &'p Plan, worker: &mut Worker<'p>, writer: &mut Writer<'_
     }
 }
 
-fn record_all<'p>(plan: &'p Plan, worker: &mut Worker<'p>, writer: &mut Writer<'_>) -> anyhow::Result<()> {
+fn record_all<'p, B: Backend>(
+    plan: &'p Plan,
+    worker: &mut Worker<'p, B>,
+    writer: &mut Writer<'_>,
+) -> anyhow::Result<()> {
     for dataset in &plan.datasets {
         worker.enter(dataset)?;
         // Found before the first prefill, so that a row that no answer can be graded against costs none.

@@ -8,7 +8,7 @@ use kvsweep_results::{
 };
 use kvsweep_tasks::{Grade, Prompt};
 
-use super::worker::{Answer, Branch, InFlight};
+use super::flight::{Answer, Branch, InFlight};
 use super::writer::Scored;
 use crate::kept::{self, count, layers_kept};
 use crate::questions::KeyedQuestion;
@@ -45,7 +45,11 @@ pub fn skipped(asked: &KeyedQuestion<'_>, why: String) -> anyhow::Result<Scored>
 ///
 /// # Errors
 /// A number that no record can hold.
-pub fn graded(flown: &InFlight<'_>, graded: Vec<Graded<'_>>, store_kept: u64) -> anyhow::Result<Scored> {
+pub fn graded<P>(
+    flown: &InFlight<'_, P>,
+    graded: Vec<Graded<'_>>,
+    store_kept: u64,
+) -> anyhow::Result<Scored> {
     let InFlight { asked, prompt, prefill, .. } = flown;
     let info = info(asked, Some(prompt))?;
     let mut variants = Vec::with_capacity(graded.len());

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use kvsweep_engine::decode::{DecodeRule, Decoded, Sequence};
+use kvsweep_engine::backend::Backend;
+use kvsweep_engine::decode::{DecodeRule, Sequence};
 use kvsweep_engine::memory::Planner;
-use kvsweep_engine::model::Model;
-use kvsweep_engine::prefill::{Prefill, PrefillOptions};
+use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::session::Session;
 use kvsweep_methods::method::StateScope;
-use kvsweep_methods::selection::Selection;
 use kvsweep_tasks::{ModelText, Prompt, Renderer};
 
+use super::flight::{Answer, Branch, InFlight};
 use super::lanes::{self, Lane};
 use super::record;
 use super::writer::Scored;
@@ -20,7 +21,7 @@ use crate::cost::human;
 use crate::footprint::Footprint;
 use crate::machine;
 use crate::model::TextSide;
-use crate::plan::{Plan, PlannedVariant};
+use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::questions::{DatasetPart, KeyedQuestion};
 
@@ -36,9 +37,9 @@ pub struct Limits {
 }
 
 /// A model on its device, and the plan that it works on.
-pub struct Worker<'p> {
+pub struct Worker<'p, B> {
     plan: &'p Plan,
-    model: &'p Model,
+    session: &'p Session<B>,
     text: TextSide<'p>,
     limits: Limits,
     footprint: Footprint<'p>,
@@ -47,63 +48,21 @@ pub struct Worker<'p> {
     held_back: Option<(KeyedQuestion<'p>, Prompt)>,
 }
 
-/// One example between its prefill and its record.
-pub struct InFlight<'p> {
-    /// What is asked.
-    pub asked: KeyedQuestion<'p>,
-    /// What was read.
-    pub prompt: Prompt,
-    /// The prompt, read.
-    pub prefill: Arc<Prefill>,
-    /// What reading took.
-    pub prefill_seconds: f64,
-    /// Every variant's choice of what to keep of it.
-    pub branches: Vec<Branch<'p>>,
-    /// Bytes of the prompt: keys, values, observations.
-    bytes: u64,
-}
-
-/// One variant of one example.
-pub struct Branch<'p> {
-    /// The variant.
-    pub planned: &'p PlannedVariant,
-    /// What it keeps.
-    pub selection: Arc<Selection>,
-    /// What choosing took.
-    pub select_seconds: f64,
-    /// Bytes of its cache.
-    bytes: u64,
-}
-
-/// What one branch generated.
-pub struct Answer {
-    /// The tokens.
-    pub decoded: Decoded,
-    /// Its share of the time that its batch took.
-    pub decode_seconds: f64,
-}
-
-impl InFlight<'_> {
-    fn bytes(&self) -> u64 {
-        self.bytes + self.branches.iter().map(|branch| branch.bytes).sum::<u64>()
-    }
-}
-
-impl<'p> Worker<'p> {
+impl<'p, B: Backend> Worker<'p, B> {
     /// A worker at the start of a run.
     ///
     /// # Errors
     /// A model without a tokenizer, a first prompt that cannot be built.
-    pub fn new(plan: &'p Plan, model: &'p Model, limits: Limits) -> anyhow::Result<Self> {
-        let text = TextSide::new(model)?;
-        let planner = Planner::new(&model.config, model.dtype.size_in_bytes());
+    pub fn new(plan: &'p Plan, session: &'p Session<B>, limits: Limits) -> anyhow::Result<Self> {
+        let text = TextSide::new(session)?;
+        let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
         let lanes = lanes::of(plan, &Renderer { protocol: plan.protocol, model: &plan.facts, text: &text })?;
         Ok(Self {
             plan,
-            model,
+            session,
             text,
             limits,
-            footprint: Footprint::new(&model.config, planner, plan.observations(), machine::processors()),
+            footprint: Footprint::new(&session.config, planner, plan.observations(), machine::processors()),
             lanes,
             held_back: None,
         })
@@ -126,10 +85,10 @@ impl<'p> Worker<'p> {
         &mut self,
         waiting: &mut impl Iterator<Item = KeyedQuestion<'p>>,
         progress: &mut Progress,
-    ) -> anyhow::Result<Vec<InFlight<'p>>> {
-        let mut flight: Vec<InFlight<'p>> = Vec::new();
+    ) -> anyhow::Result<Vec<InFlight<'p, B::Prompt>>> {
+        let mut flight: Vec<InFlight<'p, B::Prompt>> = Vec::new();
         while flight.len() * self.lanes.len() < self.limits.batch {
-            self.model.cancel.check()?;
+            self.session.cancel.check()?;
             let (asked, prompt) = match self.held_back.take() {
                 Some(held_back) => held_back,
                 None => {
@@ -170,9 +129,9 @@ impl<'p> Worker<'p> {
         asked: KeyedQuestion<'p>,
         prompt: Prompt,
         progress: &mut Progress,
-    ) -> anyhow::Result<InFlight<'p>> {
+    ) -> anyhow::Result<InFlight<'p, B::Prompt>> {
         let (tokens, new_tokens) = (prompt.ids.len(), prompt.stop.max_new);
-        self.model.check_prompt(&prompt.ids, new_tokens)?;
+        self.session.check_prompt(&prompt.ids, new_tokens)?;
         if !self.fits(&prompt, 0) {
             let needed = self.least_bytes(&prompt);
             anyhow::bail!(
@@ -186,12 +145,12 @@ impl<'p> Worker<'p> {
         progress.prefilling(&asked.key, tokens);
         let started = Instant::now();
         let prefill =
-            self.model.prefill(&prompt.ids, self.footprint.observations(), PrefillOptions::default())?;
+            self.session.prefill(&prompt.ids, self.footprint.observations(), PrefillOptions::default())?;
         let prefill_seconds = started.elapsed().as_secs_f64();
         progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
         let mut branches = Vec::with_capacity(self.lanes.len());
         for Lane { planned, state } in &mut self.lanes {
-            self.model.cancel.check()?;
+            self.session.cancel.check()?;
             let started = Instant::now();
             let selection =
                 planned.variant.select(prefill.shape(), prefill.observations(), &self.plan.inputs, state)?;
@@ -207,7 +166,7 @@ impl<'p> Worker<'p> {
             prefill: Arc::new(prefill),
             prefill_seconds,
             branches,
-            bytes: self.footprint.prompt(tokens),
+            prompt_bytes: self.footprint.prompt(tokens),
             prompt,
         })
     }
@@ -219,7 +178,7 @@ impl<'p> Worker<'p> {
     /// A failing device.
     pub fn decode(
         &self,
-        flight: &[InFlight<'_>],
+        flight: &[InFlight<'_, B::Prompt>],
         progress: &mut Progress,
     ) -> anyhow::Result<Vec<Vec<Answer>>> {
         let mut sequences = Vec::new();
@@ -229,6 +188,12 @@ impl<'p> Worker<'p> {
                 sequences.push(Sequence {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
+                    follow: Arc::default(),
+                    again: branch
+                        .planned
+                        .variant
+                        .interval()
+                        .map(|_| Arc::new(branch.planned.variant.clone())),
                     rule: decode_rule(&example.prompt),
                     keep_logits: false,
                     masked_heads: self.plan.masked.clone(),
@@ -236,12 +201,12 @@ impl<'p> Worker<'p> {
                 sizes.push(branch.bytes);
             }
         }
-        let prompts: u64 = flight.iter().map(|example| example.bytes).sum();
+        let prompts: u64 = flight.iter().map(|example| example.prompt_bytes).sum();
         let started = Instant::now();
         let mut decoded = Vec::with_capacity(sequences.len());
         for group in groups(&sizes, self.limits.memory.saturating_sub(prompts)) {
             progress.decoding(group.len());
-            decoded.extend(self.model.decode(&sequences[group], &mut |step| progress.step(step))?);
+            decoded.extend(self.session.decode(&sequences[group], &mut |step| progress.step(step))?);
         }
         let seconds = started.elapsed().as_secs_f64();
         let steps = decoded.iter().map(|decoded| decoded.steps).sum();
@@ -258,7 +223,7 @@ impl<'p> Worker<'p> {
     ///
     /// # Errors
     /// The tokenizer refuses an answer.
-    pub fn score(&self, flown: &InFlight<'_>, answers: &[Answer]) -> anyhow::Result<Scored> {
+    pub fn score(&self, flown: &InFlight<'_, B::Prompt>, answers: &[Answer]) -> anyhow::Result<Scored> {
         let scored = || -> anyhow::Result<Scored> {
             let mut graded = Vec::with_capacity(answers.len());
             for (branch, answer) in flown.branches.iter().zip(answers) {

@@ -1,6 +1,6 @@
 //! Bounds on what a page holds: untrusted texts are cut, with a notice, and the page keeps under its limit.
 
-use super::render::embed;
+use super::embed::embed;
 use super::{Example, ReportData, Tokens};
 use serde_json::{Value, json};
 

@@ -5,6 +5,7 @@
 //! are written out, and a content policy allows only the page's own script, by its hash.
 
 mod cut;
+mod embed;
 mod from_runs;
 mod render;
 

@@ -1,5 +1,6 @@
 //! From data to the page: the template, the escaping, the content policy.
 
+use super::embed::embed;
 use super::{FigureGroup, ReportData, cut};
 use crate::Result;
 use kvsweep_results::visible;
@@ -72,18 +73,6 @@ fn figures(data: &ReportData) -> Result<(Vec<Value>, usize)> {
     let groups =
         groups.map(|(group, figures)| context! { title => group.title, intro => group.intro, figures });
     Ok((groups.collect(), left_out))
-}
-
-/// JSON that can stand inside a `script` element: nothing in it can end the element, and no line separator
-/// that old parsers trip over.
-pub(super) fn embed(value: &serde_json::Value) -> String {
-    value
-        .to_string()
-        .replace('&', "\\u0026")
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
 }
 
 /// Nothing may be loaded, and only our script may run.

@@ -7,7 +7,8 @@ use super::{DatasetScore, Layout, OfficialScore, PredictionFile, TreeScores, pla
 use crate::datasets::{self, DatasetInfo, mini};
 use crate::error::TaskError;
 use crate::metrics::{self, Metric, scorer};
-use crate::reader::{Row, for_each_line};
+use crate::reader::for_each_line;
+use crate::row::Row;
 use crate::suite::Suite;
 
 /// Sorted entries of a folder.

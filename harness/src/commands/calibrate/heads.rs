@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::decode::DecodeRule;
 use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::session::Session;
 use kvsweep_methods::identify::{HeadKind, RowReading};
 use kvsweep_methods::inputs::{HeadScores, InputKind};
 use kvsweep_plots::head::{self, HeadMap, Kind};
@@ -38,7 +40,7 @@ struct Outcome {
 ///
 /// # Errors
 /// Needle tests that do not fit the model, or of which none passes; another process at work on the same pass.
-pub(super) fn run(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
+pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyhow::Result<Exit> {
     let (kind, input, title) = match args.kind {
         Some(KindArg::Retrieval) => (HeadKind::Retrieval, InputKind::RetrievalScores, "Retrieval heads"),
         Some(KindArg::Reasoning) => {
@@ -121,8 +123,8 @@ pub(super) fn run(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
 }
 
 /// Decodes one needle test with the whole cache, and scores every head's attention rows.
-fn test_heads(
-    model: &Model,
+fn test_heads<B: Backend>(
+    model: &Session<B>,
     facts: &ModelFacts,
     text: &TextSide<'_>,
     kind: HeadKind,

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::decode::DecodeRule;
-use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::session::Session;
 use kvsweep_methods::identify;
 use kvsweep_methods::inputs::{InputKind, Inputs, LayerScores};
 use kvsweep_methods::method::MethodState;
@@ -29,7 +30,7 @@ const LAYER_ROWS_SEED: u64 = 1_000_003;
 ///
 /// # Errors
 /// A model without a semantic head ranking, errors that are all equal, another process at work on the same pass.
-pub(super) fn run(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
+pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyhow::Result<Exit> {
     let text = TextSide::new(model)?;
     let calibrations = Calibrations::load(model, &[])?;
     let inputs = Inputs { ranking: calibrations.inputs.ranking.clone(), ..Inputs::default() };

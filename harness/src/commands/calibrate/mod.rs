@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::Model;
+use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::{Calibration, InputKind};
 use kvsweep_tasks::path::last_component;
 use serde_json::{Map, Value};
@@ -19,11 +20,11 @@ use crate::{calibration, destination, interrupt, output, provenance};
 /// Runs the command.
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
     check(args)?;
-    let model = args.model.load()?;
+    let session = args.model.load()?;
     interrupt::listen()?;
     let done = match args.what {
-        CalibrateWhat::Heads => heads::run(args, &model),
-        CalibrateWhat::Layers => layers::run(args, &model),
+        CalibrateWhat::Heads => with_session!(&session, session => heads::run(args, session)),
+        CalibrateWhat::Layers => with_session!(&session, session => layers::run(args, session)),
     };
     match done {
         Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {

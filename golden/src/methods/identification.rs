@@ -1,16 +1,19 @@
 //! Head identification: score accumulation, needle search, ranking, layer averages.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::{
-    HeadKind, HeadScores, LayerScores, Map, Path, Value, VerifyReport, close, get, identify, maybe,
-    read_json, same,
-};
+use kvsweep_methods::identify::{self, HeadKind};
+use kvsweep_methods::inputs::{self, HeadScores, LayerScores};
+use serde_json::{Map, Value};
+
+use super::report::Report;
+use crate::vectors::{close, get, maybe, read_json, same};
 
 type Check = fn(&Value) -> Result<(), String>;
 
 /// Checks every entry of `head_identification.json`.
-pub(super) fn check(dir: &Path, file: &str, report: &mut VerifyReport) {
+pub(super) fn check(dir: &Path, file: &str, report: &mut Report) {
     let content = match read_json(dir, file) {
         Ok(content) => content,
         Err(problem) => return report.add(file, Err(problem)),
@@ -77,7 +80,7 @@ fn find_needle(case: &Value) -> Result<(), String> {
 
 fn ranking(case: &Value) -> Result<(), String> {
     let scores = HeadScores::read(&get::<Map<String, Value>>(case, "score_lists")?)?;
-    let expected = crate::inputs::read_ranking(&get(case, "ranking")?)?;
+    let expected = inputs::read_ranking(&get(case, "ranking")?)?;
     same("ranking", &expected, &scores.ranking())
 }
 

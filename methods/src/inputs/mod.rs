@@ -2,68 +2,24 @@
 //! papers' published files, as those are, or from our own calibration, whose file says which weights, data,
 //! seed and commit made it. A file of another model or shape is refused.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
 use crate::error::MethodError;
-use crate::identify;
 
-/// Which input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InputKind {
-    /// Retrieval scores of query heads (HeadKV-R).
-    RetrievalScores,
-    /// Retrieval-reasoning scores of query heads (HeadKV-R2).
-    ReasoningScores,
-    /// Semantic retrieval heads of each layer, best first (CompressKV).
-    HeadRanking,
-    /// Eviction error of each layer (CompressKV).
-    LayerScores,
-}
+mod calibration;
+mod head_scores;
+pub mod kind;
+mod layer_scores;
+mod published;
+mod ranking;
 
-impl InputKind {
-    /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::RetrievalScores, Self::ReasoningScores, Self::HeadRanking, Self::LayerScores];
+pub use calibration::{Calibration, Published};
+pub use head_scores::HeadScores;
+pub use kind::InputKind;
+pub use layer_scores::LayerScores;
+pub use ranking::{read_ranking, write_ranking};
 
-    /// The command that makes it.
-    #[must_use]
-    pub fn command(self) -> &'static str {
-        match self {
-            Self::RetrievalScores => "kvsweep calibrate heads --kind retrieval",
-            Self::ReasoningScores => "kvsweep calibrate heads --kind reasoning",
-            Self::HeadRanking => "kvsweep calibrate heads --kind semantic",
-            Self::LayerScores => "kvsweep calibrate layers",
-        }
-    }
-
-    /// How published files are called: the model's name and this.
-    #[must_use]
-    pub fn published_suffix(self) -> &'static str {
-        match self {
-            Self::RetrievalScores => "_retrieval_heads.json",
-            Self::ReasoningScores => "_retrieval_reasoning_heads.json",
-            Self::HeadRanking => "_head_idx.json",
-            Self::LayerScores => "_layer_score.jsonl",
-        }
-    }
-}
-
-impl fmt::Display for InputKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::RetrievalScores => "retrieval head scores",
-            Self::ReasoningScores => "retrieval-reasoning head scores",
-            Self::HeadRanking => "a semantic head ranking",
-            Self::LayerScores => "layer eviction errors",
-        })
-    }
-}
+use published::{comparable, published_model, read_object};
 
 /// The model that inputs must belong to.
 #[derive(Clone, Copy, Debug)]
@@ -196,268 +152,10 @@ impl Inputs {
     }
 }
 
-/// The model that a published file is named after.
-fn published_model(origin: &Path, kind: InputKind) -> String {
-    let name = origin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let suffixes = [kind.published_suffix(), "_SRH.json", ".jsonl", ".json"];
-    let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-    stem.to_owned()
-}
-
-/// A model's name without its organisation, `Meta-` prefix and case, which publications drop or add.
-fn comparable(name: &str) -> String {
-    let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-    name.strip_prefix("meta-").map(str::to_owned).unwrap_or(name)
-}
-
-/// Scores of every query head, one value per successful test.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeadScores {
-    /// `[layer][head][test]`; every head has as many tests.
-    pub lists: Vec<Vec<Vec<f64>>>,
-}
-
-impl HeadScores {
-    /// Reads the published format: `"<layer>-<head>"` to a list of numbers.
-    ///
-    /// # Errors
-    /// What is wrong, with the key.
-    pub fn read(values: &Map<String, Value>) -> Result<Self, String> {
-        let mut by_head = BTreeMap::new();
-        for (key, list) in values {
-            let place = key
-                .split_once('-')
-                .and_then(|(l, h)| Some((l.parse::<usize>().ok()?, h.parse::<usize>().ok()?)));
-            let place = place.ok_or_else(|| format!("key `{key}` is not `<layer>-<head>`"))?;
-            by_head.insert(place, numbers(key, list)?);
-        }
-        let layers = by_head.keys().map(|place| place.0 + 1).max().unwrap_or(0);
-        let heads = by_head.keys().map(|place| place.1 + 1).max().unwrap_or(0);
-        if by_head.is_empty() || layers.checked_mul(heads) != Some(by_head.len()) {
-            return Err(format!("{} heads do not fill {layers} layers x {heads} heads", by_head.len()));
-        }
-        let tests = by_head.values().next().map_or(0, Vec::len);
-        if let Some(((layer, head), list)) =
-            by_head.iter().find(|(_, list)| list.len() != tests || list.is_empty())
-        {
-            return Err(format!("key `{layer}-{head}` has {} tests, others {tests}", list.len()));
-        }
-        let mut lists = by_head.into_values();
-        Ok(Self { lists: (0..layers).map(|_| lists.by_ref().take(heads).collect()).collect() })
-    }
-
-    /// Layers.
-    #[must_use]
-    pub fn layers(&self) -> usize {
-        self.lists.len()
-    }
-
-    /// Query heads of a layer.
-    #[must_use]
-    pub fn heads(&self) -> usize {
-        self.lists.first().map_or(0, Vec::len)
-    }
-
-    /// Mean of each head, `[layer][head]`.
-    #[must_use]
-    pub fn means(&self) -> Vec<Vec<f64>> {
-        let mean = |list: &Vec<f64>| list.iter().sum::<f64>() / list.len().max(1) as f64;
-        self.lists.iter().map(|layer| layer.iter().map(mean).collect()).collect()
-    }
-
-    /// The ranking file's content: heads of each layer, best mean first.
-    #[must_use]
-    pub fn ranking(&self) -> Vec<Vec<usize>> {
-        self.means().iter().map(|layer| identify::rank(layer)).collect()
-    }
-
-    /// The published format.
-    #[must_use]
-    pub fn write(&self) -> Map<String, Value> {
-        let mut values = Map::new();
-        for (layer, heads) in self.lists.iter().enumerate() {
-            for (head, list) in heads.iter().enumerate() {
-                values.insert(format!("{layer}-{head}"), Value::from(list.clone()));
-            }
-        }
-        values
-    }
-}
-
-/// Reads a ranking in the published format (layer to heads, best first), or derives it from score lists.
-///
-/// # Errors
-/// What is wrong, with the key.
-pub fn read_ranking(values: &Map<String, Value>) -> Result<Vec<Vec<usize>>, String> {
-    if values.keys().any(|key| key.contains('-')) {
-        return HeadScores::read(values).map(|scores| scores.ranking());
-    }
-    let heads = values.values().next().and_then(Value::as_array).map_or(0, Vec::len);
-    (0..values.len())
-        .map(|layer| {
-            let key = layer.to_string();
-            let list = values.get(&key).ok_or_else(|| format!("layer `{key}` is missing"))?;
-            let ranking: Vec<usize> =
-                serde_json::from_value(list.clone()).map_err(|error| format!("layer `{key}`: {error}"))?;
-            let mut sorted = ranking.clone();
-            sorted.sort_unstable();
-            if sorted.iter().copied().eq(0..heads) && heads > 0 {
-                Ok(ranking)
-            } else {
-                Err(format!("layer `{key}` is not a permutation of {heads} heads"))
-            }
-        })
-        .collect()
-}
-
-/// A ranking in the published format.
-#[must_use]
-pub fn write_ranking(ranking: &[Vec<usize>]) -> Map<String, Value> {
-    ranking.iter().enumerate().map(|(layer, heads)| (layer.to_string(), Value::from(heads.clone()))).collect()
-}
-
-/// Eviction error of each layer: a share per data set, and the average that allocation reads.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerScores {
-    /// Per data set, one share a layer.
-    pub data_sets: BTreeMap<String, Vec<f64>>,
-    /// The average over data sets, normalised.
-    pub average: Vec<f64>,
-}
-
-impl LayerScores {
-    /// Averages data sets as CompressKV's `get_avg.py` does.
-    #[must_use]
-    pub fn of(data_sets: BTreeMap<String, Vec<f64>>) -> Self {
-        let average = identify::layer_average(&data_sets);
-        Self { data_sets, average }
-    }
-
-    /// Reads the published format; without `avg_score` the average is computed.
-    ///
-    /// # Errors
-    /// What is wrong, with the key.
-    pub fn read(values: &Map<String, Value>) -> Result<Self, String> {
-        let mut data_sets = BTreeMap::new();
-        for (key, list) in values {
-            data_sets.insert(key.clone(), numbers(key, list)?);
-        }
-        let layers = data_sets.values().next().map_or(0, Vec::len);
-        if layers == 0 {
-            return Err("there are no layer scores".into());
-        }
-        if let Some((key, list)) = data_sets.iter().find(|(_, list)| list.len() != layers) {
-            return Err(format!("`{key}` has {} layers, others {layers}", list.len()));
-        }
-        match data_sets.remove("avg_score") {
-            Some(average) => Ok(Self { data_sets, average }),
-            None => Ok(Self::of(data_sets)),
-        }
-    }
-
-    /// The published format.
-    #[must_use]
-    pub fn write(&self) -> Map<String, Value> {
-        let mut values: Map<String, Value> =
-            self.data_sets.iter().map(|(key, list)| (key.clone(), Value::from(list.clone()))).collect();
-        values.insert("avg_score".into(), Value::from(self.average.clone()));
-        values
-    }
-}
-
-/// Finite numbers under a key.
-fn numbers(key: &str, list: &Value) -> Result<Vec<f64>, String> {
-    let list: Vec<f64> = serde_json::from_value(list.clone()).map_err(|error| format!("`{key}`: {error}"))?;
-    match list.iter().find(|value| !value.is_finite() || **value < 0.0) {
-        Some(value) => Err(format!("`{key}`: {value} is not a score")),
-        None => Ok(list),
-    }
-}
-
-/// One JSON object, or JSON lines of objects that are put together (CompressKV's `.jsonl` files are both).
-fn read_object(text: &str) -> Result<Map<String, Value>, String> {
-    let mut all = Map::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>() {
-        all.extend(value.map_err(|error| error.to_string())?);
-    }
-    if all.is_empty() { Err("there is no JSON object in it".into()) } else { Ok(all) }
-}
-
-/// Our own calibration: values in the papers' format and where they come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Calibration {
-    /// Version of this format: 1.
-    pub format_version: u32,
-    /// What it holds.
-    pub kind: InputKind,
-    /// The model's name, for people.
-    pub model: String,
-    /// SHA-256 of the model's weights: a run refuses a calibration of others.
-    pub weights_sha256: String,
-    /// SHA-256 of the calibration data.
-    pub data_sha256: String,
-    /// Seed of whatever was drawn.
-    pub seed: u64,
-    /// Lengths, depths and other settings.
-    pub params: Map<String, Value>,
-    /// Commit of the program.
-    pub commit: String,
-    /// Score lists, ranking or layer scores in the published format.
-    pub values: Map<String, Value>,
-}
-
-impl Calibration {
-    /// The version written.
-    pub const FORMAT_VERSION: u32 = 1;
-
-    /// Reads one; `None` for a file that does not claim to be one (a published file).
-    ///
-    /// # Errors
-    /// When it claims to be one and is not, or is of a newer version.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
-        let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else { return Ok(None) };
-        let Some(version) = object.get("format_version") else { return Ok(None) };
-        if version != &Value::from(Self::FORMAT_VERSION) {
-            return Err(format!(
-                "`format_version` is {version}, this program reads {}",
-                Self::FORMAT_VERSION
-            ));
-        }
-        serde_json::from_value(Value::Object(object)).map(Some).map_err(|error| error.to_string())
-    }
-
-    /// The values as the papers publish them: score lists, or for [`InputKind::HeadRanking`] the ranking.
-    ///
-    /// # Errors
-    /// When the values are not of their kind.
-    pub fn published(&self) -> Result<Published, String> {
-        let mut values: Vec<(String, Value)> = match self.kind {
-            InputKind::HeadRanking => write_ranking(&read_ranking(&self.values)?).into_iter().collect(),
-            _ => self.values.clone().into_iter().collect(),
-        };
-        // HeadKV reads its file by position, not by key.
-        let place =
-            |key: &str| key.split('-').map(|n| n.parse::<usize>().unwrap_or(usize::MAX)).collect::<Vec<_>>();
-        values.sort_by_cached_key(|(key, _)| place(key));
-        Ok(Published(values))
-    }
-}
-
-/// A published file's object with its keys in the published order: by layer, then by head.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Published(Vec<(String, Value)>);
-
-impl Serialize for Published {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::path::PathBuf;
 
     const MODEL: InputModel<'static> =

@@ -1,27 +1,26 @@
 //! Checks the metrics against golden vectors made by the official Python code.
 //!
-//! [`metrics()`] reads a folder of JSON Lines files and recomputes every case. Scores must agree to the last bit: sums,
+//! [`check`] reads a folder of JSON Lines files and recomputes every case. Scores must agree to the last bit: sums,
 //! order of operations and roundings are those of the originals. Only BLEU goes through `exp` and `ln`, which differ
 //! between C libraries, and is compared within 1e-9.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use kvsweep_tasks::datasets::longbench_e::BUCKETS;
+use kvsweep_tasks::metrics::cloze::Hits;
+use kvsweep_tasks::metrics::{
+    self, Metric, MetricError, google_rouge, jieba, longbench, porter, reorder, rouge_l, scorer,
+};
+use kvsweep_tasks::needle::insert::insert_needle;
+use kvsweep_tasks::python::number::{numpy_mean, numpy_round2, round2};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::datasets::longbench_e::BUCKETS;
-use crate::metrics::cloze::Hits;
-use crate::metrics::{
-    self, Metric, MetricError, google_rouge, jieba, longbench, porter, reorder, rouge_l, scorer,
-};
-use crate::needle::insert::insert_needle;
-use crate::python::number::{numpy_mean, numpy_round2, round2};
-
 /// What was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VerifyReport {
+pub struct Report {
     /// Cases that agree.
     pub passed: usize,
     /// Values that differ, by file and case.
@@ -34,7 +33,7 @@ pub struct VerifyReport {
     pub skipped: Vec<(String, &'static str)>,
 }
 
-impl VerifyReport {
+impl Report {
     /// Share of the cases that agree, 0..1.
     pub fn agreement(&self) -> f64 {
         let failed: usize = self.files.values().map(|(_, failed)| failed).sum();
@@ -58,7 +57,7 @@ pub struct Failure {
 /// A folder that cannot be checked.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum VerifyError {
+pub enum UnreadableVectors {
     /// A file or folder cannot be read.
     #[error("cannot read the golden vectors: {0}")]
     Read(#[from] std::io::Error),
@@ -80,8 +79,8 @@ pub enum VerifyError {
 /// Recomputes every case of the golden files in a folder.
 ///
 /// # Errors
-/// [`VerifyError`] if the folder cannot be read, has no known file, or has a malformed line.
-pub fn metrics(dir: &Path) -> Result<VerifyReport, VerifyError> {
+/// [`UnreadableVectors`] if the folder cannot be read, has no known file, or has a malformed line.
+pub fn check(dir: &Path) -> Result<Report, UnreadableVectors> {
     let mut names = Vec::new();
     for entry in fs_err::read_dir(dir)? {
         let entry = entry?;
@@ -91,22 +90,19 @@ pub fn metrics(dir: &Path) -> Result<VerifyReport, VerifyError> {
     }
     names.sort();
 
-    let mut report = VerifyReport::default();
+    let mut report = Report::default();
     for name in names.into_iter().filter(|name| name.ends_with(".jsonl")) {
         let path = dir.join(name);
-        metrics_file(&path, &fs_err::read(&path)?, &mut report)?;
+        check_file(&path, &fs_err::read(&path)?, &mut report)?;
     }
     if report.files.is_empty() {
-        return Err(VerifyError::NoFiles(dir.to_owned()));
+        return Err(UnreadableVectors::NoFiles(dir.to_owned()));
     }
     Ok(report)
 }
 
 /// Recomputes every case of one golden file, whose name says what it holds.
-///
-/// # Errors
-/// [`VerifyError::Malformed`] for a line that is no case of the file's format.
-pub fn metrics_file(path: &Path, bytes: &[u8], report: &mut VerifyReport) -> Result<(), VerifyError> {
+fn check_file(path: &Path, bytes: &[u8], report: &mut Report) -> Result<(), UnreadableVectors> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let Some(&(_, check)) = CHECKS.iter().find(|(known, _)| name.strip_suffix(".jsonl") == Some(known))
     else {
@@ -125,7 +121,8 @@ pub fn metrics_file(path: &Path, bytes: &[u8], report: &mut VerifyReport) -> Res
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let malformed = |reason| VerifyError::Malformed { file: path.to_owned(), line: number + 1, reason };
+        let malformed =
+            |reason| UnreadableVectors::Malformed { file: path.to_owned(), line: number + 1, reason };
         let value: Value =
             serde_json::from_slice(line).map_err(|error| malformed(format!("invalid json: {error}")))?;
         let mut case = Case { value, differences: Vec::new(), metrics: BTreeSet::new(), cloze };
@@ -515,6 +512,9 @@ fn ruler(case: &mut Case) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn write(name: &str, text: &str) -> tempfile::TempDir {
@@ -525,7 +525,7 @@ mod tests {
 
     /// The cases that are part of the repository.
     fn committed() -> &'static Path {
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"))
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/metrics"))
     }
 
     /// The larger set that they were taken from. `None`, with a word about it, where it is absent; in CI that fails.
@@ -539,8 +539,8 @@ mod tests {
         None
     }
 
-    fn agreeing(dir: &Path) -> VerifyReport {
-        let report = metrics(dir).unwrap();
+    fn agreeing(dir: &Path) -> Report {
+        let report = check(dir).unwrap();
         let first: Vec<_> = report.failed.iter().take(40).collect();
         assert!(first.is_empty(), "{} values differ: {first:#?}", report.failed.len());
         assert_eq!(report.files.len(), CHECKS.len());
@@ -588,7 +588,7 @@ mod tests {
 
     #[test]
     fn every_metric_has_a_committed_case() {
-        let cases = metrics(committed()).unwrap().metrics;
+        let cases = check(committed()).unwrap().metrics;
         let without: Vec<&str> =
             metrics::all().iter().map(|metric| metric.id()).filter(|id| !cases.contains_key(id)).collect();
         assert_eq!(without, WITHOUT_CASES.map(|(id, _)| id));
@@ -602,9 +602,9 @@ mod tests {
     fn every_longbench_data_set_has_a_committed_case() {
         let cases = committed_lines("dataset_scorer.jsonl");
         let with: BTreeSet<&str> = cases.iter().filter_map(|case| case["dataset"].as_str()).collect();
-        let without: BTreeSet<&str> = crate::datasets::all()
+        let without: BTreeSet<&str> = kvsweep_tasks::datasets::all()
             .iter()
-            .filter(|info| info.suite == crate::suite::Suite::LongBench && !with.contains(info.name))
+            .filter(|info| info.suite == kvsweep_tasks::Suite::LongBench && !with.contains(info.name))
             .map(|info| info.name)
             .collect();
         assert_eq!(without, BTreeSet::from(WITHOUT_ROWS));
@@ -650,7 +650,7 @@ mod tests {
     fn a_wrong_score_is_reported() {
         let line = r#"{"id":"c-1","prediction":"3","answers":["3"],"score":0.5,"scores":[1.0]}"#;
         let dir = write("count_score.jsonl", line);
-        let report = metrics(dir.path()).unwrap();
+        let report = check(dir.path()).unwrap();
         let [failure] = report.failed.as_slice() else { panic!("{report:?}") };
         assert_eq!(
             (failure.id.as_str(), failure.expected.as_str(), failure.got.as_str()),
@@ -668,7 +668,7 @@ mod tests {
             ("\n\u{0}", "invalid json"),
         ] {
             let dir = write("count_score.jsonl", text);
-            let error = metrics(dir.path()).unwrap_err().to_string();
+            let error = check(dir.path()).unwrap_err().to_string();
             let line = if text.starts_with('\n') { "line 2" } else { "line 1" };
             assert!(
                 error.contains(reason) && error.contains(line) && error.contains("count_score.jsonl"),
@@ -677,13 +677,44 @@ mod tests {
         }
     }
 
+    /// A committed line with a few bytes changed, removed or doubled.
+    fn spoil(line: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let mut spoiled = line.to_vec();
+        for _ in 0..rng.random_range(1..=4) {
+            let at = rng.random_range(0..spoiled.len().max(1)).min(spoiled.len());
+            let end = (at + rng.random_range(0..=8)).min(spoiled.len());
+            match rng.random_range(0..4) {
+                0 => drop(spoiled.drain(at..end)),
+                1 => drop(spoiled.splice(at..at, spoiled[at..end].to_vec())),
+                2 => drop(spoiled.splice(at..end, *b"18446744073709551616")),
+                _ => drop(spoiled.splice(at..end, [b"0123456789-.,:[]{}\"ne"[rng.random_range(0..21)]])),
+            }
+        }
+        spoiled
+    }
+
+    #[test]
+    fn spoiled_lines_never_panic() {
+        let rng = &mut ChaCha8Rng::seed_from_u64(1);
+        for (name, _) in CHECKS {
+            let name = format!("{name}.jsonl");
+            let bytes = fs_err::read(committed().join(&name)).unwrap();
+            let short = bytes.split(|&byte| byte == b'\n').filter(|line| (1..2000).contains(&line.len()));
+            let lines: Vec<&[u8]> = short.collect();
+            for _ in 0..200 {
+                let line = spoil(lines[rng.random_range(0..lines.len())], rng);
+                let _ = check_file(Path::new(&name), &line, &mut Report::default());
+            }
+        }
+    }
+
     #[test]
     fn unknown_files_are_skipped_and_an_empty_folder_is_an_error() {
         let dir = write("other.jsonl", "x");
-        assert!(metrics(dir.path()).unwrap_err().to_string().contains("no golden file"));
+        assert!(check(dir.path()).unwrap_err().to_string().contains("no golden file"));
         fs_err::write(dir.path().join("porter_stem.jsonl"), r#"{"word":"sky","stem":"sky"}"#).unwrap();
-        let report = metrics(dir.path()).unwrap();
+        let report = check(dir.path()).unwrap();
         assert_eq!((report.passed, report.skipped.len()), (1, 1));
-        assert!(metrics(Path::new("/nonexistent")).is_err());
+        assert!(check(Path::new("/nonexistent")).is_err());
     }
 }

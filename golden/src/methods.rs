@@ -3,113 +3,38 @@
 //!
 //! A case never stops the check: what is wrong with it, the file included, becomes a named failure.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use kvsweep_methods::{CacheShape, LayerShape, MethodError, Reach};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
 
-use crate::budget::{cake, compresskv, headkv, pyramid};
-use crate::error::MethodError;
-use crate::identify::{self, HeadKind};
-use crate::inputs::{HeadScores, Inputs, LayerScores};
-use crate::method::cake::Cake;
-use crate::method::compresskv::CompressKv;
-use crate::method::headkv::HeadKv;
-use crate::method::{Context, Method, MethodState};
-use crate::observation::{Observation, Observations, Observed};
-use crate::observe::{self, HeadsView};
-use crate::registry;
-use crate::scoring::Scores;
-use crate::selection::{Granularity, LayerSelection, Selection};
-use crate::shape::PromptShape;
-use crate::spec::MethodSpec;
+use crate::vectors::{get, inside};
 
+mod case;
 mod identification;
 mod layer_error;
+mod observer;
+mod report;
 mod tables;
 mod tensors;
 
-/// Relative distance inside which two scores count as equal (the README's `eps`).
-const EPS: f64 = 1e-5;
-
-/// Computes observations for the check: the CPU by default, a device where there is one.
-pub trait Observer: Sync {
-    /// Observes one layer; the contract of [`observe::observe_layer`].
-    ///
-    /// # Errors
-    /// When the back end fails or the views contradict the shape.
-    fn observe(
-        &self,
-        wanted: &[Observation],
-        shape: &PromptShape,
-        queries: &HeadsView<'_>,
-        keys: &HeadsView<'_>,
-    ) -> Result<std::collections::BTreeMap<Observation, Observed>, MethodError>;
-}
-
-/// This crate's own observations.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PlainObserver;
-
-impl Observer for PlainObserver {
-    fn observe(
-        &self,
-        wanted: &[Observation],
-        shape: &PromptShape,
-        queries: &HeadsView<'_>,
-        keys: &HeadsView<'_>,
-    ) -> Result<std::collections::BTreeMap<Observation, Observed>, MethodError> {
-        observe::observe_layer(wanted, shape, queries, keys)
-    }
-}
-
-/// One case that did not come out right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure {
-    /// File and case.
-    pub case: String,
-    /// Expected and found.
-    pub problem: String,
-}
-
-/// The outcome of a check.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct VerifyReport {
-    /// Cases that came out right.
-    pub passed: usize,
-    /// Cases that did not.
-    pub failed: usize,
-    /// What went wrong.
-    pub failures: Vec<Failure>,
-}
-
-impl VerifyReport {
-    fn add(&mut self, case: impl Into<String>, outcome: Result<(), String>) {
-        match outcome {
-            Ok(()) => self.passed += 1,
-            Err(problem) => {
-                self.failed += 1;
-                self.failures.push(Failure { case: case.into(), problem });
-            }
-        }
-    }
-}
+pub use observer::{Observer, PlainObserver};
+pub use report::{Failure, Report};
 
 /// Checks every case of every kind in `dir` with the CPU's observations.
 ///
 /// # Errors
 /// Only when `dir` holds no manifest that can be read.
-pub fn methods(dir: &Path) -> Result<VerifyReport, MethodError> {
-    methods_with(dir, &PlainObserver)
+pub fn check(dir: &Path) -> Result<Report, MethodError> {
+    check_with(dir, &PlainObserver)
 }
 
 /// The same with other observations.
 ///
 /// # Errors
 /// Only when `dir` holds no manifest that can be read.
-pub fn methods_with(dir: &Path, observer: &dyn Observer) -> Result<VerifyReport, MethodError> {
+pub fn check_with(dir: &Path, observer: &dyn Observer) -> Result<Report, MethodError> {
     let path = dir.join("manifest.json");
     let text = std::fs::read_to_string(&path)
         .map_err(|source| MethodError::Unreadable { path: path.clone(), source })?;
@@ -121,12 +46,12 @@ pub fn methods_with(dir: &Path, observer: &dyn Observer) -> Result<VerifyReport,
             problem: format!("`format_version` must be 1, found {}", manifest["format_version"]),
         });
     }
-    let mut report = VerifyReport::default();
+    let mut report = Report::default();
     let cases = manifest.get("cases").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for (index, case) in cases.iter().enumerate() {
         let name =
             case.get("id").and_then(Value::as_str).map_or_else(|| format!("case {index}"), str::to_owned);
-        report.add(name, tensors::check(dir, case, observer));
+        report.add(name, check_tensors(dir, case, observer));
     }
     let listed: Vec<&str> = manifest
         .get("budgets")
@@ -142,73 +67,35 @@ pub fn methods_with(dir: &Path, observer: &dyn Observer) -> Result<VerifyReport,
     Ok(report)
 }
 
-/// A path below `dir`, and nowhere else.
-fn inside(dir: &Path, file: &str) -> Result<PathBuf, String> {
-    let path = Path::new(file);
-    if path.components().all(|component| matches!(component, Component::Normal(_))) {
-        Ok(dir.join(path))
-    } else {
-        Err(format!("`{file}` is not a path below the golden directory"))
+/// Checks one tensor case of the manifest.
+fn check_tensors(dir: &Path, entry: &Value, observer: &dyn Observer) -> Result<(), String> {
+    let method: String = get(entry, "method")?;
+    let layer = LayerShape {
+        query_heads: get(entry, "q_heads")?,
+        kv_heads: get(entry, "kv_heads")?,
+        head_dim: get(entry, "head_dim")?,
+        reach: Reach::All,
+    };
+    let shape = CacheShape::uniform(get::<u16>(entry, "layers")?.into(), layer, get(entry, "prompt_len")?);
+    shape.check().map_err(|error| error.to_string())?;
+    let path = inside(dir, &get::<String>(entry, "file")?)?;
+    let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let case = case::Case { entry, params: get(entry, "params")?, shape, layer, tensors };
+    match method.as_str() {
+        "layer_error" => layer_error::check(&case, observer),
+        "compresskv" => tensors::check_compresskv(&case, observer),
+        _ => tensors::check_spec(&method, &case, observer),
     }
-}
-
-/// Reads a JSON file below `dir`.
-fn read_json(dir: &Path, file: &str) -> Result<Value, String> {
-    let path = inside(dir, file)?;
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    if value.get("format_version") != Some(&json!(1)) {
-        return Err(format!("`format_version` must be 1, found {}", value["format_version"]));
-    }
-    Ok(value)
-}
-
-/// A typed field of a case.
-fn get<T: DeserializeOwned>(value: &Value, key: &str) -> Result<T, String> {
-    let field = value.get(key).ok_or_else(|| format!("the case has no `{key}`"))?;
-    serde_json::from_value(field.clone()).map_err(|error| format!("`{key}`: {error}"))
-}
-
-/// A typed field that may be absent or null.
-fn maybe<T: DeserializeOwned>(value: &Value, key: &str) -> Result<Option<T>, String> {
-    match value.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(_) => get(value, key).map(Some),
-    }
-}
-
-/// Expected and found, where they differ.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: &[T], found: &[T]) -> Result<(), String> {
-    if expected == found {
-        return Ok(());
-    }
-    if expected.len() != found.len() {
-        return Err(format!("{what}: expected {} values, found {}", expected.len(), found.len()));
-    }
-    let at = expected.iter().zip(found).position(|(e, f)| e != f).unwrap_or(0);
-    Err(format!("{what}[{at}]: expected {:?}, found {:?}", expected[at], found[at]))
-}
-
-/// Expected and found, where they differ by more than a relative tolerance.
-fn close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) -> Result<(), String> {
-    if expected.len() != found.len() {
-        return Err(format!("{what}: expected {} values, found {}", expected.len(), found.len()));
-    }
-    let largest = expected.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-    for (at, (e, f)) in expected.iter().zip(found).enumerate() {
-        let within = (e - f).abs() <= tolerance * e.abs() + 1e-7 * tolerance.min(1.0) * largest;
-        if !within {
-            return Err(format!("{what}[{at}]: expected {e}, found {f}"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::PathBuf;
 
+    use kvsweep_methods::observe::{self, HeadsView};
+    use kvsweep_methods::{Granularity, MethodSpec, Observation, Observed, profile, registry};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -216,7 +103,7 @@ mod tests {
 
     /// The vectors that are part of the repository.
     fn committed() -> PathBuf {
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"))
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/methods"))
     }
 
     /// The larger set that they were taken from. `None`, with a word about it, where it is absent; in CI that fails.
@@ -240,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_committed_case_passes() {
-        let report = methods(&committed()).unwrap();
+        let report = check(&committed()).unwrap();
         assert_eq!(report.failures, [], "{} passed", report.passed);
         assert!(report.passed > 500, "{}", report.passed);
     }
@@ -248,7 +135,7 @@ mod tests {
     #[test]
     fn every_case_of_the_larger_set_passes() {
         let Some(dir) = larger() else { return };
-        let report = methods(&dir).unwrap();
+        let report = check(&dir).unwrap();
         assert_eq!(report.failures, [], "{} passed", report.passed);
         assert!(report.passed > 600, "{}", report.passed);
     }
@@ -306,7 +193,7 @@ mod tests {
     fn every_profile_has_a_committed_case() {
         let cases = cases();
         let mut without = BTreeSet::new();
-        for (profile, file) in crate::profile::all() {
+        for (profile, file) in profile::all() {
             let has = |method: &str| {
                 let implementation = profile.replace('-', "_");
                 cases.iter().any(|case| {
@@ -488,10 +375,10 @@ mod tests {
         fn observe(
             &self,
             wanted: &[Observation],
-            shape: &PromptShape,
+            shape: &LayerShape,
             queries: &HeadsView<'_>,
             keys: &HeadsView<'_>,
-        ) -> Result<std::collections::BTreeMap<Observation, Observed>, MethodError> {
+        ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
             let mut seen = observe::observe_layer(wanted, shape, queries, keys)?;
             for observed in seen.values_mut() {
                 if let Observed::Rows { values, columns, .. } = observed {
@@ -504,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_found_and_named() {
-        let report = methods_with(&committed(), &Faulty).unwrap();
+        let report = check_with(&committed(), &Faulty).unwrap();
         assert!(report.failures.iter().any(|failure| failure.case == "snapkv-compresskv-01"), "{report:?}");
         assert!(report.failed > 40, "{}", report.failed);
     }
@@ -577,7 +464,7 @@ mod tests {
                 spoil(&mut case, rng);
                 spoil(&mut case, rng);
             }
-            let _ = tensors::check(from, &case, &PlainObserver);
+            let _ = check_tensors(from, &case, &PlainObserver);
         }
         for file in [
             "budgets/pyramidkv.json",
@@ -596,7 +483,7 @@ mod tests {
                 }
                 let name = Path::new(file).file_name().unwrap().to_str().unwrap();
                 std::fs::write(temporary.path().join(name), spoiled.to_string()).unwrap();
-                let mut report = VerifyReport::default();
+                let mut report = Report::default();
                 match name {
                     "head_identification.json" => identification::check(temporary.path(), name, &mut report),
                     _ => tables::check(temporary.path(), name, &mut report),
@@ -608,7 +495,7 @@ mod tests {
     #[test]
     fn malformed_input_is_a_failure_not_a_panic() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(methods(dir.path()).is_err());
+        assert!(check(dir.path()).is_err());
         let manifest = json!({
             "format_version": 1,
             "cases": [
@@ -635,7 +522,7 @@ mod tests {
         let ids = json!({"format_version": 1, "accumulate": [{"prompt_ids": [1], "needle_start": 5, "needle_end": 2,
             "generated_ids": [1], "attention": [], "scores": {"srh": [[1.0]]}}], "find_needle": [3]});
         std::fs::write(dir.path().join("ids.json"), ids.to_string()).unwrap();
-        let report = methods(dir.path()).unwrap();
+        let report = check(dir.path()).unwrap();
         assert_eq!((report.passed, report.failed), (0, 15), "{report:?}");
     }
 }

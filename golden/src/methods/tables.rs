@@ -1,6 +1,12 @@
 //! Budget tables: pyramid schedules, layer allocation, head capacities, CAKE's adjustment.
 
-use super::{Map, Path, Value, VerifyReport, cake, close, compresskv, get, headkv, pyramid, read_json, same};
+use std::path::Path;
+
+use kvsweep_methods::budget::{cake, compresskv, headkv, pyramid};
+use serde_json::{Map, Value};
+
+use super::report::Report;
+use crate::vectors::{close, get, read_json, same};
 
 /// More layers than any model has, few enough to allocate.
 const MOST_LAYERS: usize = 100_000;
@@ -14,7 +20,7 @@ fn layers(case: &Value) -> Result<usize, String> {
 }
 
 /// Checks every entry of one `budgets/*.json`; the file's name says what it is.
-pub(super) fn check(dir: &Path, file: &str, report: &mut VerifyReport) {
+pub(super) fn check(dir: &Path, file: &str, report: &mut Report) {
     let content = match read_json(dir, file) {
         Ok(content) => content,
         Err(problem) => return report.add(file, Err(problem)),

@@ -1,36 +1,37 @@
 //! The model on candle's operations: any device, any dtype. It is what runs on CUDA, and the plain version that the
-//! CPU kernels are tested against. Softmax, norms and RoPE are computed in f32.
+//! CPU kernels are tested against. Softmax, norms, RoPE and observations are computed in f32.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{D, DType, Device, Tensor};
 use kvsweep_methods::{
-    observation::{Observation, Observations},
-    observe::{HeadsView, observe_layer, rows_needed},
+    observation::{Observation, Observations, Observed},
+    observe::rows_needed,
     selection::{Granularity, LayerSelection, Selection},
+    shape::CacheShape,
 };
 
 use crate::{
-    backend::{Compute, HeadSet, StepRow, StepTap},
+    backend::{Backend, Extend, HeadSet, Tap},
     cache::Held,
     cancel::Cancel,
-    cpu::forward::relative_error,
     error::{Place, Result},
     finite::check_rows,
+    math::relative_error,
     model::{
         config::ModelConfig,
         rope::RopeTables,
         weights::{LayerWeights, Linear, ModelWeights, WeightParts},
     },
-    prefill::{Prefill, PrefillOptions, Store},
+    prefill::{Prefill, PrefillOptions},
 };
 
 /// Query positions whose scores exist at the same time.
 const QUERY_BLOCK: usize = 256;
 
-/// The weights as tensors.
+/// Candle's operations: the weights as tensors.
 #[derive(Debug)]
-pub(crate) struct ReferenceModel {
+pub struct Candle {
     config: ModelConfig,
     weights: ModelWeights,
     device: Device,
@@ -61,7 +62,7 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
     Ok(shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)?)
 }
 
-impl ReferenceModel {
+impl Candle {
     pub(crate) fn new(
         config: &ModelConfig,
         parts: &dyn WeightParts,
@@ -149,6 +150,16 @@ impl ReferenceModel {
         Ok((scores / (self.config.head_dim as f64).sqrt())?)
     }
 
+    /// Hides what lies behind each row: `scores` is `[heads, rows, columns]`, and its first row stands at `start`.
+    fn causal_scores(&self, scores: &Tensor, start: usize) -> Result<Tensor> {
+        let (_, rows, end) = scores.dims3()?;
+        let row = Tensor::arange(start as u32, (start + rows) as u32, &self.device)?.reshape((rows, 1))?;
+        let column = Tensor::arange(0, end as u32, &self.device)?.reshape((1, end))?;
+        let seen = column.broadcast_le(&row)?.broadcast_as(scores.shape())?;
+        let hidden = Tensor::new(f32::NEG_INFINITY, &self.device)?.broadcast_as(scores.shape())?;
+        Ok(seen.where_cond(scores, &hidden)?)
+    }
+
     /// Causal attention of a whole prompt, a block of query positions at a time: `[positions, width]`.
     fn causal(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let (kv_heads, tokens, dim) = keys.dims3()?;
@@ -160,11 +171,7 @@ impl ReferenceModel {
             let end = start + rows;
             let q = queries.narrow(1, start, rows)?.contiguous()?.reshape((kv_heads, group * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((kv_heads * group, rows, end))?;
-            let row = Tensor::arange(start as u32, end as u32, &self.device)?.reshape((rows, 1))?;
-            let column = Tensor::arange(0, end as u32, &self.device)?.reshape((1, end))?;
-            let seen = column.broadcast_le(&row)?.broadcast_as(scores.shape())?;
-            let hidden = Tensor::new(f32::NEG_INFINITY, &self.device)?.broadcast_as(scores.shape())?;
-            let weights = softmax(&seen.where_cond(&scores, &hidden)?)?.to_dtype(self.dtype)?;
+            let weights = softmax(&self.causal_scores(&scores, start)?)?.to_dtype(self.dtype)?;
             let weights = weights.reshape((kv_heads, group * rows, end))?;
             let out = weights.matmul(&values.narrow(1, 0, end)?.contiguous()?)?;
             let out = out.reshape((kv_heads * group, rows, dim))?.transpose(0, 1)?.contiguous()?;
@@ -177,7 +184,7 @@ impl ReferenceModel {
     /// the weights `[query_heads, kept + tail]`.
     fn attend(
         &self,
-        cache: &mut TensorCache,
+        cache: &mut CandleCache,
         layer: usize,
         [queries, key, value]: [&Tensor; 3],
     ) -> Result<(Tensor, Tensor)> {
@@ -186,7 +193,7 @@ impl ReferenceModel {
         let grouped = queries.reshape((self.config.kv_heads, heads / self.config.kv_heads, dim))?;
         let kept = match &cache.layers[layer] {
             KeptTensors::Shared => {
-                let (keys, values) = &cache.prefill.tensors()?[layer];
+                let (keys, values) = &cache.prompt.layers[layer];
                 Padded { keys: keys.clone(), values: values.clone(), mask: None }
             }
             KeptTensors::Own(padded) => padded.clone(),
@@ -226,17 +233,27 @@ enum KeptTensors {
     Own(Padded),
 }
 
-/// The cache of one variant as tensors.
+/// A prompt's keys and values as tensors.
 #[derive(Debug)]
-pub(crate) struct TensorCache {
-    prefill: Arc<Prefill>,
-    layers: Vec<KeptTensors>,
-    /// The answer's keys and values, `[kv_heads, tokens, head_dim]`, once there are any.
-    tails: Vec<Option<(Tensor, Tensor)>>,
-    held: Held,
+pub struct CandlePrompt {
+    shape: CacheShape,
+    /// Of each layer, `[kv_heads, prompt_len, head_dim]`.
+    layers: Vec<(Tensor, Tensor)>,
 }
 
-impl TensorCache {
+/// The cache of one variant as tensors.
+#[derive(Debug)]
+pub struct CandleCache {
+    prompt: Arc<CandlePrompt>,
+    layers: Vec<KeptTensors>,
+    /// Keys and values of the tokens read since the last cut, `[kv_heads, tokens, head_dim]`, once there are any.
+    tails: Vec<Option<(Tensor, Tensor)>>,
+    held: Held,
+    /// Position of the next token.
+    position: usize,
+}
+
+impl CandleCache {
     /// Appends a token to a layer's tail, and returns the tail.
     fn push(&mut self, layer: usize, key: &Tensor, value: &Tensor) -> Result<(Tensor, Tensor)> {
         let tail = match &self.tails[layer] {
@@ -246,11 +263,6 @@ impl TensorCache {
         self.tails[layer] = Some(tail.clone());
         Ok(tail)
     }
-
-    fn position(&self) -> Result<usize> {
-        let tail = self.tails[0].as_ref().map_or(Ok(0), |(keys, _)| keys.dim(1))?;
-        Ok(self.prefill.shape().prompt_len + tail)
-    }
 }
 
 /// Bytes that a tensor's elements take.
@@ -258,21 +270,16 @@ fn bytes(tensor: &Tensor) -> u64 {
     (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64
 }
 
-/// Gathers the kept positions of each head.
-fn gather(
-    keys: &Tensor,
-    values: &Tensor,
-    granularity: Granularity,
-    heads: &[Vec<u32>],
-    group: usize,
-) -> Result<Padded> {
+/// Gathers the kept entries of each head; several may read one owner's.
+fn gather(keys: &Tensor, values: &Tensor, heads: &[Vec<u32>]) -> Result<Padded> {
+    let group = heads.len() / keys.dim(0)?;
     // Never empty: not every device makes tensors without elements.
     let longest = heads.iter().map(Vec::len).max().unwrap_or(0).max(1);
     let device = keys.device();
     let mut mask = Vec::with_capacity(heads.len() * longest);
     let (mut kept_keys, mut kept_values) = (Vec::new(), Vec::new());
     for (head, kept) in heads.iter().enumerate() {
-        let owner = if granularity == Granularity::QueryHead { head / group } else { head };
+        let owner = head / group;
         // Padding repeats position 0, which the mask hides.
         let mut positions = kept.clone();
         positions.resize(longest, 0);
@@ -312,8 +319,119 @@ fn head_mask(masked: &HeadSet, layer: usize, heads: usize, device: &Device) -> R
     Ok(Tensor::from_vec(keep.collect::<Vec<_>>(), (heads, 1, 1), device)?)
 }
 
-impl Compute for ReferenceModel {
-    type Cache = TensorCache;
+/// What attention rows are added into, `[query_heads, columns]`, where the keys are.
+struct Sums {
+    observation: Observation,
+    columns: usize,
+    /// First row that counts.
+    first: usize,
+    sum: Option<Tensor>,
+    /// Of the squares, for moments: in f64, because a variance is a small difference of large sums.
+    squares: Option<Tensor>,
+    /// `sum A ln(A + 1e-10)`, for moments.
+    entropy: f64,
+}
+
+impl Sums {
+    fn new(observation: Observation, tokens: usize) -> Self {
+        let columns = observation.columns(tokens);
+        let first = if observation.reads_every_row() { 0 } else { columns };
+        Self { observation, columns, first, sum: None, squares: None, entropy: 0.0 }
+    }
+
+    /// Adds a block of attention rows, `[query_heads, rows, end]`, whose first row stands at `start`.
+    fn add(&mut self, start: usize, weights: &Tensor) -> Result<()> {
+        let (_, rows, end) = weights.dims3()?;
+        let skip = self.first.saturating_sub(start);
+        let columns = self.columns.min(end);
+        if skip >= rows || columns == 0 {
+            return Ok(());
+        }
+        let weights = weights.narrow(1, skip, rows - skip)?.narrow(2, 0, columns)?;
+        let add = |total: &mut Option<Tensor>, block: Tensor| -> Result<()> {
+            let block = block.pad_with_zeros(1, 0, self.columns - columns)?;
+            *total = Some(match total.take() {
+                Some(total) => (total + block)?,
+                None => block,
+            });
+            Ok(())
+        };
+        if let Observation::WindowMoments { .. } = self.observation {
+            let log = (&weights + 1e-10)?.log()?;
+            let entropy = (&weights * log)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            let wide = weights.to_dtype(DType::F64)?;
+            add(&mut self.sum, wide.sum(1)?)?;
+            add(&mut self.squares, wide.sqr()?.sum(1)?)?;
+            self.entropy += entropy;
+        } else {
+            add(&mut self.sum, weights.contiguous()?.sum(1)?)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the reduced rows to the host.
+    fn observed(self, heads: usize, tokens: usize) -> Result<Observed> {
+        let columns = self.columns;
+        let host = |total: Option<Tensor>| total.map_or_else(|| Ok(Vec::new()), |total| floats(&total));
+        let Observation::WindowMoments { window } = self.observation else {
+            return Ok(Observed::Rows { rows: heads, columns, values: host(self.sum)? });
+        };
+        let rows = window.min(tokens) as f64;
+        let (mut mean, mut variance, mut shift) = (Vec::new(), Vec::new(), 0.0);
+        if let (Some(sum), Some(squares)) = (self.sum, self.squares) {
+            let apart = (squares - (sum.sqr()? / rows)?)?;
+            let spread = (apart / (rows - 1.0).max(1.0))?.maximum(0.0)?;
+            shift = spread.sum_all()?.to_scalar::<f64>()?;
+            mean = floats(&(sum / rows)?)?;
+            variance = floats(&spread)?;
+        }
+        Ok(Observed::Moments { rows: heads, columns, mean, variance, dispersion: -self.entropy, shift })
+    }
+}
+
+impl Candle {
+    /// Observes one layer of a prompt where its keys are; only reduced rows come to the host. `queries` and `keys` are
+    /// `[heads, tokens, head_dim]`.
+    fn observe(
+        &self,
+        wanted: &[Observation],
+        queries: &Tensor,
+        keys: &Tensor,
+        cancel: &Cancel,
+    ) -> Result<BTreeMap<Observation, Observed>> {
+        let (heads, tokens, dim) = queries.dims3()?;
+        let kv_heads = keys.dim(0)?;
+        let keys = keys.to_dtype(DType::F32)?;
+        let (norms, sums): (Vec<_>, Vec<_>) = wanted.iter().partition(|&&one| one == Observation::KeyNorm);
+        let mut seen = BTreeMap::new();
+        for norm in norms {
+            let values = floats(&keys.sqr()?.sum(D::Minus1)?.sqrt()?)?;
+            seen.insert(norm, Observed::Rows { rows: kv_heads, columns: tokens, values });
+        }
+        let first = tokens - rows_needed(&sums, tokens);
+        let mut sums: Vec<_> = sums.into_iter().map(|one| Sums::new(one, tokens)).collect();
+        for start in (first..tokens).step_by(QUERY_BLOCK) {
+            cancel.check()?;
+            let rows = QUERY_BLOCK.min(tokens - start);
+            let end = start + rows;
+            let q = queries.narrow(1, start, rows)?.to_dtype(DType::F32)?.contiguous()?;
+            let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
+            let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
+            let weights = softmax(&self.causal_scores(&scores, start)?)?;
+            for sums in &mut sums {
+                sums.add(start, &weights)?;
+            }
+        }
+        for sums in sums {
+            seen.insert(sums.observation, sums.observed(heads, tokens)?);
+        }
+        Ok(seen)
+    }
+}
+
+impl Backend for Candle {
+    type Prompt = CandlePrompt;
+    type Cache = CandleCache;
 
     fn prefill(
         &self,
@@ -321,10 +439,10 @@ impl Compute for ReferenceModel {
         wanted: &[Observation],
         options: PrefillOptions,
         cancel: &Cancel,
-    ) -> Result<Prefill> {
+    ) -> Result<Prefill<CandlePrompt>> {
         let config = &self.config;
         let tokens = ids.len();
-        let shape = config.prompt_shape(tokens);
+        let shape = config.cache_shape(tokens);
         let rope = self.rope(0..tokens)?;
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
@@ -332,12 +450,7 @@ impl Compute for ReferenceModel {
         for layer in &self.weights.layers {
             let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
             if !wanted.is_empty() {
-                let rows = rows_needed(wanted, tokens);
-                let q = floats(&queries.narrow(1, tokens - rows, rows)?)?;
-                let k = floats(&keys)?;
-                let q = HeadsView::head_major(&q, [config.query_heads, rows, config.head_dim])?;
-                let k = HeadsView::head_major(&k, [config.kv_heads, tokens, config.head_dim])?;
-                observations.layers.push(observe_layer(wanted, &shape, &q, &k)?);
+                observations.layers.push(self.observe(wanted, &queries, &keys, cancel)?);
             }
             let attended = self.causal(&queries, &keys, &values, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;
@@ -353,80 +466,146 @@ impl Compute for ReferenceModel {
         if let Some(all) = &all_logits {
             check_rows(Place::Output, 0, all, config.vocab_size)?;
         }
-        let store = Store::Tensors(store);
-        Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, store })
+        let prompt = Arc::new(CandlePrompt { shape: shape.clone(), layers: store });
+        Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, prompt })
     }
 
-    fn fork(&self, prefill: &Arc<Prefill>, selection: &Selection, _room: usize) -> Result<TensorCache> {
-        let shape = *prefill.shape();
+    fn fork(&self, prompt: &Arc<CandlePrompt>, selection: &Selection, _room: usize) -> Result<CandleCache> {
+        let shape = &prompt.shape;
         let (mut layers, mut held) = (Vec::new(), Held::default());
-        for (kept, (keys, values)) in selection.layers.iter().zip(prefill.tensors()?) {
+        for ((kept, (keys, values)), sizes) in selection.layers.iter().zip(&prompt.layers).zip(&*shape.layers)
+        {
             match kept {
-                LayerSelection::Heads(heads) if !kept.keeps_everything(shape.prompt_len) => {
-                    let padded = gather(keys, values, selection.granularity, heads, shape.group_size())?;
+                LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => {
+                    let padded = gather(keys, values, heads)?;
                     held.bytes += bytes(&padded.keys) + bytes(&padded.values);
                     held.layers.push(heads.iter().map(Vec::len).collect());
                     layers.push(KeptTensors::Own(padded));
                 }
                 _ => {
                     held.bytes += bytes(keys) + bytes(values);
-                    held.layers.push(vec![shape.prompt_len; shape.kv_heads]);
+                    held.layers.push(vec![shape.len; sizes.kv_heads]);
                     layers.push(KeptTensors::Shared);
                 }
             }
         }
-        let tails = vec![None; shape.layers];
-        Ok(TensorCache { prefill: Arc::clone(prefill), layers, tails, held })
+        let tails = vec![None; shape.layers.len()];
+        Ok(CandleCache { prompt: Arc::clone(prompt), layers, tails, held, position: shape.len })
     }
 
-    fn held(&self, cache: &TensorCache) -> Result<Held> {
-        Ok(cache.held.clone())
+    fn evict(&self, cache: &mut CandleCache, selection: &Selection) -> Result<()> {
+        let mut held = Held::default();
+        for (index, (chosen, sizes)) in selection.layers.iter().zip(&*cache.prompt.shape.layers).enumerate() {
+            let (mut keys, mut values) = match &cache.layers[index] {
+                KeptTensors::Shared => cache.prompt.layers[index].clone(),
+                KeptTensors::Own(padded) => (padded.keys.clone(), padded.values.clone()),
+            };
+            let lens = &cache.held.layers[index];
+            let (owners, longest) = (keys.dim(0)?, keys.dim(1)?);
+            let mut behind = 0;
+            if let Some((tail_keys, tail_values)) = cache.tails[index].take() {
+                behind = tail_keys.dim(1)?;
+                let group = owners / sizes.kv_heads;
+                let readers: Vec<u32> = (0..owners).map(|owner| (owner / group) as u32).collect();
+                let readers = Tensor::from_vec(readers, owners, &self.device)?;
+                keys = Tensor::cat(&[keys, tail_keys.index_select(&readers, 0)?], 1)?;
+                values = Tensor::cat(&[values, tail_values.index_select(&readers, 0)?], 1)?;
+            }
+            // Entries behind a head's own stand behind the longest head's.
+            let group = selection.granularity.heads(sizes) / owners;
+            let place = |head: usize, entry: u32| {
+                let len = lens[head / group];
+                if (entry as usize) < len { entry } else { entry + (longest - len) as u32 }
+            };
+            let heads: Vec<Vec<u32>> = (0..selection.granularity.heads(sizes))
+                .map(|head| match chosen {
+                    LayerSelection::All => {
+                        (0..(lens[head / group] + behind) as u32).map(|entry| place(head, entry)).collect()
+                    }
+                    LayerSelection::Heads(heads) => {
+                        heads[head].iter().map(|&entry| place(head, entry)).collect()
+                    }
+                })
+                .collect();
+            let padded = gather(&keys, &values, &heads)?;
+            held.bytes += bytes(&padded.keys) + bytes(&padded.values);
+            held.layers.push(heads.iter().map(Vec::len).collect());
+            cache.layers[index] = KeptTensors::Own(padded);
+        }
+        cache.held = held;
+        Ok(())
     }
 
-    fn step(
+    fn entries(&self, cache: &CandleCache, granularity: Granularity) -> Vec<Vec<usize>> {
+        let tail = cache.tails.first().and_then(Option::as_ref);
+        let tail = tail.map_or(0, |(keys, _)| keys.dims()[1]);
+        cache.held.entries_of(&self.config.layer_shape(), granularity, tail)
+    }
+
+    fn held(&self, cache: &CandleCache) -> Held {
+        cache.held.clone()
+    }
+
+    fn extend(
         &self,
-        rows: &mut [StepRow<'_, TensorCache>],
-        mut tap: Option<&mut StepTap<'_, TensorCache>>,
+        rows: &mut [Extend<'_, CandleCache>],
+        mut tap: Option<&mut Tap<'_, CandleCache>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>> {
-        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        let positions = rows.iter().map(|row| row.cache.position()).collect::<Result<Vec<_>>>()?;
+        let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        let mut positions = Vec::with_capacity(tokens.len());
+        let mut last = Vec::with_capacity(rows.len());
+        for row in rows.iter() {
+            let first = row.cache.position;
+            positions.extend(first..first + row.tokens.len());
+            last.push(positions.len() as u32 - 1);
+        }
         let rope = self.rope(positions.iter().copied())?;
         let mut hidden = self.embed(&tokens)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             cancel.check()?;
             let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
-            let mut attended = Vec::with_capacity(rows.len());
-            for (i, row) in rows.iter_mut().enumerate() {
-                let mut query = queries.narrow(1, i, 1)?.contiguous()?;
-                if let Some(masked) = row.masked {
-                    let keep = head_mask(masked, index, self.config.query_heads, &self.device)?;
-                    query = query.broadcast_mul(&keep.to_dtype(self.dtype)?)?;
-                }
-                let (key, value) = (keys.narrow(1, i, 1)?, values.narrow(1, i, 1)?);
-                let inputs = [&query, &key, &value];
-                let (out, weights) = self.attend(row.cache, index, inputs)?;
-                if let Some(tap) = tap.as_deref_mut() {
-                    if let Some(on_rows) = &mut tap.rows {
-                        on_rows(index, &floats(&weights)?);
+            let mut attended = Vec::with_capacity(tokens.len());
+            for row in rows.iter_mut() {
+                let keep = row
+                    .masked
+                    .map(|masked| head_mask(masked, index, self.config.query_heads, &self.device))
+                    .transpose()?;
+                for _ in row.tokens {
+                    let at = attended.len();
+                    let mut query = queries.narrow(1, at, 1)?.contiguous()?;
+                    if let Some(keep) = &keep {
+                        query = query.broadcast_mul(&keep.to_dtype(self.dtype)?)?;
                     }
-                    if let Some((shadow, errors)) = &mut tap.shadow {
-                        let (part, _) = self.attend(shadow, index, inputs)?;
-                        let (full, part) = (linear(&out, &layer.o)?, linear(&part, &layer.o)?);
-                        errors[index] += relative_error(&floats(&full)?, &floats(&part)?);
+                    let (key, value) = (keys.narrow(1, at, 1)?, values.narrow(1, at, 1)?);
+                    let inputs = [&query, &key, &value];
+                    let (out, weights) = self.attend(row.cache, index, inputs)?;
+                    if let Some(tap) = tap.as_deref_mut() {
+                        if let Some(on_rows) = &mut tap.rows {
+                            on_rows(index, &floats(&weights)?);
+                        }
+                        if let Some((shadow, errors)) = &mut tap.shadow {
+                            let (part, _) = self.attend(shadow, index, inputs)?;
+                            let (full, part) = (linear(&out, &layer.o)?, linear(&part, &layer.o)?);
+                            errors[index] += relative_error(&floats(&full)?, &floats(&part)?);
+                        }
                     }
+                    attended.push(out);
                 }
-                attended.push(out);
             }
             hidden = self.finish(layer, &hidden, &Tensor::cat(&attended, 0)?)?;
         }
+        for row in rows.iter_mut() {
+            row.cache.position += row.tokens.len();
+        }
+        let count = last.len();
+        let hidden = hidden.index_select(&Tensor::from_vec(last.clone(), count, &self.device)?, 0)?;
         let logits = self.logits(&hidden)?;
-        for ((&position, row), logits) in
-            positions.iter().zip(rows.iter()).zip(logits.chunks_exact(self.config.vocab_size))
-        {
-            let prompt = row.cache.prefill.shape().prompt_len;
+        for ((&at, row), logits) in last.iter().zip(&*rows).zip(logits.chunks_exact(self.config.vocab_size)) {
             let tails = row.cache.tails.iter().flatten();
-            check_logits(position, logits, tails.map(|(keys, values)| [(prompt, keys), (prompt, values)]))?;
+            let first = |tail: &Tensor| row.cache.position - tail.dims()[1];
+            let kv = tails.map(|(keys, values)| [(first(keys), keys), (first(values), values)]);
+            check_logits(positions[at as usize], logits, kv)?;
         }
         Ok(logits)
     }

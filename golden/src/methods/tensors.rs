@@ -1,129 +1,24 @@
 //! Tensor cases: the answer of a whole method on small tensors, computed through the same
 //! [`MethodSpec`] that a run uses, and compared under the README's tie rule.
 
-use super::{
-    Cake, CompressKv, Context, Dtype, EPS, Granularity, HeadKv, HeadScores, HeadsView, Inputs,
-    LayerSelection, Map, Method, MethodSpec, MethodState, Observation, Observations, Observer, Path,
-    PromptShape, SafeTensors, Scores, Selection, Value, close, get, inside, layer_error, maybe, observe,
-    registry, same,
+use kvsweep_methods::inputs::HeadScores;
+use kvsweep_methods::method::cake::Cake;
+use kvsweep_methods::method::compresskv::CompressKv;
+use kvsweep_methods::method::headkv::HeadKv;
+use kvsweep_methods::method::{Context, Method};
+use kvsweep_methods::scoring::Scores;
+use kvsweep_methods::{
+    Granularity, Inputs, LayerSelection, LayerShape, MethodSpec, MethodState, Observations, Selection,
+    registry,
 };
+use serde_json::{Map, Value};
 
-/// A case with its files read.
-pub(super) struct Case<'a> {
-    pub(super) entry: &'a Value,
-    pub(super) params: Map<String, Value>,
-    pub(super) shape: PromptShape,
-    pub(super) tensors: SafeTensors<'a>,
-}
+use super::case::Case;
+use super::observer::Observer;
+use crate::vectors::{close, get, maybe, same};
 
-impl Case<'_> {
-    /// A float tensor, widened to f32, with its shape.
-    pub(super) fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), String> {
-        let view = self.tensors.tensor(name).map_err(|error| format!("tensor `{name}`: {error}"))?;
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F16 => {
-                data.as_chunks::<2>().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect()
-            }
-            Dtype::BF16 => {
-                data.as_chunks::<2>().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect()
-            }
-            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
-            other => return Err(format!("tensor `{name}` is {other:?}, not a float")),
-        };
-        Ok((view.shape().to_vec(), values))
-    }
-
-    /// A tensor of that shape.
-    pub(super) fn shaped(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
-        let (found, values) = self.floats(name)?;
-        if found == shape {
-            Ok(values)
-        } else {
-            Err(format!("tensor `{name}`: expected {shape:?}, found {found:?}"))
-        }
-    }
-
-    /// A tensor of f64 values, unrounded.
-    pub(super) fn doubles(&self, name: &str) -> Result<Vec<f64>, String> {
-        let view = self.tensors.tensor(name).map_err(|error| format!("tensor `{name}`: {error}"))?;
-        match view.dtype() {
-            Dtype::F64 => Ok(view.data().as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect()),
-            _ => Ok(self.floats(name)?.1.into_iter().map(f64::from).collect()),
-        }
-    }
-
-    pub(super) fn ints(&self, name: &str) -> Result<Vec<i64>, String> {
-        let view = self.tensors.tensor(name).map_err(|error| format!("tensor `{name}`: {error}"))?;
-        match view.dtype() {
-            Dtype::I32 => {
-                Ok(view.data().as_chunks::<4>().0.iter().map(|&b| i64::from(i32::from_le_bytes(b))).collect())
-            }
-            Dtype::I64 => Ok(view.data().as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
-            other => Err(format!("tensor `{name}` is {other:?}, not an integer")),
-        }
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(name).is_ok()
-    }
-
-    /// Observes every layer from `q` and `k`.
-    pub(super) fn observe(
-        &self,
-        wanted: &[Observation],
-        observer: &dyn Observer,
-    ) -> Result<Observations, String> {
-        let PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len } = self.shape;
-        let (q_shape, q) = self.floats("q")?;
-        let rows = *q_shape.get(2).ok_or("tensor `q` has no rows")?;
-        if q_shape != [layers, query_heads, rows, head_dim] || rows > prompt_len {
-            return Err(format!("tensor `q`: unexpected shape {q_shape:?}"));
-        }
-        let needed = observe::rows_needed(wanted, prompt_len);
-        if rows < needed {
-            return Err(format!("tensor `q` has {rows} rows, {needed} are needed"));
-        }
-        let k = self.shaped("k", &[layers, kv_heads, prompt_len, head_dim])?;
-        let mut observations = Observations::default();
-        for layer in 0..layers {
-            let q = &q[layer * query_heads * rows * head_dim..];
-            let k = &k[layer * kv_heads * prompt_len * head_dim..];
-            let q = HeadsView::head_major(q, [query_heads, rows, head_dim]).map_err(|e| e.to_string())?;
-            let k = HeadsView::head_major(k, [kv_heads, prompt_len, head_dim]).map_err(|e| e.to_string())?;
-            let seen = observer.observe(wanted, &self.shape, &q, &k).map_err(|e| e.to_string())?;
-            observations.layers.push(seen);
-        }
-        Ok(observations)
-    }
-
-    pub(super) fn ranking(&self) -> Result<Vec<Vec<usize>>, String> {
-        get(self.entry, "head_ranking")
-    }
-}
-
-/// Checks one entry of the manifest.
-pub(super) fn check(dir: &Path, entry: &Value, observer: &dyn Observer) -> Result<(), String> {
-    let method: String = get(entry, "method")?;
-    let shape = PromptShape {
-        layers: get(entry, "layers")?,
-        query_heads: get(entry, "q_heads")?,
-        kv_heads: get(entry, "kv_heads")?,
-        head_dim: get(entry, "head_dim")?,
-        prompt_len: get(entry, "prompt_len")?,
-    };
-    shape.check().map_err(|error| error.to_string())?;
-    let path = inside(dir, &get::<String>(entry, "file")?)?;
-    let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    let case = Case { entry, params: get(entry, "params")?, shape, tensors };
-    match method.as_str() {
-        "layer_error" => layer_error::check(&case, observer),
-        "compresskv" => check_compresskv(&case, observer),
-        _ => check_spec(&method, &case, observer),
-    }
-}
+/// Relative distance inside which two scores count as equal (the README's `eps`).
+const EPS: f64 = 1e-5;
 
 /// The profile that reproduces an implementation.
 fn profile(implementation: &str) -> String {
@@ -179,7 +74,8 @@ fn spec(method: &str, case: &Case<'_>) -> Result<MethodSpec, String> {
         .map_err(|e| e.to_string())
 }
 
-fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer) -> Result<(), String> {
+/// A case of a method that a specification names.
+pub(super) fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer) -> Result<(), String> {
     let spec = spec(method, case)?;
     let budget = case.params.get("budget").cloned().unwrap_or_default();
     let budget: usize = serde_json::from_value(budget).map_err(|error| format!("`budget`: {error}"))?;
@@ -202,7 +98,8 @@ fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer) -> Result<
         variant.scores(&case.shape, &observations, &inputs, layer).map_err(|error| error.to_string())
     })?;
     let ctx = Context {
-        entry: spec.entry(),
+        method: spec.entry().name,
+        needs: spec.entry().needs,
         shape: &case.shape,
         observations: &observations,
         inputs: &inputs,
@@ -210,7 +107,7 @@ fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer) -> Result<
         granularity: spec.granularity(),
     };
     match method {
-        "cake" if case.shape.prompt_len > budget + window => check_cake(case, &spec, &ctx),
+        "cake" if case.shape.len > budget + window => check_cake(case, &spec, &ctx),
         "headkv" => {
             let params: HeadKv = typed(&spec)?;
             // Recorded per query head, also where KV heads store their mean.
@@ -234,7 +131,7 @@ fn check_cake(case: &Case<'_>, spec: &MethodSpec, ctx: &Context<'_>) -> Result<(
     let preferences = cake.preferences(ctx).map_err(|error| error.to_string())?;
     close("pref_scores", &case.doubles("pref_scores")?, &preferences, 1e-4)?;
     let cascade = cake.cascade(ctx).map_err(|error| error.to_string())?;
-    let layers = case.shape.layers;
+    let layers = case.shape.layers.len();
     let (raw, adjusted) = (case.doubles("cascade_budgets_raw")?, case.ints("cascade_budgets")?);
     if raw.len() != layers * layers || adjusted.len() != layers * layers {
         return Err(format!("cascade budgets are not {layers} x {layers}"));
@@ -249,7 +146,8 @@ fn check_cake(case: &Case<'_>, spec: &MethodSpec, ctx: &Context<'_>) -> Result<(
     same("layer_budget", &case.ints("layer_budget")?, last)
 }
 
-fn check_compresskv(case: &Case<'_>, observer: &dyn Observer) -> Result<(), String> {
+/// A case of CompressKV, whose layer budgets are given.
+pub(super) fn check_compresskv(case: &Case<'_>, observer: &dyn Observer) -> Result<(), String> {
     let params = Value::Object(case.params.clone());
     let method = CompressKv {
         window: get(&params, "window")?,
@@ -259,7 +157,7 @@ fn check_compresskv(case: &Case<'_>, observer: &dyn Observer) -> Result<(), Stri
         ..CompressKv::default()
     };
     let budgets: Vec<usize> = get(&params, "layer_budgets")?;
-    same("layer budgets", &[case.shape.layers], &[budgets.len()])?;
+    same("layer budgets", &[case.shape.layers.len()], &[budgets.len()])?;
     let selection = compresskv(case, &method, &budgets, observer)?;
     let (observations, inputs) = (selection.1, selection.2);
     let ctx = context(case, &observations, &inputs, 0)?;
@@ -290,7 +188,15 @@ pub(super) fn context<'a>(
     budget: usize,
 ) -> Result<Context<'a>, String> {
     let entry = registry::find("compresskv").map_err(|error| error.to_string())?;
-    Ok(Context { entry, shape: &case.shape, observations, inputs, budget, granularity: Granularity::KvHead })
+    Ok(Context {
+        method: entry.name,
+        needs: entry.needs,
+        shape: &case.shape,
+        observations,
+        inputs,
+        budget,
+        granularity: Granularity::KvHead,
+    })
 }
 
 /// Compares a selection with `kept_len`, `kept_idx` and `scores.<l>`: the number kept exactly, the positions
@@ -302,7 +208,8 @@ pub(super) fn compare(
     scale: f64,
     scores: impl Fn(usize) -> Result<Option<Scores>, String>,
 ) -> Result<(), String> {
-    let PromptShape { layers, kv_heads, head_dim, prompt_len, .. } = case.shape;
+    let LayerShape { kv_heads, head_dim, .. } = case.layer;
+    let (layers, prompt_len) = (case.shape.layers.len(), case.shape.len);
     let out_heads: usize = get(case.entry, "out_heads")?;
     let (lens, kept) = (case.ints("kept_len")?, case.ints("kept_idx")?);
     if out_heads == 0 || Some(lens.len()) != layers.checked_mul(out_heads) || lens.iter().any(|&len| len < 0)
