@@ -400,7 +400,7 @@ pub enum CalibrateWhat {
 
 /// How heads are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HeadKind {
+pub enum HeadKindArg {
     /// Traditional retrieval heads (HeadKV-R)
     Retrieval,
     /// Retrieval-reasoning heads (HeadKV-R2)
@@ -417,7 +417,7 @@ pub struct CalibrateArgs {
     pub what: CalibrateWhat,
     /// How heads are scored
     #[arg(long, value_enum, required_if_eq("what", "heads"), value_name = "KIND")]
-    pub kind: Option<HeadKind>,
+    pub kind: Option<HeadKindArg>,
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,

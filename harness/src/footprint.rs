@@ -76,3 +76,39 @@ impl<'a> Footprint<'a> {
         self.prompt(tokens) + caches.sum::<u64>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kvsweep_engine::model::known;
+    use kvsweep_methods::selection::{Granularity, LayerSelection};
+    use kvsweep_methods::spec::MethodSpec;
+
+    use super::*;
+
+    /// What is planned by a budget is what is counted by a selection of that size, and a prompt that is admitted alone
+    /// never takes more than all its variants side by side while it is read.
+    #[test]
+    fn plans_by_budget_and_by_selection_agree() {
+        let config = known::config("meta-llama/Llama-3.1-8B-Instruct").unwrap().unwrap();
+        let footprint = Footprint::new(&config, Planner::new(&config, 2), BTreeSet::new(), 4);
+        let at = |name: &str, budget| MethodSpec::parse(name, &[], None).unwrap().at(budget).unwrap();
+        let (full, snapkv) = (at("full", 0), at("snapkv", 128));
+        let heads = |entries: u32| LayerSelection::Heads(vec![(0..entries).collect(); config.kv_heads]);
+        let selection =
+            |layer| Selection { granularity: Granularity::KvHead, layers: vec![layer; config.layers] };
+        let (tokens, new_tokens) = (8000, 512);
+        let by_selection = |layer| footprint.selected(&selection(layer), tokens, new_tokens);
+        assert_eq!(footprint.variant(&snapkv, tokens, new_tokens), by_selection(heads(128)));
+        assert_eq!(footprint.variant(&full, tokens, new_tokens), by_selection(LayerSelection::All));
+        assert_eq!(
+            footprint.variant(&snapkv, 100, new_tokens),
+            footprint.variant(&at("snapkv", 100), 100, new_tokens)
+        );
+        let variants = [full, snapkv];
+        let least = footprint.one_by_one(&variants, tokens, new_tokens);
+        let (prompt, reading) = (footprint.prompt(tokens), footprint.reading(tokens));
+        assert_eq!(least, prompt + reading.max(footprint.variant(&variants[1], tokens, new_tokens)));
+        assert!(least <= footprint.side_by_side(&variants, tokens, new_tokens) + reading);
+        assert_eq!(footprint.side_by_side(&variants[..0], tokens, new_tokens), prompt);
+    }
+}

@@ -39,7 +39,7 @@ impl Lengths {
         };
         let mut this = Self { datasets: 0, prompts: Vec::new(), assumed: Vec::new() };
         let length = if selected.has_rows() {
-            let datasets = questions::read_rows(selected, protocol)?;
+            let datasets = questions::read_files(selected, protocol)?;
             this.datasets = datasets.len();
             for asked in datasets.iter().flat_map(DatasetPart::questions) {
                 let (Some(info), Some(length)) =

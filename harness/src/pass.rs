@@ -1,7 +1,8 @@
 //! A long measurement in parts, each part on disk when it is done: interrupted, killed or repeated, it goes on.
 //!
-//! A file of JSON lines: first what the pass is, then one part a line. The run store holds examples with variants; a
-//! calibration has neither.
+//! A file of JSON lines: first what the pass is, then one part a line. It is not the run store of `results`: that holds
+//! examples with every variant of a manifest, checks each against it, and is kept; a calibration has neither examples
+//! nor variants, and its file goes when the result is written.
 
 use std::collections::BTreeMap;
 use std::fs::TryLockError;

@@ -15,7 +15,7 @@ use kvsweep_results::{
     ProgramInfo, ProtocolInfo, SCHEMA, VariantKey,
 };
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{ModelFacts, Renderer, Suite, path};
+use kvsweep_tasks::{ModelFacts, ModelText, Renderer, Suite, path};
 
 use crate::calibration::Calibrations;
 use crate::cli::RunArgs;
@@ -128,6 +128,11 @@ impl Plan {
             manifest,
         };
         Ok((plan, session))
+    }
+
+    /// What prompts are made for, with the text side of the model.
+    pub fn renderer<'a>(&'a self, text: &'a dyn ModelText) -> Renderer<'a> {
+        Renderer { protocol: self.protocol, model: &self.facts, text }
     }
 
     /// Everything that the variants want observed.

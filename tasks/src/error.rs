@@ -230,7 +230,7 @@ impl TaskError {
 }
 
 /// The up to three names of `known` that resemble `name`, best first; all of them if none does and they are few.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let lower = name.to_lowercase();
     let mut scored: Vec<(f64, &str)> = known
         .into_iter()

@@ -25,7 +25,7 @@ pub struct Example {
 
 /// Builds an example's key. An `_id` that is not short and plain is replaced by a hash of the content, so that no
 /// file's text gets into keys.
-pub fn key(
+pub(crate) fn key(
     dataset: &str,
     row: usize,
     id: Option<&str>,

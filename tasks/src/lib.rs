@@ -3,30 +3,32 @@
 //! Knows nothing of tensors, methods or run directories. A model's tokenizer and chat template are seen through one
 //! small trait, [`ModelText`], which the harness implements.
 
-pub mod ask;
+#![warn(unreachable_pub)]
+
+mod ask;
 pub mod averages;
 pub mod datasets;
-pub mod error;
+mod error;
 pub mod estimate;
-pub mod example;
+mod example;
 pub mod fetch;
 pub mod layouts;
 pub mod metrics;
 pub mod mini;
 pub mod needle;
 pub mod path;
-pub mod prompt;
+mod prompt;
 pub mod protocol;
 pub mod python;
-pub mod reader;
+mod reader;
 mod row;
-pub mod score;
+mod score;
 pub mod source;
-pub mod suite;
-pub mod text;
+mod suite;
+mod text;
 
 pub use ask::{Ask, ContextKey, Description, Grade, NeedleCell, Question, Renderer};
-pub use error::TaskError;
+pub use error::{NeedleError, PromptError, TaskError};
 pub use example::Example;
 pub use prompt::{Prompt, StopRule, Truncation};
 pub use protocol::{ModelFacts, Protocol};

@@ -78,7 +78,7 @@ pub fn read(selected: &Selected, renderer: &Renderer<'_>) -> anyhow::Result<Vec<
 ///
 /// # Errors
 /// Missing or malformed rows.
-pub fn read_rows(selected: &Selected, protocol: &Protocol) -> anyhow::Result<Vec<DatasetPart>> {
+pub fn read_files(selected: &Selected, protocol: &Protocol) -> anyhow::Result<Vec<DatasetPart>> {
     let files = selected.row_files(protocol)?;
     files.iter().map(|file| Ok(DatasetPart::of(file.rows()?, selected.shard))).collect()
 }

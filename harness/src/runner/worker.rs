@@ -11,7 +11,7 @@ use kvsweep_engine::memory::Planner;
 use kvsweep_engine::prefill::PrefillOptions;
 use kvsweep_engine::session::Session;
 use kvsweep_methods::method::StateScope;
-use kvsweep_tasks::{ModelText, Prompt, Renderer};
+use kvsweep_tasks::{ModelText, Prompt};
 
 use super::flight::{Answer, Branch, InFlight};
 use super::lanes::{self, Lane};
@@ -56,7 +56,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     pub fn new(plan: &'p Plan, session: &'p Session<B>, limits: Limits) -> anyhow::Result<Self> {
         let text = TextSide::new(session)?;
         let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
-        let lanes = lanes::of(plan, &Renderer { protocol: plan.protocol, model: &plan.facts, text: &text })?;
+        let lanes = lanes::of(plan, &plan.renderer(&text))?;
         Ok(Self {
             plan,
             session,
@@ -73,8 +73,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     /// # Errors
     /// Its first prompt cannot be built.
     pub fn enter(&mut self, dataset: &DatasetPart) -> anyhow::Result<()> {
-        let renderer = Renderer { protocol: self.plan.protocol, model: &self.plan.facts, text: &self.text };
-        lanes::restart(&mut self.lanes, dataset, StateScope::Dataset, &renderer)
+        lanes::restart(&mut self.lanes, dataset, StateScope::Dataset, &self.plan.renderer(&self.text))
     }
 
     /// Reads the prompts of the questions that come next, as many as may be in flight at once: none when all are read.
@@ -88,12 +87,13 @@ impl<'p, B: Backend> Worker<'p, B> {
     ) -> anyhow::Result<Vec<InFlight<'p, B::Prompt>>> {
         let mut flight: Vec<InFlight<'p, B::Prompt>> = Vec::new();
         while flight.len() * self.lanes.len() < self.limits.batch {
-            self.session.cancel.check()?;
             let (asked, prompt) = match self.held_back.take() {
                 Some(held_back) => held_back,
                 None => {
                     let Some(asked) = waiting.next() else { break };
-                    let prompt = self.prompt(&asked).with_context(|| named(&asked))?;
+                    self.session.cancel.check()?;
+                    let renderer = self.plan.renderer(&self.text);
+                    let prompt = asked.question.prompt(&renderer).with_context(|| named(&asked))?;
                     (asked, prompt)
                 }
             };
@@ -106,11 +106,6 @@ impl<'p, B: Backend> Worker<'p, B> {
             flight.push(self.fork(asked, prompt, progress).context(name)?);
         }
         Ok(flight)
-    }
-
-    fn prompt(&self, asked: &KeyedQuestion<'_>) -> anyhow::Result<Prompt> {
-        let renderer = Renderer { protocol: self.plan.protocol, model: &self.plan.facts, text: &self.text };
-        Ok(asked.question.prompt(&renderer)?)
     }
 
     /// Whether a prompt can be read and answered beside `taken` bytes.

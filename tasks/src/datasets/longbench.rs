@@ -10,7 +10,7 @@ use super::{Category, DatasetInfo, Language};
 use crate::suite::Suite;
 
 /// The 21 data sets in the official order.
-pub const DATASETS: [DatasetInfo; 21] = [
+pub(crate) const DATASETS: [DatasetInfo; 21] = [
     DatasetInfo {
         name: "narrativeqa",
         base: "narrativeqa",

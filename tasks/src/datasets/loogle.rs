@@ -16,7 +16,7 @@ use crate::row::{FIX_ROW, Row};
 use crate::suite::Suite;
 
 /// The eight data sets: the official four, then HeadKV's four in its run order.
-pub const DATASETS: [DatasetInfo; 8] = [
+pub(crate) const DATASETS: [DatasetInfo; 8] = [
     DatasetInfo {
         name: "shortdep_qa",
         base: "shortdep_qa",
@@ -140,7 +140,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
 ];
 
 /// The names of HeadKV's four sets: they are the `type` values of `longdep_qa`'s questions.
-pub fn is_longdep_type(name: &str) -> bool {
+pub(crate) fn is_longdep_type(name: &str) -> bool {
     DATASETS[4..].iter().any(|d| d.name == name)
 }
 

@@ -1,8 +1,8 @@
 //! The registry of data sets: one file a suite, one line a data set.
 
-pub mod longbench;
+pub(crate) mod longbench;
 pub mod longbench_e;
-pub mod loogle;
+pub(crate) mod loogle;
 pub mod metric_ids;
 pub mod mini;
 

@@ -8,10 +8,10 @@ use crate::path::last_component;
 use crate::suite::Suite;
 
 /// LongBench v1.
-pub struct LongBench;
+pub(super) struct LongBench;
 
 /// LongBench-E: the same files, scored in three length buckets.
-pub struct LongBenchE;
+pub(super) struct LongBenchE;
 
 impl Layout for LongBench {
     fn name(&self) -> &'static str {

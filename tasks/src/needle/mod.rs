@@ -1,8 +1,8 @@
 //! The needle-in-a-haystack test: a sentence hidden at a depth of a long text, and a question about it.
 
-pub mod cases;
-pub mod essays;
-pub mod grading;
+mod cases;
+mod essays;
+mod grading;
 pub mod insert;
 pub mod variants;
 

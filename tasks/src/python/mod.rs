@@ -4,8 +4,8 @@
 //! of `str.split`, the word characters of `re`, the two rounding rules, numpy's summation order, `difflib`, `str.format`, and a
 //! parser for Python literals (which never evaluates anything).
 
-pub mod difflib;
+pub(crate) mod difflib;
 pub(crate) mod format;
 pub mod literal;
 pub mod number;
-pub mod text;
+pub(crate) mod text;

@@ -12,7 +12,7 @@ use crate::needle::{NeedleCase, NeedleGrading};
 use crate::prompt::Prompt;
 use crate::protocol::{ModelFacts, Protocol};
 
-struct Needle {
+struct NeedleQuestion {
     row: u64,
     case: NeedleCase,
     grading: NeedleGrading,
@@ -33,11 +33,11 @@ pub(super) fn dataset(
         hash.update(hex(&ids.finalize()));
     }
     let identity = Identity { sha256: hex(&hash.finalize()), essays_sha256 };
-    let question = |(row, case)| -> Arc<dyn Question> { Arc::new(Needle { row, case, grading }) };
+    let question = |(row, case)| -> Arc<dyn Question> { Arc::new(NeedleQuestion { row, case, grading }) };
     Dataset::new(NEEDLE, identity, (0..).zip(cases).map(question))
 }
 
-impl Question for Needle {
+impl Question for NeedleQuestion {
     fn key(&self) -> &str {
         &self.case.key
     }

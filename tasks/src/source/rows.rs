@@ -14,7 +14,7 @@ use crate::suite::Suite;
 /// Bytes of text that make a token, about.
 const BYTES_A_TOKEN: usize = 4;
 
-struct Row {
+struct RowQuestion {
     row: u64,
     example: Example,
     info: &'static DatasetInfo,
@@ -32,11 +32,11 @@ pub(super) fn questions(
             example.context.clear();
         }
         let context = ContextKey::of(&example.context);
-        Arc::new(Row { row, example, info, context })
+        Arc::new(RowQuestion { row, example, info, context })
     })
 }
 
-impl Question for Row {
+impl Question for RowQuestion {
     fn key(&self) -> &str {
         &self.example.key
     }

@@ -18,7 +18,7 @@ use serde_json::{Map, json};
 
 use super::{finish, identity, parts_file, tell_apart};
 use crate::calibration;
-use crate::cli::{CalibrateArgs, HeadKind as KindArg};
+use crate::cli::{CalibrateArgs, HeadKindArg};
 use crate::detection::{self, Haystacks, NeedleTest};
 use crate::exit::{Exit, usage};
 use crate::model::{TINY, TextSide};
@@ -42,11 +42,13 @@ struct Outcome {
 /// Needle tests that do not fit the model, or of which none passes; another process at work on the same pass.
 pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyhow::Result<Exit> {
     let (kind, input, title) = match args.kind {
-        Some(KindArg::Retrieval) => (HeadKind::Retrieval, InputKind::RetrievalScores, "Retrieval heads"),
-        Some(KindArg::Reasoning) => {
+        Some(HeadKindArg::Retrieval) => (HeadKind::Retrieval, InputKind::RetrievalScores, "Retrieval heads"),
+        Some(HeadKindArg::Reasoning) => {
             (HeadKind::Reasoning, InputKind::ReasoningScores, "Retrieval-reasoning heads")
         }
-        Some(KindArg::Semantic) => (HeadKind::Semantic, InputKind::HeadRanking, "Semantic retrieval heads"),
+        Some(HeadKindArg::Semantic) => {
+            (HeadKind::Semantic, InputKind::HeadRanking, "Semantic retrieval heads")
+        }
         None => return Err(usage("`calibrate heads` needs --kind retrieval, reasoning or semantic")),
     };
     let text = TextSide::new(model)?;
