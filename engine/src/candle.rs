@@ -15,7 +15,7 @@ use crate::{
     backend::{Backend, Extend, HeadSet, Tap},
     cache::Held,
     cancel::Cancel,
-    error::{Place, Result},
+    error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
     model::{
@@ -39,7 +39,7 @@ pub struct Candle {
 }
 
 /// Cosines and sines, `[positions, head_dim / 2]`.
-struct Rope {
+struct RopeTensors {
     cos: Tensor,
     sin: Tensor,
 }
@@ -80,7 +80,7 @@ impl Candle {
         Ok(x.to_dtype(self.dtype)?.broadcast_mul(weight)?)
     }
 
-    fn rope(&self, positions: impl Iterator<Item = usize>) -> Result<Rope> {
+    fn rope(&self, positions: impl Iterator<Item = usize>) -> Result<RopeTensors> {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for position in positions {
             let tables = RopeTables::new(&self.config, position..position + 1);
@@ -89,14 +89,14 @@ impl Candle {
         }
         let half = self.config.head_dim / 2;
         let shape = (cos.len() / half, half);
-        Ok(Rope {
+        Ok(RopeTensors {
             cos: Tensor::from_vec(cos, shape, &self.device)?,
             sin: Tensor::from_vec(sin, shape, &self.device)?,
         })
     }
 
     /// Rotates `[heads, positions, head_dim]`.
-    fn rotate(&self, x: &Tensor, rope: &Rope) -> Result<Tensor> {
+    fn rotate(&self, x: &Tensor, rope: &RopeTensors) -> Result<Tensor> {
         let half = self.config.head_dim / 2;
         let x = x.to_dtype(DType::F32)?;
         let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
@@ -106,7 +106,7 @@ impl Candle {
     }
 
     /// Rotated queries, rotated keys, and values, each `[heads, positions, head_dim]`.
-    fn project(&self, layer: &LayerWeights, hidden: &Tensor, rope: &Rope) -> Result<[Tensor; 3]> {
+    fn project(&self, layer: &LayerWeights, hidden: &Tensor, rope: &RopeTensors) -> Result<[Tensor; 3]> {
         let x = self.norm(hidden, &layer.input_norm)?;
         let heads = |weights: &Linear, count: usize, norm: Option<&Tensor>| -> Result<Tensor> {
             let y = linear(&x, weights)?.reshape((x.dim(0)?, count, self.config.head_dim))?;
@@ -303,11 +303,11 @@ fn check_logits<'a>(
     logits: &[f32],
     kv: impl Iterator<Item = [(usize, &'a Tensor); 2]>,
 ) -> Result<()> {
-    let Err(error) = check_rows(Place::Output, position, logits, logits.len()) else { return Ok(()) };
+    let Err(error) = check_rows(Stage::Output, position, logits, logits.len()) else { return Ok(()) };
     for (layer, pair) in kv.enumerate() {
         for (first, tensor) in pair {
             let rows = floats(&tensor.transpose(0, 1)?.contiguous()?)?;
-            check_rows(Place::Layer(layer), first, &rows, tensor.dim(0)? * tensor.dim(2)?)?;
+            check_rows(Stage::Layer(layer), first, &rows, tensor.dim(0)? * tensor.dim(2)?)?;
         }
     }
     Err(error)
@@ -320,7 +320,7 @@ fn head_mask(masked: &HeadSet, layer: usize, heads: usize, device: &Device) -> R
 }
 
 /// What attention rows are added into, `[query_heads, columns]`, where the keys are.
-struct Sums {
+struct AttentionSums {
     observation: Observation,
     columns: usize,
     /// First row that counts.
@@ -332,7 +332,7 @@ struct Sums {
     entropy: f64,
 }
 
-impl Sums {
+impl AttentionSums {
     fn new(observation: Observation, tokens: usize) -> Self {
         let columns = observation.columns(tokens);
         let first = if observation.reads_every_row() { 0 } else { columns };
@@ -409,7 +409,7 @@ impl Candle {
             seen.insert(norm, Observed::Rows { rows: kv_heads, columns: tokens, values });
         }
         let first = tokens - rows_needed(&sums, tokens);
-        let mut sums: Vec<_> = sums.into_iter().map(|one| Sums::new(one, tokens)).collect();
+        let mut sums: Vec<_> = sums.into_iter().map(|one| AttentionSums::new(one, tokens)).collect();
         for start in (first..tokens).step_by(QUERY_BLOCK) {
             cancel.check()?;
             let rows = QUERY_BLOCK.min(tokens - start);
@@ -464,7 +464,7 @@ impl Backend for Candle {
         let newest = || store.iter().map(|(keys, values)| [(0, keys), (0, values)]);
         check_logits(tokens - 1, &logits, newest())?;
         if let Some(all) = &all_logits {
-            check_rows(Place::Output, 0, all, config.vocab_size)?;
+            check_rows(Stage::Output, 0, all, config.vocab_size)?;
         }
         let prompt = Arc::new(CandlePrompt { shape: shape.clone(), layers: store });
         Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, prompt })

@@ -1,5 +1,7 @@
 //! What computes: models of the Llama family on candle tensors, their tokenizers and chat templates.
 
+#![warn(unreachable_pub)]
+
 pub mod backend;
 pub mod cache;
 pub mod calibrate;

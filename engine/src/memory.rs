@@ -64,7 +64,7 @@ impl<'a> Planner<'a> {
 
     /// Weights of the projections in all layers: what every token is multiplied with, the output layer aside.
     #[must_use]
-    pub fn projection_weights(&self) -> u64 {
+    pub(crate) fn projection_weights(&self) -> u64 {
         let c = self.config;
         let attention = product([2 * (c.query_heads + c.kv_heads), c.head_dim, c.hidden_size]);
         let mlp = product([3, c.hidden_size, c.intermediate_size]);
@@ -91,7 +91,7 @@ impl<'a> Planner<'a> {
 
     /// Bytes of the key and value of one entry in one head.
     #[must_use]
-    pub fn entry_bytes(&self) -> u64 {
+    pub(crate) fn entry_bytes(&self) -> u64 {
         product([2, self.config.head_dim, self.element])
     }
 

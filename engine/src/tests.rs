@@ -17,7 +17,7 @@ use crate::{
     candle::Candle,
     cpu::Cpu,
     decode::{DecodeProgress, DecodeRule, Decoded, Sequence},
-    error::{EngineError, Place},
+    error::{EngineError, Stage},
     model::{
         config::ModelConfig,
         random::{llama_config, random_weights},
@@ -510,7 +510,7 @@ fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
     let config = &llama_config([VOCAB, 64, 96, 3, 8, 2]);
     /// What `broken` says of a prompt, or of an answer to a prompt that `whole` has read: so the answer is the first to
     /// meet the bad weights.
-    fn place<B: Backend>(broken: &Session<B>, whole: &Session<B>, decoding: bool) -> (Place, usize) {
+    fn place<B: Backend>(broken: &Session<B>, whole: &Session<B>, decoding: bool) -> (Stage, usize) {
         let ids: Vec<u32> = (0..100).map(|i| i % 7).collect();
         let reader = if decoding { whole } else { broken };
         let prefill = reader.prefill(&ids, &BTreeSet::new(), PrefillOptions::default());
@@ -518,7 +518,7 @@ fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
             broken.decode(&[sequence(&Arc::new(prefill), everything(3), 4)], &mut |_| ())
         });
         match answer {
-            Err(EngineError::NotFinite { place, position, .. }) => (place, position),
+            Err(EngineError::NotFinite { stage, position, .. }) => (stage, position),
             other => panic!("{other:?}"),
         }
     }
@@ -542,19 +542,19 @@ fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
             let at = |position: usize| if decoding { 100 } else { position };
             // One bad weight of a query projection: softmax kernels swallow the NaN.
             let [ours, theirs] = told(&|weights| set(&mut weights.layers[1].q.weight, 5, value), decoding);
-            assert_eq!(ours, (Place::Layer(1), at(0)));
+            assert_eq!(ours, (Stage::Layer(1), at(0)));
             // On candle's path it shows in the keys of the layer behind.
-            assert_eq!(theirs, (Place::Layer(2), at(0)));
+            assert_eq!(theirs, (Stage::Layer(2), at(0)));
             let [ours, theirs] = told(&|weights| set(&mut weights.layers[1].k.weight, 5, value), decoding);
-            assert_eq!((ours, theirs), ((Place::Layer(1), at(0)), (Place::Layer(1), at(0))));
+            assert_eq!((ours, theirs), ((Stage::Layer(1), at(0)), (Stage::Layer(1), at(0))));
             let [ours, theirs] = told(&|weights| set(&mut weights.layers[1].down.weight, 5, value), decoding);
-            assert_eq!((ours, theirs), ((Place::Layer(1), at(0)), (Place::Layer(2), at(0))));
+            assert_eq!((ours, theirs), ((Stage::Layer(1), at(0)), (Stage::Layer(2), at(0))));
             let output = told(&|weights| set(weights.lm_head.as_mut().unwrap(), 5, value), decoding);
-            assert_eq!(output, [(Place::Output, if decoding { 100 } else { 99 }); 2]);
+            assert_eq!(output, [(Stage::Output, if decoding { 100 } else { 99 }); 2]);
         }
         // The embedding of one token: its first position, 6 in the prompt.
         let embedding = told(&|weights| set(&mut weights.embedding, 6 * config.hidden_size, value), false);
-        assert_eq!(embedding, [(Place::Layer(0), 6); 2]);
+        assert_eq!(embedding, [(Stage::Layer(0), 6); 2]);
     }
     // Finite weights whose activations overflow.
     let large = |weights: &mut ModelWeights| {
@@ -563,7 +563,7 @@ fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
     };
     let [ours, theirs] = told(&large, false);
     // Behind the last layer only the last position is computed.
-    assert_eq!((ours.0, theirs.0), (Place::Layer(2), Place::Output));
+    assert_eq!((ours.0, theirs.0), (Stage::Layer(2), Stage::Output));
     assert_eq!((ours.1, theirs.1), (99, 99));
 }
 

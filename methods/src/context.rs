@@ -21,7 +21,7 @@ pub struct Context<'a> {
     pub observations: &'a Observations,
     /// Calibrated or published scores of this model.
     pub inputs: &'a Inputs,
-    /// Entries of each head that owns a selection, on average, window included.
+    /// Entries per KV head (per query head at that granularity), averaged over heads and layers, window included.
     pub budget: usize,
     /// Which heads own a selection.
     pub granularity: Granularity,

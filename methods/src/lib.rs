@@ -8,6 +8,8 @@
 //! "Section" in the documentation of a method is the section of the specification that the method was
 //! written from; the papers and the files of their code are named with it.
 
+#![warn(unreachable_pub)]
+
 pub mod budget;
 pub mod context;
 pub mod error;
@@ -28,7 +30,7 @@ pub mod shape;
 pub mod spec;
 #[cfg(test)]
 mod testing;
-pub mod topk;
+mod topk;
 
 pub use context::{MethodState, StateScope};
 pub use error::MethodError;

@@ -204,7 +204,7 @@ impl LayerObserver {
             let mut logits = Vec::new();
             while start < end {
                 let rows = BLOCK.min(end - start);
-                let block = Block { kv_head, group, first: start - first, position: start, rows };
+                let block = QueryBlock { kv_head, group, first: start - first, position: start, rows };
                 logits.resize(block.pieces() * group * rows * PIECE, 0.0);
                 logits
                     .par_chunks_mut(group * rows * PIECE)
@@ -370,7 +370,7 @@ impl Reduction {
 }
 
 /// `rows` query positions of the heads of one group, from `position` on.
-struct Block {
+struct QueryBlock {
     kv_head: usize,
     group: usize,
     /// Index of the first row inside the query view.
@@ -380,7 +380,7 @@ struct Block {
     rows: usize,
 }
 
-impl Block {
+impl QueryBlock {
     /// Pieces of [`PIECE`] keys that some row of the block may look at.
     fn pieces(&self) -> usize {
         (self.position + self.rows).div_ceil(PIECE)

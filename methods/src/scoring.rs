@@ -110,7 +110,7 @@ pub(crate) fn check_kernel(kernel: usize) -> Result<(), (&'static str, String)> 
 /// Keeps, in each head of a layer, the `n[head]` best of the past and the whole window. One row of scores serves all
 /// heads when there is only one.
 #[must_use]
-pub fn cut(ctx: &Context<'_>, layer: usize, scores: &Scores, n: &[usize]) -> LayerSelection {
+pub(crate) fn cut(ctx: &Context<'_>, layer: usize, scores: &Scores, n: &[usize]) -> LayerSelection {
     let prompt_len = ctx.shape.len;
     if n.iter().all(|&n| n >= scores.columns) {
         return LayerSelection::All;
@@ -137,7 +137,7 @@ pub fn cut(ctx: &Context<'_>, layer: usize, scores: &Scores, n: &[usize]) -> Lay
 ///
 /// # Errors
 /// When the prefill did not observe the window.
-pub fn select_layers(
+pub(crate) fn select_layers(
     ctx: &Context<'_>,
     scoring: &Scoring,
     n: &[usize],
@@ -159,7 +159,7 @@ pub fn select_layers(
 ///
 /// # Errors
 /// When scoring fails.
-pub fn cut_uniform(
+pub(crate) fn cut_uniform(
     ctx: &Context<'_>,
     window: usize,
     scores: impl Fn(usize) -> Result<Scores, MethodError> + Sync,

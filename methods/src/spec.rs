@@ -194,7 +194,8 @@ impl MethodSpec {
         }
     }
 
-    /// The method at a budget: tokens per stored head, window included. FullKV ignores it.
+    /// The method at a budget: entries per KV head (per query head at that granularity), averaged over heads and layers,
+    /// window included. FullKV ignores it.
     ///
     /// # Errors
     /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
@@ -281,7 +282,8 @@ impl Variant {
         &self.spec
     }
 
-    /// Tokens per stored head, window included; `None` for FullKV.
+    /// Entries per KV head (per query head at that granularity), averaged over heads and layers, window included; `None`
+    /// for FullKV.
     #[must_use]
     pub fn budget(&self) -> Option<usize> {
         (!self.spec.is_full()).then_some(self.budget)

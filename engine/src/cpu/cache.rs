@@ -77,7 +77,7 @@ pub(crate) struct KeptStore {
 }
 
 /// What one head keeps, and of what.
-struct Source<'a> {
+struct Gather<'a> {
     head_dim: usize,
     entries: Entries<'a>,
     /// What was read behind them.
@@ -86,7 +86,7 @@ struct Source<'a> {
     kept: Cow<'a, [u32]>,
 }
 
-impl Source<'_> {
+impl Gather<'_> {
     fn gather(&self, keys: &mut [f32], values: &mut [f32]) {
         let dim = self.head_dim;
         let first = self.kept.partition_point(|&entry| (entry as usize) < self.entries.len);
@@ -117,7 +117,7 @@ struct KeptHead {
 
 impl KeptStore {
     /// Copies entries of heads.
-    fn gather(sources: &[Source<'_>]) -> Self {
+    fn gather(sources: &[Gather<'_>]) -> Self {
         let mut end = 0;
         let heads: Vec<_> = sources
             .iter()
@@ -181,7 +181,7 @@ impl CpuCache {
                 LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => {
                     layers.push(KeptLayer::Own(selection.granularity, sources.len()));
                     let group = heads.len() / sizes.kv_heads;
-                    sources.extend(heads.iter().enumerate().map(|(head, kept)| Source {
+                    sources.extend(heads.iter().enumerate().map(|(head, kept)| Gather {
                         head_dim: sizes.head_dim,
                         entries: store[head / group].entries(),
                         tail: Entries::default(),
@@ -216,7 +216,7 @@ impl CpuCache {
                     LayerSelection::All => (0..(entries.len + tail.len) as u32).collect(),
                     LayerSelection::Heads(heads) => heads[head].as_slice().into(),
                 };
-                sources.push(Source { head_dim: sizes.head_dim, entries, tail, kept });
+                sources.push(Gather { head_dim: sizes.head_dim, entries, tail, kept });
             }
         }
         self.own = KeptStore::gather(&sources);

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::{
-    attention::{self, Kept, WeightLayout},
+    attention::{self, KeptEntries, WeightLayout},
     cache::{CpuCache, KeptLayer, LayerStore},
     model::Cpu,
     sized,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     backend::{Extend, Tap},
     cancel::Cancel,
-    error::{Place, Result},
+    error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
     model::rope::RopeTables,
@@ -51,11 +51,11 @@ impl Cpu {
         let (kept, copies, shared) = cache.kept(layer);
         let own: Vec<_>;
         let kept = match kept {
-            KeptLayer::Shared => Kept::Shared(shared[head].entries()),
-            KeptLayer::Own(Granularity::KvHead, first) => Kept::Shared(copies.entries(first + head)),
+            KeptLayer::Shared => KeptEntries::Shared(shared[head].entries()),
+            KeptLayer::Own(Granularity::KvHead, first) => KeptEntries::Shared(copies.entries(first + head)),
             KeptLayer::Own(Granularity::QueryHead, first) => {
                 own = (0..group).map(|query| copies.entries(first + head * group + query)).collect();
-                Kept::PerQuery(&own)
+                KeptEntries::PerQuery(&own)
             }
         };
         let tail = cache.tails[layer][head].first(tail);
@@ -134,7 +134,7 @@ impl Cpu {
         }
         let check = |layer: usize, rows: &[f32]| {
             let mut rows = tokens.iter().zip(rows.chunks_exact(rows.len() / batch));
-            rows.try_for_each(|(token, row)| check_rows(Place::Layer(layer), token.position, row, row.len()))
+            rows.try_for_each(|(token, row)| check_rows(Stage::Layer(layer), token.position, row, row.len()))
         };
         let mut normed = vec![0.0; batch * width];
         let mut attended = vec![0.0; batch * query_width];

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
 
 use super::{matrix::PackedMatrix, simd::Simd, stored::Stored};
 use crate::{
-    error::{Place, Result},
+    error::{Result, Stage},
     finite::check_rows,
     model::{
         config::ModelConfig,
@@ -153,7 +153,7 @@ impl Cpu {
         let mut logits = vec![0.0; hidden.len() / width * self.lm_head().output()];
         self.lm_head().multiply_spread(self.simd, &normed, width, &mut logits, false);
         for (position, row) in positions.zip(logits.chunks_exact(self.lm_head().output())) {
-            check_rows(Place::Output, position, row, row.len())?;
+            check_rows(Stage::Output, position, row, row.len())?;
         }
         Ok(logits)
     }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     cancel::Cancel,
-    error::{EngineError, Place, Result},
+    error::{EngineError, Result, Stage},
     finite::check_rows,
     model::rope::RopeTables,
     prefill::{Prefill, PrefillOptions},
@@ -31,7 +31,7 @@ use crate::{
 pub(crate) const BLOCK: usize = 64;
 
 /// One block of a prefill: its piece of every buffer.
-struct Block<'a> {
+struct PromptBlock<'a> {
     /// Position of the first token.
     first: usize,
     /// Residual stream, `[tokens][hidden]`.
@@ -101,7 +101,7 @@ fn parallel_each<T: Send>(
 /// Whether an error names an earlier place in the model, or there an earlier position.
 fn is_earlier(error: &EngineError, other: &EngineError) -> bool {
     let place = |error: &EngineError| match *error {
-        EngineError::NotFinite { place, position, .. } => Some((place, position)),
+        EngineError::NotFinite { stage, position, .. } => Some((stage, position)),
         _ => None,
     };
     place(error).zip(place(other)).is_some_and(|(this, other)| this < other)
@@ -115,7 +115,7 @@ impl Cpu {
         hidden: &'a mut [f32],
         queries: &'a mut [f32],
         kv: Option<(&'a mut LayerStore, &'a mut [f32])>,
-    ) -> Vec<Block<'a>> {
+    ) -> Vec<PromptBlock<'a>> {
         let config = &self.config;
         let dim = config.head_dim;
         let hidden = hidden.chunks_mut(BLOCK * config.hidden_size);
@@ -123,7 +123,12 @@ impl Cpu {
         let mut blocks: Vec<_> = hidden
             .zip(queries)
             .enumerate()
-            .map(|(i, (hidden, queries))| Block { first: i * BLOCK, hidden, queries, kv: KvBlock::default() })
+            .map(|(i, (hidden, queries))| PromptBlock {
+                first: i * BLOCK,
+                hidden,
+                queries,
+                kv: KvBlock::default(),
+            })
             .collect();
         if let Some((store, plain)) = kv {
             for head in store {
@@ -149,7 +154,7 @@ impl Cpu {
         &self,
         index: usize,
         rope: &RopeTables,
-        block: &mut Block<'_>,
+        block: &mut PromptBlock<'_>,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let (config, layer) = (&self.config, &self.layers[index]);
@@ -160,7 +165,7 @@ impl Cpu {
         let tokens = block.hidden.len() / config.hidden_size;
         let wide = sized(&mut scratch.wide, tokens * layer.qkv.output());
         layer.qkv.multiply(self.simd, normed, config.hidden_size, wide, false);
-        check_rows(Place::Layer(index), block.first, wide, layer.qkv.output())?;
+        check_rows(Stage::Layer(index), block.first, wide, layer.qkv.output())?;
         for (token, row) in wide.chunks_exact_mut(layer.qkv.output()).enumerate() {
             let angle = (block.first + token) * half;
             self.rotate(layer, row, &rope.cos[angle..][..half], &rope.sin[angle..][..half]);
@@ -185,7 +190,7 @@ impl Cpu {
     fn attend_block(
         &self,
         store: &LayerStore,
-        block: &Block<'_>,
+        block: &PromptBlock<'_>,
         output: bool,
         received: Option<&Received>,
         scratch: &mut Scratch,
@@ -227,7 +232,7 @@ impl Cpu {
         &self,
         index: usize,
         store: &LayerStore,
-        block: &mut Block<'_>,
+        block: &mut PromptBlock<'_>,
         received: Option<&Received>,
         scratch: &mut Scratch,
     ) -> Result<()> {
@@ -243,7 +248,7 @@ impl Cpu {
         layer.gate_up.multiply(simd, normed, hidden, wide, false);
         self.activate(wide);
         layer.down.multiply(simd, wide, layer.gate_up.output(), block.hidden, true);
-        check_rows(Place::Layer(index), block.first, block.hidden, hidden)
+        check_rows(Stage::Layer(index), block.first, block.hidden, hidden)
     }
 
     /// See [`Backend::prefill`](crate::backend::Backend::prefill).
@@ -315,7 +320,7 @@ impl Cpu {
                     })?;
                 }
                 // Nothing behind the last layer reads the other positions' output.
-                let mut last = Block {
+                let mut last = PromptBlock {
                     first: tokens - 1,
                     hidden: &mut hidden[(tokens - 1) * width..],
                     queries: &mut queries[(tokens - 1) * query_width..],

@@ -19,7 +19,7 @@ use kvsweep_methods::{
 use rayon::ThreadPoolBuilder;
 
 use super::{
-    attention::{self, Causal, CausalScratch, Entries, Kept},
+    attention::{self, Causal, CausalScratch, Entries, KeptEntries},
     buffer::Buffer,
     matrix::PackedMatrix,
     prefill::BLOCK,
@@ -215,7 +215,7 @@ fn decode_attention(simd: Simd, seen: &mut dyn FnMut(&str, Rate)) {
     let (group, head_dim) = (4, 64);
     let (keys, values) = (noise(PROMPT * head_dim), noise(PROMPT * head_dim));
     let queries = noise(group * head_dim);
-    let kept = Kept::Shared(Entries { keys: &keys, values: &values, len: PROMPT });
+    let kept = KeptEntries::Shared(Entries { keys: &keys, values: &values, len: PROMPT });
     let tail = Entries { keys: &[], values: &[], len: 0 };
     let mut out = vec![0.0; group * head_dim];
     let mut weights = Vec::new();

@@ -332,7 +332,7 @@ impl ModelConfig {
 
     /// Sizes of a prompt's cache, for the methods.
     #[must_use]
-    pub fn cache_shape(&self, len: usize) -> CacheShape {
+    pub(crate) fn cache_shape(&self, len: usize) -> CacheShape {
         CacheShape::uniform(self.layers, self.layer_shape(), len)
     }
 

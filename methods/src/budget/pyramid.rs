@@ -41,7 +41,7 @@ pub fn per_prompt(
 
 /// Past tokens of each layer for one prompt of a method that follows the pyramid.
 #[must_use]
-pub fn schedule(
+pub(crate) fn schedule(
     ctx: &Context<'_>,
     window: usize,
     beta: usize,
