@@ -10,7 +10,7 @@ use kvsweep_tasks::Suite;
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
 #[derive(Debug, Parser)]
 #[command(name = "kvsweep", version = crate::provenance::VERSION, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -18,7 +18,7 @@ pub struct Cli {
 
 /// Every command.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Sweep methods x budgets over a suite; writes a run directory and prints the table
     Run(Box<RunArgs>),
     /// Answer one prompt with one or several variants
@@ -55,7 +55,7 @@ pub enum Command {
 
 /// Which model, on which device.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ModelArgs {
+pub(crate) struct ModelArgs {
     /// `tiny` (embedded), a directory in the hub's layout, or a hub id [default: tiny]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -69,7 +69,7 @@ pub struct ModelArgs {
 
 /// Which methods, at which budgets.
 #[derive(Args, Clone, Debug, Default)]
-pub struct VariantArgs {
+pub(crate) struct VariantArgs {
     /// Methods, with a profile where wanted: `full,snapkv,snapkv@compresskv` [default: the headline methods]
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "METHODS")]
     pub methods: Option<Vec<String>>,
@@ -92,7 +92,7 @@ pub struct VariantArgs {
 
 /// Which heads own a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum GranularityArg {
+pub(crate) enum GranularityArg {
     /// One selection per KV head
     KvHead,
     /// One selection per query head; K and V are stored once per query head
@@ -107,7 +107,7 @@ fn suites() -> impl TypedValueParser<Value = Suite> {
 
 /// Where rows come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Split {
+pub(crate) enum Split {
     /// The embedded suite, generated from a seed
     Mini,
     /// The official rows, from `--data` or fetched
@@ -132,7 +132,7 @@ fn budget(text: &str) -> Result<usize, String> {
 
 /// Options of `run`; a `--config` file has the same names, and the command line wins.
 #[derive(Args, Clone, Debug, Default)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// longbench, longbench-e, loogle or needle
     #[arg(value_parser = suites(), value_name = "SUITE")]
     pub suite: Option<Suite>,
@@ -197,7 +197,7 @@ pub struct RunArgs {
 
 /// Options of `generate`.
 #[derive(Args, Debug)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -232,7 +232,7 @@ pub struct GenerateArgs {
 
 /// Output forms of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TableFormat {
+pub(crate) enum TableFormat {
     /// Aligned text
     #[default]
     Text,
@@ -248,7 +248,7 @@ pub enum TableFormat {
 
 /// Options of `table`.
 #[derive(Args, Debug)]
-pub struct TableArgs {
+pub(crate) struct TableArgs {
     /// Run directories; shards and runs of one configuration merge
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -268,7 +268,7 @@ pub struct TableArgs {
 
 /// Options of `heatmap`.
 #[derive(Args, Debug)]
-pub struct HeatmapArgs {
+pub(crate) struct HeatmapArgs {
     /// Needle runs
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -279,7 +279,7 @@ pub struct HeatmapArgs {
 
 /// Options of `paper`.
 #[derive(Args, Debug)]
-pub struct PaperArgs {
+pub(crate) struct PaperArgs {
     /// `list`, or the id of a published table
     #[arg(value_name = "list|ID")]
     pub id: String,
@@ -311,7 +311,7 @@ pub struct PaperArgs {
 
 /// Options of `compare`.
 #[derive(Args, Debug)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// A run directory (or those of its parts: A,B,…), a commit, a branch, or `stored`: the newest stored commit with the
     /// head's configuration
     pub base: String,
@@ -330,7 +330,7 @@ pub struct CompareArgs {
 
 /// Options of `history`.
 #[derive(Args, Debug)]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// The baseline store [default: baselines/ of the repository one stands in]
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
@@ -344,7 +344,7 @@ pub struct HistoryArgs {
 
 /// Options of `report`.
 #[derive(Args, Debug)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// Run directories, of one suite or several
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -362,7 +362,7 @@ pub struct ReportArgs {
 
 /// Options of `score`.
 #[derive(Args, Debug)]
-pub struct ScoreArgs {
+pub(crate) struct ScoreArgs {
     /// A folder with one layout's prediction files
     pub dir: PathBuf,
     /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, needle-…
@@ -378,7 +378,7 @@ pub struct ScoreArgs {
 
 /// Options of `export`.
 #[derive(Args, Debug)]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// A run directory
     pub run: PathBuf,
     /// The layout to write
@@ -391,7 +391,7 @@ pub struct ExportArgs {
 
 /// What to calibrate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CalibrateWhat {
+pub(crate) enum CalibrateWhat {
     /// Head scores (`--kind`)
     Heads,
     /// Layer eviction errors (CompressKV)
@@ -400,7 +400,7 @@ pub enum CalibrateWhat {
 
 /// How heads are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HeadKindArg {
+pub(crate) enum HeadKindArg {
     /// Traditional retrieval heads (HeadKV-R)
     Retrieval,
     /// Retrieval-reasoning heads (HeadKV-R2)
@@ -411,7 +411,7 @@ pub enum HeadKindArg {
 
 /// Options of `calibrate`.
 #[derive(Args, Debug)]
-pub struct CalibrateArgs {
+pub(crate) struct CalibrateArgs {
     /// heads or layers
     #[arg(value_enum)]
     pub what: CalibrateWhat,
@@ -446,7 +446,7 @@ pub struct CalibrateArgs {
 
 /// What to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum VerifyWhat {
+pub(crate) enum VerifyWhat {
     /// Selections, budgets and head identification
     Methods,
     /// Metrics
@@ -455,7 +455,7 @@ pub enum VerifyWhat {
 
 /// Options of `verify`.
 #[derive(Args, Debug)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// methods or metrics
     #[arg(value_enum)]
     pub what: VerifyWhat,
@@ -469,7 +469,7 @@ pub struct VerifyArgs {
 
 /// Options of `explain`.
 #[derive(Args, Debug)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     /// A run directory
     pub run: PathBuf,
     /// An example's key, or the start of one
@@ -484,7 +484,7 @@ pub struct ExplainArgs {
 
 /// What to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ListWhat {
+pub(crate) enum ListWhat {
     /// Methods and their profiles
     Methods,
     /// Suites and data sets
@@ -497,7 +497,7 @@ pub enum ListWhat {
 
 /// Options of `list`.
 #[derive(Args, Debug)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// methods, tasks, protocols or models
     #[arg(value_enum)]
     pub what: ListWhat,
@@ -508,7 +508,7 @@ pub struct ListArgs {
 
 /// What to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FetchWhat {
+pub(crate) enum FetchWhat {
     /// A model's weights, configuration and tokenizer
     Model,
     /// A suite's rows
@@ -517,7 +517,7 @@ pub enum FetchWhat {
 
 /// Options of `fetch`.
 #[derive(Args, Debug)]
-pub struct FetchArgs {
+pub(crate) struct FetchArgs {
     /// model or data
     #[arg(value_enum)]
     pub what: FetchWhat,
@@ -527,7 +527,7 @@ pub struct FetchArgs {
 
 /// Options of `doctor`.
 #[derive(Args, Debug)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,

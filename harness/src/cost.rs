@@ -14,7 +14,7 @@ use crate::lengths::Lengths;
 
 /// A device by its data sheet.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Gpu {
+pub(crate) struct Gpu {
     /// What to call it.
     pub name: &'static str,
     /// What weights, keys and values are held and computed in.
@@ -30,7 +30,7 @@ pub struct Gpu {
 }
 
 /// The device whose times are stated.
-pub const H200: Gpu = Gpu {
+pub(crate) const H200: Gpu = Gpu {
     name: "H200-class GPU",
     dtype: "bf16",
     element: 2,
@@ -41,7 +41,7 @@ pub const H200: Gpu = Gpu {
 
 /// Operations, bytes and time of one way to do the work.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// Floating-point operations, a multiply-add counted as two.
     pub flops: f64,
     /// Bytes moved from or to the GPU's memory.
@@ -76,7 +76,7 @@ impl std::ops::Add for Cost {
 
 /// Memory held at most: weights, the longest prompt with its variants' caches, and what computing takes.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Where: device and type.
     pub place: String,
     /// Bytes of the weights.
@@ -87,7 +87,7 @@ pub struct Memory {
 
 /// A sweep's cost; several sweeps add up.
 #[derive(Clone, Debug, Serialize)]
-pub struct Load {
+pub(crate) struct Load {
     /// The model.
     pub model: String,
     /// Its parameters, norms and biases left out.
@@ -123,7 +123,7 @@ pub struct Load {
 }
 
 /// Where the options say that a sweep would run.
-pub struct Target {
+pub(crate) struct Target {
     /// Device and type, for people.
     pub name: String,
     /// Bytes of a number there; `None`: the CPU.
@@ -134,7 +134,7 @@ pub struct Target {
 
 impl Load {
     /// Adds up a sweep's prompts.
-    pub fn of(
+    pub(crate) fn of(
         model: &str,
         config: &ModelConfig,
         lengths: Lengths,
@@ -194,7 +194,7 @@ impl Load {
     }
 
     /// Adds another sweep of the same model.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.cells += other.cells;
         self.prompts += other.prompts;
         self.answers += other.answers;
@@ -281,7 +281,7 @@ fn duration(seconds: f64) -> String {
 }
 
 /// Bytes for people.
-pub fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {

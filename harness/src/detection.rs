@@ -20,10 +20,10 @@ const BUFFER: usize = 200;
 
 /// Trials of the embedded haystack from here on are for calibration: evaluation counts up from 0, and its number of
 /// trials (`--limit`) stays far below.
-pub const CALIBRATION_TRIALS: u64 = 1 << 40;
+pub(crate) const CALIBRATION_TRIALS: u64 = 1 << 40;
 
 /// One needle test.
-pub struct NeedleTest {
+pub(crate) struct NeedleTest {
     /// Names it, for resuming.
     pub key: String,
     /// The whole prompt.
@@ -35,7 +35,7 @@ pub struct NeedleTest {
 }
 
 /// What the needles are hidden in.
-pub enum Haystacks {
+pub(crate) enum Haystacks {
     /// The embedded haystack.
     Mini {
         /// Draws other trials.
@@ -54,7 +54,7 @@ pub enum Haystacks {
 
 /// One line of `needles.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
-pub struct DetectionNeedle {
+pub(crate) struct DetectionNeedle {
     needle: String,
     question: String,
     real_needle: String,
@@ -66,7 +66,7 @@ impl Haystacks {
     ///
     /// # Errors
     /// Missing or malformed files.
-    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("needles.jsonl");
         let text = fs_err::read_to_string(&path)?;
         let mut hash = Sha256::new();
@@ -111,7 +111,7 @@ impl Haystacks {
     }
 
     /// Hash of the data, for the provenance of a calibration.
-    pub fn sha256(&self) -> String {
+    pub(crate) fn sha256(&self) -> String {
         match self {
             Self::Mini { seed } => {
                 kept::hex(&Sha256::digest(format!("mini {} {seed} {CALIBRATION_TRIALS}", mini::MINI_VERSION)))
@@ -124,7 +124,7 @@ impl Haystacks {
     ///
     /// # Errors
     /// What the tokenizer says, a length that leaves no room.
-    pub fn tests(
+    pub(crate) fn tests(
         &self,
         kind: HeadKind,
         lengths: &[usize],
@@ -235,7 +235,7 @@ fn folder_test(
 ///
 /// # Errors
 /// Never for these two metrics; theirs otherwise.
-pub fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bool> {
+pub(crate) fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bool> {
     let id = match kind {
         HeadKind::Reasoning => "qa-f1/longbench",
         HeadKind::Retrieval | HeadKind::Semantic => "rouge1-recall/google-porter",
@@ -244,7 +244,7 @@ pub fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bo
 }
 
 /// `n` values from `from` to `to`, evenly, rounded half to even as numpy does.
-pub fn linspace(from: usize, to: usize, n: usize) -> Vec<usize> {
+pub(crate) fn linspace(from: usize, to: usize, n: usize) -> Vec<usize> {
     let step = if n > 1 { (to as f64 - from as f64) / (n - 1) as f64 } else { 0.0 };
     (0..n).map(|i| (from as f64 + step * i as f64).round_ties_even() as usize).collect()
 }

@@ -9,7 +9,7 @@ use kvsweep_methods::selection::Selection;
 use kvsweep_methods::spec::Variant;
 
 /// Bytes by the sizes of a model.
-pub struct Footprint<'a> {
+pub(crate) struct Footprint<'a> {
     config: &'a ModelConfig,
     planner: Planner<'a>,
     observations: BTreeSet<Observation>,
@@ -18,7 +18,7 @@ pub struct Footprint<'a> {
 
 impl<'a> Footprint<'a> {
     /// Of a model planned by `planner`, whose prompts are read by `threads` threads and observed.
-    pub fn new(
+    pub(crate) fn new(
         config: &'a ModelConfig,
         planner: Planner<'a>,
         observations: BTreeSet<Observation>,
@@ -28,34 +28,34 @@ impl<'a> Footprint<'a> {
     }
 
     /// What prompts are observed for.
-    pub fn observations(&self) -> &BTreeSet<Observation> {
+    pub(crate) fn observations(&self) -> &BTreeSet<Observation> {
         &self.observations
     }
 
     /// A prompt in flight: keys, values, observations.
-    pub fn prompt(&self, tokens: usize) -> u64 {
+    pub(crate) fn prompt(&self, tokens: usize) -> u64 {
         self.planner.prompt_bytes(tokens, &self.observations)
     }
 
     /// What reading a prompt takes beside it.
-    pub fn reading(&self, tokens: usize) -> u64 {
+    pub(crate) fn reading(&self, tokens: usize) -> u64 {
         self.planner.activation_bytes(tokens, self.threads)
     }
 
     /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.
-    pub fn variant(&self, variant: &Variant, tokens: usize, new_tokens: usize) -> u64 {
+    pub(crate) fn variant(&self, variant: &Variant, tokens: usize, new_tokens: usize) -> u64 {
         let entries = variant.budget().map_or(0, |budget| budget.min(tokens));
         let heads = self.config.stored_heads(variant.spec().granularity());
         self.planner.variant_bytes(entries, heads, new_tokens)
     }
 
     /// A variant of a prompt with its answer, by what it selected.
-    pub fn selected(&self, selection: &Selection, tokens: usize, new_tokens: usize) -> u64 {
+    pub(crate) fn selected(&self, selection: &Selection, tokens: usize, new_tokens: usize) -> u64 {
         self.planner.selection_bytes(selection, tokens, new_tokens)
     }
 
     /// The least in which a prompt can be answered: it is read, and then one variant after the other answers.
-    pub fn one_by_one<'v>(
+    pub(crate) fn one_by_one<'v>(
         &self,
         variants: impl IntoIterator<Item = &'v Variant>,
         tokens: usize,
@@ -66,7 +66,7 @@ impl<'a> Footprint<'a> {
     }
 
     /// A prompt with the caches of all its variants.
-    pub fn side_by_side<'v>(
+    pub(crate) fn side_by_side<'v>(
         &self,
         variants: impl IntoIterator<Item = &'v Variant>,
         tokens: usize,

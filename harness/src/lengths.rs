@@ -10,7 +10,7 @@ use crate::model::{self, TextSide};
 use crate::questions::{self, DatasetPart, Selected};
 
 /// The prompts of a sweep.
-pub struct Lengths {
+pub(crate) struct Lengths {
     /// Data sets.
     pub datasets: usize,
     /// Tokens of each prompt, and new tokens at most.
@@ -24,7 +24,7 @@ impl Lengths {
     ///
     /// # Errors
     /// Rows that were named and are missing or malformed; generated rows without a tokenizer.
-    pub fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
+    pub(crate) fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
         let facts = model::facts(card);
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
             return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?);

@@ -1,5 +1,7 @@
 //! The command line `kvsweep`: parse, dispatch, exit code.
 
+#![warn(unreachable_pub)]
+
 mod calibration;
 mod cli;
 mod commands;

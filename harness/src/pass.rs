@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::output;
 
 /// Everything that decides the numbers of a pass, by name.
-pub type Identity = BTreeMap<String, String>;
+pub(crate) type Identity = BTreeMap<String, String>;
 
 /// The parts that are done. While it lives, no other process works on the same pass.
-pub struct Pass<T> {
+pub(crate) struct Pass<T> {
     path: PathBuf,
     file: fs_err::File,
     done: BTreeMap<String, T>,
@@ -36,7 +36,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     ///
     /// # Errors
     /// Another process at work on it, whatever the system refuses.
-    pub fn resume(path: PathBuf, identity: &Identity) -> anyhow::Result<Self> {
+    pub(crate) fn resume(path: PathBuf, identity: &Identity) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs_err::create_dir_all(folder)?;
         }
@@ -97,7 +97,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     }
 
     /// A part, if it is done.
-    pub fn get(&self, key: &str) -> Option<&T> {
+    pub(crate) fn get(&self, key: &str) -> Option<&T> {
         self.done.get(key)
     }
 
@@ -105,7 +105,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     ///
     /// # Errors
     /// A failing disk.
-    pub fn push(&mut self, key: &str, part: T) -> anyhow::Result<()> {
+    pub(crate) fn push(&mut self, key: &str, part: T) -> anyhow::Result<()> {
         let line = Line { key: key.to_owned(), part };
         self.file.write_all((serde_json::to_string(&line)? + "\n").as_bytes())?;
         self.file.sync_data()?;
@@ -117,7 +117,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     ///
     /// # Errors
     /// Whatever the system refuses.
-    pub fn remove(self) -> anyhow::Result<()> {
+    pub(crate) fn remove(self) -> anyhow::Result<()> {
         Ok(fs_err::remove_file(&self.path)?)
     }
 }

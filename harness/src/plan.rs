@@ -26,7 +26,7 @@ use crate::variants::Variants;
 use crate::{kept, output, provenance};
 
 /// What a sweep computes and where its records go, whichever device computes it.
-pub struct Plan {
+pub(crate) struct Plan {
     /// Facts that prompts depend on.
     pub facts: ModelFacts,
     /// The protocol.
@@ -46,7 +46,7 @@ pub struct Plan {
 }
 
 /// A variant with the name that records give it.
-pub struct PlannedVariant {
+pub(crate) struct PlannedVariant {
     /// Names it in records.
     pub key: VariantKey,
     /// Method, parameters and budget.
@@ -54,7 +54,7 @@ pub struct PlannedVariant {
 }
 
 /// What the command line asks for, before a model is read.
-pub struct Request {
+pub(crate) struct Request {
     /// The protocol.
     pub protocol: &'static Protocol,
     /// Methods and budgets.
@@ -68,7 +68,7 @@ impl Request {
     ///
     /// # Errors
     /// Unknown names, with the nearest ones; options that contradict each other.
-    pub fn of(args: &RunArgs) -> anyhow::Result<Self> {
+    pub(crate) fn of(args: &RunArgs) -> anyhow::Result<Self> {
         let suite = args
             .suite
             .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
@@ -86,7 +86,7 @@ impl Plan {
     ///
     /// # Errors
     /// Whatever is wrong with the command line, the model or the data, before any time is spent.
-    pub fn of(args: &RunArgs) -> anyhow::Result<(Self, AnySession)> {
+    pub(crate) fn of(args: &RunArgs) -> anyhow::Result<(Self, AnySession)> {
         let Request { protocol, mut variants, selected } = Request::of(args)?;
         let session = args.model.load()?;
         let model: &Model = &session;
@@ -131,24 +131,24 @@ impl Plan {
     }
 
     /// What prompts are made for, with the text side of the model.
-    pub fn renderer<'a>(&'a self, text: &'a dyn ModelText) -> Renderer<'a> {
+    pub(crate) fn renderer<'a>(&'a self, text: &'a dyn ModelText) -> Renderer<'a> {
         Renderer { protocol: self.protocol, model: &self.facts, text }
     }
 
     /// Everything that the variants want observed.
-    pub fn observations(&self) -> BTreeSet<Observation> {
+    pub(crate) fn observations(&self) -> BTreeSet<Observation> {
         self.variants.iter().flat_map(|planned| planned.variant.observations()).collect()
     }
 
     /// Prompt tokens that the examples which are not `finished` are expected to have.
-    pub fn tokens_ahead(&self, finished: &BTreeSet<ExampleKey>) -> u64 {
+    pub(crate) fn tokens_ahead(&self, finished: &BTreeSet<ExampleKey>) -> u64 {
         let questions = self.datasets.iter().flat_map(DatasetPart::questions);
         let missing = questions.filter(|question| !finished.contains(&question.key));
         missing.map(|question| self.expected_tokens(&question)).sum()
     }
 
     /// About how many tokens a question's prompt will have; never none.
-    pub fn expected_tokens(&self, asked: &KeyedQuestion<'_>) -> u64 {
+    pub(crate) fn expected_tokens(&self, asked: &KeyedQuestion<'_>) -> u64 {
         asked.question.expected_tokens(self.protocol, &self.facts).max(1) as u64
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{self, TextSide};
 use crate::questions::{self, DatasetPart, Selected};
 
 /// A run's questions, and what renders them.
-pub struct Recorded {
+pub(crate) struct Recorded {
     card: Card,
     facts: ModelFacts,
     protocol: &'static Protocol,
@@ -26,7 +26,11 @@ impl Recorded {
     ///
     /// # Errors
     /// A suite, protocol, model or rows that are not there any more.
-    pub fn of(manifest: &Manifest, names: Option<Vec<String>>, data: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn of(
+        manifest: &Manifest,
+        names: Option<Vec<String>>,
+        data: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let suite = Suite::by_name(&manifest.suite)
             .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
         let setting = |name: &str| manifest.settings.get(name).map(|list| list.split(','));
@@ -56,7 +60,7 @@ impl Recorded {
     ///
     /// # Errors
     /// An example that is not in the data, a prompt that is not the recorded one.
-    pub fn prompt(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Prompt> {
+    pub(crate) fn prompt(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Prompt> {
         let mut questions = self.datasets.iter().flat_map(DatasetPart::questions);
         let asked = questions.find(|question| question.key == *key).with_context(|| {
             format!("example `{}` is not in the data; give the run's rows with --data", key.example)
@@ -78,7 +82,7 @@ impl Recorded {
     ///
     /// # Errors
     /// As [`Recorded::prompt`]; what the tokenizer says.
-    pub fn tokens(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn tokens(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Vec<String>> {
         let text = TextSide::new(&self.card)?;
         let ids = self.prompt(key, sha256)?.ids;
         Ok(pieces(&ids, &|ids| text.decode(ids, false))?)

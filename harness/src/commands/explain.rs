@@ -10,7 +10,7 @@ use crate::output;
 use crate::recorded::Recorded;
 
 /// Runs the command.
-pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     let run = Run::load(&args.run)?;
     let matches: Vec<_> =
         run.examples.iter().filter(|record| record.key.example.starts_with(&args.example)).collect();

@@ -14,7 +14,7 @@ use crate::exit::{Exit, usage};
 use crate::{output, pictures, tables};
 
 /// Runs the command: one tree a variant, all of them or none.
-pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     if args.output == Path::new("-") {
         return Err(usage("an export is a folder, which stdout cannot hold; name one with -o"));
     }

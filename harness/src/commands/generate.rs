@@ -48,7 +48,7 @@ struct Output {
 }
 
 /// Runs the command.
-pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let mut variant_args = args.variants.clone();
     variant_args.methods.get_or_insert_with(|| vec!["full".to_owned()]);
     let mut variants = variant_args.resolve(&|_| None)?;

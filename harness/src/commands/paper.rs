@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::questions::{MINI, NEEDLE};
 
 /// Runs the command.
-pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     if args.id == "list" {
         return list(args.json);
     }
@@ -64,7 +64,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
 
 /// Ours beside theirs. On the mini split, mini data sets of the same category (and metric) stand in for
 /// the paper's.
-pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
+pub(crate) fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
     let hub = paper.hub.as_deref().unwrap_or_default();
     let grid = needle_grid(paper, hub);
     let original = Original {

@@ -14,7 +14,7 @@ use crate::recorded::Recorded;
 use crate::{destination, output, provenance, tables};
 
 /// Runs the command.
-pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
     let suites = tables::by_suite(runs);
     let origins: Vec<Origin> = suites

@@ -25,7 +25,7 @@ const BATCH: usize = 32;
 const STORE_KEPT: u64 = 2;
 
 /// Runs the command.
-pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let memory = memory_limit(args.memory)?;
     if args.dry_run {
         return print_load(&load(args)?, args.json);
@@ -47,7 +47,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// See [`runner::sweep`]; a run directory of another configuration.
-pub fn execute(plan: &Plan, session: &AnySession, memory: Option<u64>) -> anyhow::Result<Exit> {
+pub(crate) fn execute(plan: &Plan, session: &AnySession, memory: Option<u64>) -> anyhow::Result<Exit> {
     let mut run = RunDir::create_or_continue(&plan.out, &plan.manifest)?;
     for problem in run.repairs() {
         output::note(&format!("{problem}"));
@@ -123,7 +123,7 @@ fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// Whatever is wrong with the command line, the model's configuration or the data.
-pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
+pub(crate) fn load(args: &RunArgs) -> anyhow::Result<Load> {
     let Request { protocol, variants, selected } = Request::of(args)?;
     let (cuda, dtype) = args.model.place()?;
     let (card, stand_in) = args.model.card()?;
@@ -150,7 +150,7 @@ pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
 }
 
 /// Prints what a sweep would take.
-pub fn print_load(load: &Load, as_json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn print_load(load: &Load, as_json: bool) -> anyhow::Result<Exit> {
     if as_json {
         output::json(load)?;
     } else {

@@ -11,7 +11,7 @@ use crate::{output, tables};
 const ALPHA: f64 = 0.05;
 
 /// Runs the command.
-pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &TableArgs) -> anyhow::Result<Exit> {
     let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
     let suites = tables::by_suite(runs);
     if suites.len() > 1 && matches!(args.format, TableFormat::Csv | TableFormat::Json) {

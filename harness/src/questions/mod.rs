@@ -9,11 +9,11 @@ use kvsweep_results::{ExampleKey, Shard};
 use kvsweep_tasks::source::Identity;
 use kvsweep_tasks::{Ask, Dataset, NeedleCell, Protocol, Question, Renderer};
 
-pub use kvsweep_tasks::source::NEEDLE;
-pub use selected::{MINI, Selected, check_generated};
+pub(crate) use kvsweep_tasks::source::NEEDLE;
+pub(crate) use selected::{MINI, Selected, check_generated};
 
 /// The part of a data set that this process asks.
-pub struct DatasetPart {
+pub(crate) struct DatasetPart {
     /// The name of the table's column.
     pub name: &'static str,
     /// What decides the questions.
@@ -30,7 +30,7 @@ pub struct DatasetPart {
 
 /// A question with the name that records give it.
 #[derive(Clone)]
-pub struct KeyedQuestion<'p> {
+pub(crate) struct KeyedQuestion<'p> {
     /// Names it in records.
     pub key: ExampleKey,
     /// What it belongs to.
@@ -53,7 +53,7 @@ impl DatasetPart {
     }
 
     /// The questions of this part, in the order of rows.
-    pub fn questions(&self) -> impl Iterator<Item = KeyedQuestion<'_>> {
+    pub(crate) fn questions(&self) -> impl Iterator<Item = KeyedQuestion<'_>> {
         let key = |example: &str| ExampleKey { dataset: self.name.to_owned(), example: example.to_owned() };
         self.asks.iter().flat_map(move |ask| {
             ask.questions.iter().map(move |question| KeyedQuestion {
@@ -69,7 +69,7 @@ impl DatasetPart {
 ///
 /// # Errors
 /// Missing or malformed rows, a needle grid that the model cannot hold.
-pub fn read(selected: &Selected, renderer: &Renderer<'_>) -> anyhow::Result<Vec<DatasetPart>> {
+pub(crate) fn read(selected: &Selected, renderer: &Renderer<'_>) -> anyhow::Result<Vec<DatasetPart>> {
     let sources = selected.sources(renderer.protocol, renderer.model)?;
     sources.iter().map(|source| Ok(DatasetPart::of(source.read(renderer)?, selected.shard))).collect()
 }
@@ -78,7 +78,7 @@ pub fn read(selected: &Selected, renderer: &Renderer<'_>) -> anyhow::Result<Vec<
 ///
 /// # Errors
 /// Missing or malformed rows.
-pub fn read_files(selected: &Selected, protocol: &Protocol) -> anyhow::Result<Vec<DatasetPart>> {
+pub(crate) fn read_files(selected: &Selected, protocol: &Protocol) -> anyhow::Result<Vec<DatasetPart>> {
     let files = selected.row_files(protocol)?;
     files.iter().map(|file| Ok(DatasetPart::of(file.rows()?, selected.shard))).collect()
 }

@@ -15,7 +15,7 @@ use crate::exit::usage;
 use crate::output;
 
 /// What the command line selects of a suite, names checked before a model is loaded.
-pub struct Selected {
+pub(crate) struct Selected {
     /// The suite.
     pub suite: Suite,
     /// Where rows come from.
@@ -33,14 +33,14 @@ pub struct Selected {
 }
 
 /// The split whose rows are generated, in manifests.
-pub const MINI: &str = "mini";
+pub(crate) const MINI: &str = "mini";
 
 impl Selected {
     /// Checks everything that needs no model.
     ///
     /// # Errors
     /// Options that contradict each other, unknown data sets, a shard that does not exist, missing rows.
-    pub fn of(suite: Suite, args: &RunArgs) -> anyhow::Result<Self> {
+    pub(crate) fn of(suite: Suite, args: &RunArgs) -> anyhow::Result<Self> {
         let embedded = args.model.name() == crate::model::TINY;
         let split =
             args.split.unwrap_or(if args.data.is_none() && embedded { Split::Mini } else { Split::Full });
@@ -102,7 +102,7 @@ impl Selected {
     }
 
     /// Whether there are rows to read: generated ones, a folder that was named, or a fetched one.
-    pub fn has_rows(&self) -> bool {
+    pub(crate) fn has_rows(&self) -> bool {
         self.split == Split::Mini || self.folder().is_ok() || self.data.is_some()
     }
 
@@ -110,7 +110,7 @@ impl Selected {
     ///
     /// # Errors
     /// Unknown names.
-    pub fn infos(&self, protocol: &Protocol) -> anyhow::Result<Vec<&'static DatasetInfo>> {
+    pub(crate) fn infos(&self, protocol: &Protocol) -> anyhow::Result<Vec<&'static DatasetInfo>> {
         Ok(match &self.names {
             Some(names) => datasets::pick(self.suite.name(), names)?,
             None => protocol.datasets(self.suite.name())?,
@@ -118,7 +118,7 @@ impl Selected {
     }
 
     /// How many of `rows` rows remain after limit and shard.
-    pub fn remaining(&self, rows: usize) -> usize {
+    pub(crate) fn remaining(&self, rows: usize) -> usize {
         let rows = rows.min(self.limit.unwrap_or(usize::MAX));
         self.shard.map_or(rows, |shard| shard.rows(rows as u64) as usize)
     }
@@ -127,7 +127,7 @@ impl Selected {
     ///
     /// # Errors
     /// A protocol whose needle variant does not exist.
-    pub fn grid(
+    pub(crate) fn grid(
         &self,
         protocol: &Protocol,
         facts: &ModelFacts,
@@ -139,7 +139,7 @@ impl Selected {
     }
 
     /// The split's name in manifests.
-    pub fn split_name(&self) -> &'static str {
+    pub(crate) fn split_name(&self) -> &'static str {
         match self.split {
             Split::Mini => MINI,
             Split::Full => "full",
@@ -147,7 +147,7 @@ impl Selected {
     }
 
     /// What of the selection the manifest's own fields do not say: the needle's grid, the mini suite's version.
-    pub fn settings(&self, datasets: &[DatasetPart]) -> BTreeMap<String, String> {
+    pub(crate) fn settings(&self, datasets: &[DatasetPart]) -> BTreeMap<String, String> {
         let cells: Vec<_> = datasets.iter().flat_map(|dataset| &dataset.cells).collect();
         let lengths: BTreeSet<usize> = cells.iter().map(|cell| cell.length).collect();
         let depths: BTreeSet<u32> = cells.iter().map(|cell| cell.depth).collect();
@@ -174,7 +174,11 @@ impl Selected {
     /// # Errors
     /// Rows or essays that are not there, more generated examples than are allowed, a protocol whose needle variant does
     /// not exist.
-    pub fn sources(&self, protocol: &Protocol, model: &ModelFacts) -> anyhow::Result<Vec<Box<dyn Source>>> {
+    pub(crate) fn sources(
+        &self,
+        protocol: &Protocol,
+        model: &ModelFacts,
+    ) -> anyhow::Result<Vec<Box<dyn Source>>> {
         fn boxed<S: Source + 'static>(sources: Vec<S>) -> Vec<Box<dyn Source>> {
             sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect()
         }
@@ -195,7 +199,7 @@ impl Selected {
     ///
     /// # Errors
     /// A data set that was asked for by name and is not there; none at all.
-    pub fn row_files(&self, protocol: &Protocol) -> anyhow::Result<Vec<RowFile>> {
+    pub(crate) fn row_files(&self, protocol: &Protocol) -> anyhow::Result<Vec<RowFile>> {
         let folder = self.folder()?;
         let (mut files, mut missing) = (Vec::new(), Vec::new());
         for info in self.infos(protocol)? {
@@ -306,7 +310,7 @@ const MOST_GENERATED: usize = 10_000;
 
 /// # Errors
 /// More than [`MOST_GENERATED`] examples; `of` says of what.
-pub fn check_generated(examples: usize, of: &str) -> anyhow::Result<()> {
+pub(crate) fn check_generated(examples: usize, of: &str) -> anyhow::Result<()> {
     if examples <= MOST_GENERATED {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use crate::plan::PlannedVariant;
 use crate::questions::KeyedQuestion;
 
 /// One example between its prefill and its record. `P` is the back end's own store of the prompt.
-pub struct InFlight<'p, P> {
+pub(crate) struct InFlight<'p, P> {
     /// What is asked.
     pub asked: KeyedQuestion<'p>,
     /// What was read.
@@ -27,7 +27,7 @@ pub struct InFlight<'p, P> {
 }
 
 /// One variant of one example.
-pub struct Branch<'p> {
+pub(crate) struct Branch<'p> {
     /// The variant.
     pub planned: &'p PlannedVariant,
     /// What it keeps.
@@ -39,7 +39,7 @@ pub struct Branch<'p> {
 }
 
 /// What one branch generated.
-pub struct Answer {
+pub(crate) struct Answer {
     /// The tokens.
     pub decoded: Decoded,
     /// Its share of the time that its batch took.
@@ -48,7 +48,7 @@ pub struct Answer {
 
 impl<P> InFlight<'_, P> {
     /// Bytes of the prompt and of every branch.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.prompt_bytes + self.branches.iter().map(|branch| branch.bytes).sum::<u64>()
     }
 }

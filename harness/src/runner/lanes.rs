@@ -8,7 +8,7 @@ use crate::questions::DatasetPart;
 
 /// A variant and its state. The state starts from the first prompt of the whole data set or run, as its scope says, so
 /// that shards and continued runs agree with an undisturbed one.
-pub struct Lane<'p> {
+pub(super) struct Lane<'p> {
     /// The variant.
     pub planned: &'p PlannedVariant,
     /// What it remembers.
@@ -19,7 +19,7 @@ pub struct Lane<'p> {
 ///
 /// # Errors
 /// The run's first prompt cannot be built.
-pub fn of<'p>(plan: &'p Plan, renderer: &Renderer<'_>) -> anyhow::Result<Vec<Lane<'p>>> {
+pub(super) fn of<'p>(plan: &'p Plan, renderer: &Renderer<'_>) -> anyhow::Result<Vec<Lane<'p>>> {
     let lane = |planned| Lane { planned, state: MethodState::default() };
     let mut lanes: Vec<_> = plan.variants.iter().map(lane).collect();
     if let Some(first) = plan.datasets.first() {
@@ -32,7 +32,7 @@ pub fn of<'p>(plan: &'p Plan, renderer: &Renderer<'_>) -> anyhow::Result<Vec<Lan
 ///
 /// # Errors
 /// That prompt cannot be built.
-pub fn restart(
+pub(super) fn restart(
     lanes: &mut [Lane<'_>],
     dataset: &DatasetPart,
     scope: StateScope,

@@ -9,14 +9,14 @@ mod writer;
 use kvsweep_engine::backend::Backend;
 use kvsweep_engine::error::EngineError;
 
-pub use worker::{Limits, Worker};
-pub use writer::Writer;
+pub(crate) use worker::{Limits, Worker};
+pub(crate) use writer::Writer;
 
 use crate::plan::Plan;
 
 /// How a sweep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// Every example is recorded.
     Complete,
     /// Ctrl-C: what was in hand is dropped, every record before it is kept.
@@ -28,7 +28,7 @@ pub enum Ended {
 /// # Errors
 /// The first example that cannot be rendered, computed or written; all records before it are kept. An example that
 /// cannot be graded is recorded as skipped, with the reason, and the sweep goes on.
-pub fn sweep<'p, B: Backend>(
+pub(crate) fn sweep<'p, B: Backend>(
     plan: &'p Plan,
     worker: &mut Worker<'p, B>,
     writer: &mut Writer<'_>,

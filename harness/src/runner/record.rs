@@ -14,7 +14,7 @@ use crate::kept::{self, count, layers_kept};
 use crate::questions::KeyedQuestion;
 
 /// A branch with its answer and what that is worth.
-pub struct Graded<'a> {
+pub(super) struct Graded<'a> {
     /// The branch.
     pub branch: &'a Branch<'a>,
     /// What it generated.
@@ -29,7 +29,7 @@ pub struct Graded<'a> {
 ///
 /// # Errors
 /// A number that no record can hold.
-pub fn skipped(asked: &KeyedQuestion<'_>, why: String) -> anyhow::Result<Scored> {
+pub(super) fn skipped(asked: &KeyedQuestion<'_>, why: String) -> anyhow::Result<Scored> {
     let record = ExampleRecord {
         schema: SCHEMA,
         key: asked.key.clone(),
@@ -45,7 +45,7 @@ pub fn skipped(asked: &KeyedQuestion<'_>, why: String) -> anyhow::Result<Scored>
 ///
 /// # Errors
 /// A number that no record can hold.
-pub fn graded<P>(
+pub(super) fn graded<P>(
     flown: &InFlight<'_, P>,
     graded: Vec<Graded<'_>>,
     store_kept: u64,

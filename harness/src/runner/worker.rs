@@ -27,7 +27,7 @@ use crate::questions::{DatasetPart, KeyedQuestion};
 
 /// What a worker may take at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Sequences that decode together at most; one example's variants may be more.
     pub batch: usize,
     /// Bytes that prompts in flight and their variants may take.
@@ -37,7 +37,7 @@ pub struct Limits {
 }
 
 /// A model on its device, and the plan that it works on.
-pub struct Worker<'p, B> {
+pub(crate) struct Worker<'p, B> {
     plan: &'p Plan,
     session: &'p Session<B>,
     text: TextSide<'p>,
@@ -53,7 +53,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     ///
     /// # Errors
     /// A model without a tokenizer, a first prompt that cannot be built.
-    pub fn new(plan: &'p Plan, session: &'p Session<B>, limits: Limits) -> anyhow::Result<Self> {
+    pub(crate) fn new(plan: &'p Plan, session: &'p Session<B>, limits: Limits) -> anyhow::Result<Self> {
         let text = TextSide::new(session)?;
         let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
         let lanes = lanes::of(plan, &plan.renderer(&text))?;
@@ -72,7 +72,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     ///
     /// # Errors
     /// Its first prompt cannot be built.
-    pub fn enter(&mut self, dataset: &DatasetPart) -> anyhow::Result<()> {
+    pub(crate) fn enter(&mut self, dataset: &DatasetPart) -> anyhow::Result<()> {
         lanes::restart(&mut self.lanes, dataset, StateScope::Dataset, &self.plan.renderer(&self.text))
     }
 
@@ -80,7 +80,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     ///
     /// # Errors
     /// An example that cannot be rendered, read or held.
-    pub fn prefill(
+    pub(crate) fn prefill(
         &mut self,
         waiting: &mut impl Iterator<Item = KeyedQuestion<'p>>,
         progress: &mut Progress,
@@ -171,7 +171,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     ///
     /// # Errors
     /// A failing device.
-    pub fn decode(
+    pub(crate) fn decode(
         &self,
         flight: &[InFlight<'_, B::Prompt>],
         progress: &mut Progress,
@@ -218,7 +218,11 @@ impl<'p, B: Backend> Worker<'p, B> {
     ///
     /// # Errors
     /// The tokenizer refuses an answer.
-    pub fn score(&self, flown: &InFlight<'_, B::Prompt>, answers: &[Answer]) -> anyhow::Result<Scored> {
+    pub(crate) fn score(
+        &self,
+        flown: &InFlight<'_, B::Prompt>,
+        answers: &[Answer],
+    ) -> anyhow::Result<Scored> {
         let scored = || -> anyhow::Result<Scored> {
             let mut graded = Vec::with_capacity(answers.len());
             for (branch, answer) in flown.branches.iter().zip(answers) {

@@ -8,7 +8,7 @@ use crate::output;
 use crate::progress::Progress;
 
 /// An example as it is recorded.
-pub struct Scored {
+pub(crate) struct Scored {
     /// Its record.
     pub record: ExampleRecord,
     /// Its kept positions, where they are stored.
@@ -16,7 +16,7 @@ pub struct Scored {
 }
 
 /// The one writer of a run.
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     run: &'a mut RunDir,
     /// How far the run is.
     pub progress: Progress,
@@ -24,12 +24,12 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Writes to `run`, of which `progress` tells.
-    pub fn new(run: &'a mut RunDir, progress: Progress) -> Self {
+    pub(crate) fn new(run: &'a mut RunDir, progress: Progress) -> Self {
         Self { run, progress }
     }
 
     /// The examples that are recorded.
-    pub fn finished(&self) -> &BTreeSet<ExampleKey> {
+    pub(crate) fn finished(&self) -> &BTreeSet<ExampleKey> {
         self.run.finished_keys()
     }
 
@@ -37,7 +37,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// A failing disk.
-    pub fn append(&mut self, scored: Scored) -> anyhow::Result<()> {
+    pub(crate) fn append(&mut self, scored: Scored) -> anyhow::Result<()> {
         if let Some(why) = &scored.record.skipped {
             output::note(&format!("skipped: {}", visible(why)));
         }

@@ -18,7 +18,7 @@ use crate::pass::Identity;
 use crate::{calibration, destination, interrupt, output, provenance};
 
 /// Runs the command.
-pub fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
     check(args)?;
     let session = args.model.load()?;
     interrupt::listen()?;
