@@ -1,5 +1,7 @@
 //! One question with its context and reference answers, in the shape every data set is read into.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 /// One example of one data set.
@@ -11,8 +13,8 @@ pub struct Example {
     pub dataset: String,
     /// The question, instruction or last lines; empty where the prompt has none.
     pub input: String,
-    /// The long text.
-    pub context: String,
+    /// The long text; questions about one document share it.
+    pub context: Arc<str>,
     /// Reference answers; the best match counts. Never empty.
     pub answers: Vec<String>,
     /// Class names of a classification set, else empty.

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -284,7 +285,7 @@ impl RowsBuilder {
 
 fn longbench_example(info: &DatasetInfo, row: &mut Row<'_>, index: usize) -> Result<Example, TaskError> {
     let input = row.text("input")?;
-    let context = row.text("context")?;
+    let context: Arc<str> = row.text("context")?.into();
     let answers = row.texts("answers")?;
     let place = row.place();
     if answers.is_empty() {

@@ -77,6 +77,8 @@ fn official_prediction<'a>(dataset: &DatasetInfo, prediction: &'a str) -> &'a st
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{datasets, protocol};
 
@@ -86,7 +88,7 @@ mod tests {
             key: format!("{dataset}#0-x"),
             dataset: dataset.into(),
             input: String::new(),
-            context: String::new(),
+            context: Arc::default(),
             answers: vec![answer.into()],
             all_classes: Vec::new(),
             length: 0,

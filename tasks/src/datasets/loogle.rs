@@ -6,6 +6,7 @@
 //! driver that returns maxima are official bugs that make a metric meaningless: they are left out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::metric_ids::{LOOGLE_CLOZE, LOOGLE_ROUGE_L, QA_F1};
 use super::{Category, DatasetInfo, Language};
@@ -153,7 +154,7 @@ pub(crate) fn examples(
     row: &mut Row<'_>,
     index: usize,
 ) -> Result<Vec<Example>, TaskError> {
-    let context = row.text("input")?;
+    let context: Arc<str> = row.text("input")?.into();
     let pairs = row.text("qa_pairs")?;
     let place = row.place();
     let example = |id: usize, input: String, answer: String| {
@@ -165,7 +166,7 @@ pub(crate) fn examples(
             dataset: info.name.to_owned(),
             length: context.split_whitespace().count() as u64,
             input,
-            context: context.clone(),
+            context: Arc::clone(&context),
             answers,
             all_classes: Vec::new(),
             language: "en".to_owned(),
@@ -215,6 +216,7 @@ mod tests {
         let pairs = r#"[{'Q': "who?", 'A': 'he', 'type': 'computation', 'S': ['x']}, {'Q': 'when?', 'A': 'now', 'type': 'timeline_reorder', 'S': []}]"#;
         fs_err::write(&path, doc(pairs)).unwrap();
         let all = read_rows(&path, "longdep_qa", None).unwrap().examples;
+        assert!(std::sync::Arc::ptr_eq(&all[0].context, &all[1].context), "a document is held once");
         assert_eq!((all.len(), all[1].input.as_str(), all[1].answers[0].as_str()), (2, "when?", "now"));
         assert!(all[0].key.starts_with("longdep_qa#0.0-"), "{}", all[0].key);
         assert_eq!(read_rows(&path, "computation", None).unwrap().examples[0].input, "who?");

@@ -87,7 +87,7 @@ pub fn example(index: usize, row: MiniRow) -> Example {
         key,
         dataset: row.dataset,
         input: row.input,
-        context: row.context,
+        context: row.context.into(),
         answers: row.answers,
         all_classes: row.all_classes.unwrap_or_default(),
         length: row.length as u64,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dataset, NEEDLE, Source, needles};
+use super::{Dataset, Source, needles};
 use crate::ask::Renderer;
 use crate::error::TaskError;
 use crate::needle::{self, Essays, NeedleGrading, NeedleVariant};
@@ -23,10 +23,6 @@ pub struct EssayNeedle {
 }
 
 impl Source for EssayNeedle {
-    fn name(&self) -> &'static str {
-        NEEDLE
-    }
-
     fn read(&self, renderer: &Renderer<'_>) -> Result<Dataset, TaskError> {
         let Renderer { model, text, .. } = *renderer;
         let essays = Essays::read(&self.folder)?;

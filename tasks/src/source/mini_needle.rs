@@ -1,6 +1,6 @@
 //! The needle test in the embedded haystack: lengths x depths x trials, generated from a seed.
 
-use super::{Dataset, NEEDLE, Source, needles};
+use super::{Dataset, Source, needles};
 use crate::ask::Renderer;
 use crate::error::TaskError;
 use crate::mini::{LENGTHS, NeedleTrial};
@@ -40,10 +40,6 @@ impl MiniNeedle {
 }
 
 impl Source for MiniNeedle {
-    fn name(&self) -> &'static str {
-        NEEDLE
-    }
-
     fn read(&self, renderer: &Renderer<'_>) -> Result<Dataset, TaskError> {
         let Renderer { model, text, .. } = *renderer;
         let mut cases = Vec::new();

@@ -33,10 +33,6 @@ impl MiniRows {
 }
 
 impl Source for MiniRows {
-    fn name(&self) -> &'static str {
-        self.set.name
-    }
-
     fn read(&self, _: &Renderer<'_>) -> Result<Dataset, TaskError> {
         let mut rows = mini::rows(self.set, self.seed, self.limit.unwrap_or(0).max(mini::ROWS));
         // The hash names the suite, however much of it is asked.

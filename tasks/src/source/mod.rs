@@ -23,9 +23,6 @@ pub const NEEDLE: &str = "needle";
 
 /// What one data set's contexts and questions are read from or made of.
 pub trait Source {
-    /// The data set's name: the column of tables.
-    fn name(&self) -> &'static str;
-
     /// Reads or makes everything that is asked, in the order of rows.
     ///
     /// # Errors

@@ -35,10 +35,6 @@ impl RowFile {
 }
 
 impl Source for RowFile {
-    fn name(&self) -> &'static str {
-        self.info.name
-    }
-
     fn read(&self, _: &Renderer<'_>) -> Result<Dataset, TaskError> {
         self.rows()
     }

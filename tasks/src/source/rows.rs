@@ -29,7 +29,7 @@ pub(super) fn questions(
 ) -> impl Iterator<Item = Arc<dyn Question>> {
     (0..).zip(examples).map(move |(row, mut example)| -> Arc<dyn Question> {
         if without_context {
-            example.context.clear();
+            example.context = Arc::default();
         }
         let context = ContextKey::of(&example.context);
         Arc::new(RowQuestion { row, example, info, context })

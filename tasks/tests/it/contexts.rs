@@ -25,7 +25,7 @@ fn rows() -> Option<Vec<(&'static datasets::DatasetInfo, Example)>> {
             let mut example = read_rows(&path, info.name, Some(1)).unwrap().examples.remove(0);
             // Within every protocol's limit.
             let most = if info.language == Language::Chinese { 4000 } else { 9000 };
-            example.context = example.context.chars().take(most).collect();
+            example.context = example.context.chars().take(most).collect::<String>().into();
             Some((info, example))
         })
         .collect();

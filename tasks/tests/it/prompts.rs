@@ -48,7 +48,7 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
         // Shortened contexts and an odd limit: every protocol truncates in its own way, and the test stays quick.
         for (info, example) in &rows {
             let mut example = example.clone();
-            example.context = example.context.chars().take(12_000).collect();
+            example.context = example.context.chars().take(12_000).collect::<String>().into();
             for protocol in protocol::all() {
                 let model = ModelFacts { max_prompt: Some(1501), ..model.clone() };
                 let rendered = protocol.render(&example, info, &model, &text).unwrap();
