@@ -144,13 +144,14 @@ impl<'p, B: Backend> Worker<'p, B> {
         let prefill_seconds = started.elapsed().as_secs_f64();
         progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
         let mut branches = Vec::with_capacity(self.lanes.len());
-        for Lane { planned, state } in &mut self.lanes {
+        for lane in &mut self.lanes {
             self.session.cancel.check()?;
+            let (planned, state) = (lane.planned, &mut lane.state);
             let started = Instant::now();
             let selection =
                 planned.variant.select(prefill.shape(), prefill.observations(), &self.plan.inputs, state)?;
             branches.push(Branch {
-                planned: *planned,
+                planned,
                 select_seconds: started.elapsed().as_secs_f64(),
                 bytes: self.footprint.selected(&selection, tokens, new_tokens),
                 selection: Arc::new(selection),
