@@ -114,6 +114,16 @@ pub(crate) enum Split {
     Full,
 }
 
+/// Whether methods see the question before they compress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QuestionView {
+    /// The whole prompt is read, then compressed
+    #[default]
+    Seen,
+    /// The context is read and compressed, then the question is read
+    Unseen,
+}
+
 /// A part of a list, blanks around it left out: `64, 128`.
 fn trimmed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     text.trim().parse().map_err(|error: T::Err| error.to_string())
@@ -160,6 +170,10 @@ pub(crate) struct RunArgs {
     /// Leave the context out of every prompt: what the model answers without reading (contamination control)
     #[arg(long)]
     pub without_context: bool,
+    /// Whether methods see the question before they compress: `seen`, or `unseen`: the context alone is compressed, and the
+    /// question read behind it [default: seen]
+    #[arg(long, value_enum, value_name = "VIEW")]
+    pub question: Option<QuestionView>,
     /// Needle: prompt lengths in tokens
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<usize>, value_name = "N,…")]
     pub lengths: Option<Vec<usize>>,

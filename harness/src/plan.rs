@@ -12,13 +12,13 @@ use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
     ExampleKey, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
-    ProtocolInfo, RunDataset, SCHEMA, VariantKey,
+    ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
 };
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{ModelFacts, ModelText, Renderer, Suite, path};
+use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Renderer, Suite, path};
 
 use crate::calibration::Calibrations;
-use crate::cli::RunArgs;
+use crate::cli::{QuestionView, RunArgs};
 use crate::exit::usage;
 use crate::model::{TINY, TextSide, device_kind, dtype_name};
 use crate::questions::{self, DatasetPart, KeyedQuestion, Selected};
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub inputs: Inputs,
     /// Masked heads, for the ablation.
     pub masked: Option<Arc<HeadSet>>,
+    /// Whether methods see the question.
+    pub question: QuestionView,
     /// What the run is.
     pub manifest: Manifest,
     /// Where it goes.
@@ -104,6 +106,10 @@ impl Plan {
         check_window(model, protocol, &facts, &datasets)?;
         let mut settings = selected.settings(&datasets);
         settings.extend(calibrations.hashes(&variants.specs));
+        let question = args.question.unwrap_or_default();
+        if question == QuestionView::Unseen {
+            settings.insert(QUESTION.to_owned(), UNSEEN.to_owned());
+        }
         if model.name != TINY {
             settings.insert(MODEL_SHAPE.to_owned(), crate::model::shape(&model.config));
         }
@@ -124,10 +130,29 @@ impl Plan {
                 .collect(),
             inputs: calibrations.inputs,
             masked: masked.map(Arc::new),
+            question,
             out: args.out.clone().unwrap_or_else(|| default_out(&manifest)),
             manifest,
         };
         Ok((plan, session))
+    }
+
+    /// How many of a prompt's tokens are read before the methods compress; the others follow.
+    ///
+    /// # Errors
+    /// A question that must stay unseen and cannot be told from its context.
+    pub(crate) fn compressed_tokens(&self, prompt: &Prompt, text: &dyn ModelText) -> anyhow::Result<usize> {
+        if self.question == QuestionView::Seen {
+            return Ok(prompt.ids.len());
+        }
+        match prompt.context_tokens(text)? {
+            Some(tokens) if tokens > 0 => Ok(tokens),
+            _ => anyhow::bail!(
+                "under protocol `{}` this prompt has no context in front of its question, so the question cannot stay unseen\n\
+                 hint: leave its data set out with --datasets, or ask with --question seen",
+                self.protocol.name
+            ),
+        }
     }
 
     /// What prompts are made for, with the text side of the model.

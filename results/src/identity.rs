@@ -295,6 +295,7 @@ mod tests {
         ("settings.needle-depths", Extent, |m| set(m, NEEDLE_DEPTHS, "50")),
         ("settings.mask-heads", Measurement, |m| set(m, "mask-heads", "semantic:16")),
         ("settings.without-context", Measurement, |m| set(m, "without-context", "true")),
+        ("settings.question", Measurement, |m| set(m, "question", "unseen")),
         ("settings.something new", Measurement, |m| set(m, "something new", "x")),
     ];
 

@@ -144,6 +144,12 @@ pub const MODEL_SHAPE: &str = "model-shape";
 /// The setting that says that prompts have no context.
 pub const WITHOUT_CONTEXT: &str = "without-context";
 
+/// The setting that says, by [`UNSEEN`], that the cache was compressed before the question was read.
+pub const QUESTION: &str = "question";
+
+/// See [`QUESTION`].
+pub const UNSEEN: &str = "unseen";
+
 /// The setting that lists the needle's context lengths.
 pub const NEEDLE_LENGTHS: &str = "needle-lengths";
 

@@ -10,7 +10,7 @@ use crate::answers::{Answers, MergedVariant};
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, RunDataset, WITHOUT_CONTEXT};
+use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, QUESTION, RunDataset, WITHOUT_CONTEXT};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -200,13 +200,19 @@ impl Group {
         let manifest = &self.manifest;
         let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
         let context = manifest.settings.get(WITHOUT_CONTEXT).map_or("", |_| " · context removed");
+        let question =
+            manifest.settings.get(QUESTION).map_or(String::new(), |view| format!(" · question {view}"));
         let masked = manifest
             .settings
             .get(MASK_HEADS)
             .map_or(String::new(), |heads| format!(" · heads masked: {heads}"));
         let parts: String = parts.iter().map(|part| format!(" · {part}")).collect();
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
-        format!("{} · {} split{seed}{context}{masked}{parts}{caution}", self.label(), manifest.split)
+        format!(
+            "{} · {} split{seed}{context}{question}{masked}{parts}{caution}",
+            self.label(),
+            manifest.split
+        )
     }
 
     /// The missing parts in words; with the methods, where the group is of several runs.

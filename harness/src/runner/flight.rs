@@ -16,8 +16,10 @@ pub(crate) struct InFlight<'p, P> {
     pub asked: KeyedQuestion<'p>,
     /// What was read.
     pub prompt: Prompt,
-    /// The prompt, read.
+    /// What is compressed of it, read.
     pub prefill: Arc<Prefill<P>>,
+    /// Tokens of the prompt that are read behind what is compressed.
+    pub follow: Arc<[u32]>,
     /// What reading took.
     pub prefill_seconds: f64,
     /// Bytes of the prompt: keys, values, observations.

@@ -23,7 +23,7 @@ pub(super) fn of<'p>(plan: &'p Plan, renderer: &Renderer<'_>) -> anyhow::Result<
     let lane = |planned| Lane { planned, state: MethodState::default() };
     let mut lanes: Vec<_> = plan.variants.iter().map(lane).collect();
     if let Some(first) = plan.datasets.first() {
-        restart(&mut lanes, first, StateScope::Run, renderer)?;
+        restart(&mut lanes, first, StateScope::Run, plan, renderer)?;
     }
     Ok(lanes)
 }
@@ -36,6 +36,7 @@ pub(super) fn restart(
     lanes: &mut [Lane<'_>],
     dataset: &DatasetPart,
     scope: StateScope,
+    plan: &Plan,
     renderer: &Renderer<'_>,
 ) -> anyhow::Result<()> {
     let mut restarted =
@@ -43,7 +44,7 @@ pub(super) fn restart(
     if restarted.peek().is_none() {
         return Ok(());
     }
-    let tokens = dataset.first.prompt(renderer)?.ids.len();
+    let tokens = plan.compressed_tokens(&dataset.first.prompt(renderer)?, renderer.text)?;
     restarted.for_each(|lane| lane.state = MethodState::after(tokens));
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(super) fn graded<P>(
             kept: CacheSize {
                 entries_mean: entries_mean(&decoded.held),
                 entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
-                entries_nominal: nominal(&branch.planned.variant, prompt.ids.len()),
+                entries_nominal: nominal(&branch.planned.variant, prefill.shape().len),
                 bytes: decoded.held.bytes,
             },
             selection: Some(SelectionDigest::of(&layers)),

@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use kvsweep_engine::backend::Backend;
 use kvsweep_engine::decode::{DecodeRule, Sequence};
 use kvsweep_engine::memory::Planner;
-use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::prefill::{Prefill, PrefillOptions};
 use kvsweep_engine::session::Session;
 use kvsweep_methods::method::StateScope;
+use kvsweep_methods::selection::Selection;
 use kvsweep_tasks::{ModelText, Prompt};
 
 use super::flight::{Answer, Branch, InFlight};
@@ -37,7 +38,7 @@ pub(crate) struct Limits {
 }
 
 /// A model on its device, and the plan that it works on.
-pub(crate) struct Worker<'p, B> {
+pub(crate) struct Worker<'p, B: Backend> {
     plan: &'p Plan,
     session: &'p Session<B>,
     text: TextSide<'p>,
@@ -46,6 +47,14 @@ pub(crate) struct Worker<'p, B> {
     lanes: Vec<Lane<'p>>,
     /// The question that did not fit beside those before it, with its prompt.
     held_back: Option<(KeyedQuestion<'p>, Prompt)>,
+    /// The context read last, where other questions about it may follow.
+    last: Option<Context<B::Prompt>>,
+}
+
+/// A context that was read, and what every lane keeps of it.
+struct Context<P> {
+    prefill: Arc<Prefill<P>>,
+    selections: Vec<Arc<Selection>>,
 }
 
 impl<'p, B: Backend> Worker<'p, B> {
@@ -65,6 +74,7 @@ impl<'p, B: Backend> Worker<'p, B> {
             footprint: Footprint::new(&session.config, planner, plan.observations(), machine::processors()),
             lanes,
             held_back: None,
+            last: None,
         })
     }
 
@@ -73,7 +83,9 @@ impl<'p, B: Backend> Worker<'p, B> {
     /// # Errors
     /// Its first prompt cannot be built.
     pub(crate) fn enter(&mut self, dataset: &DatasetPart) -> anyhow::Result<()> {
-        lanes::restart(&mut self.lanes, dataset, StateScope::Dataset, &self.plan.renderer(&self.text))
+        self.last = None;
+        let renderer = self.plan.renderer(&self.text);
+        lanes::restart(&mut self.lanes, dataset, StateScope::Dataset, self.plan, &renderer)
     }
 
     /// Reads the prompts of the questions that come next, as many as may be in flight at once: none when all are read.
@@ -137,32 +149,49 @@ impl<'p, B: Backend> Worker<'p, B> {
                 gib_at_least(needed)
             );
         }
+        let (compressed, follow) = prompt.ids.split_at(self.plan.compressed_tokens(&prompt, &self.text)?);
         progress.prefilling(&asked.key, tokens);
         let started = Instant::now();
-        let prefill =
-            self.session.prefill(&prompt.ids, self.footprint.observations(), PrefillOptions::default())?;
+        let known = self.last.take().filter(|context| context.prefill.ids() == compressed);
+        let prefill = match &known {
+            Some(context) => Arc::clone(&context.prefill),
+            None => {
+                let wanted = self.footprint.observations();
+                Arc::new(self.session.prefill(compressed, wanted, PrefillOptions::default())?)
+            }
+        };
         let prefill_seconds = started.elapsed().as_secs_f64();
         progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
         let mut branches = Vec::with_capacity(self.lanes.len());
-        for lane in &mut self.lanes {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
             self.session.cancel.check()?;
             let (planned, state) = (lane.planned, &mut lane.state);
             let started = Instant::now();
-            let selection =
-                planned.variant.select(prefill.shape(), prefill.observations(), &self.plan.inputs, state)?;
+            let selection = match &known {
+                Some(context) => Arc::clone(&context.selections[index]),
+                None => {
+                    let (shape, seen) = (prefill.shape(), prefill.observations());
+                    Arc::new(planned.variant.select(shape, seen, &self.plan.inputs, state)?)
+                }
+            };
             branches.push(Branch {
                 planned,
                 select_seconds: started.elapsed().as_secs_f64(),
-                bytes: self.footprint.selected(&selection, tokens, new_tokens),
-                selection: Arc::new(selection),
+                bytes: self.footprint.selected(&selection, compressed.len(), follow.len() + new_tokens),
+                selection,
             });
+        }
+        if asked.ask.questions.len() > 1 {
+            let selections = branches.iter().map(|branch| Arc::clone(&branch.selection)).collect();
+            self.last = Some(Context { prefill: Arc::clone(&prefill), selections });
         }
         Ok(InFlight {
             asked,
-            prefill: Arc::new(prefill),
+            prefill,
             prefill_seconds,
             branches,
             prompt_bytes: self.footprint.prompt(tokens),
+            follow: follow.into(),
             prompt,
         })
     }
@@ -184,7 +213,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                 sequences.push(Sequence {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
-                    follow: Arc::default(),
+                    follow: Arc::clone(&example.follow),
                     again: branch
                         .planned
                         .variant

@@ -24,6 +24,7 @@ mod outputs;
 mod parity;
 mod passes;
 mod provenance;
+mod question;
 mod resume;
 mod terminal;
 mod untrusted;

@@ -2,7 +2,7 @@
 
 use super::verdict::{CLOSE_POINTS, ColumnGate, Gate, WIDEST};
 use super::{Original, PaperCell};
-use crate::manifest::{MASK_HEADS, MODEL_SHAPE, WITHOUT_CONTEXT};
+use crate::manifest::{MASK_HEADS, MODEL_SHAPE, QUESTION, WITHOUT_CONTEXT};
 use crate::merge::Group;
 use crate::published::PaperTable;
 
@@ -28,7 +28,9 @@ pub(super) fn rehearsal(paper: &PaperTable, group: &Group, original: &Original<'
     if manifest.split != "full" {
         why.push(format!("{} split", manifest.split));
     }
-    for (setting, what) in [(MASK_HEADS, "masked heads"), (WITHOUT_CONTEXT, "context removed")] {
+    for (setting, what) in
+        [(MASK_HEADS, "masked heads"), (WITHOUT_CONTEXT, "context removed"), (QUESTION, "question unseen")]
+    {
         if group.manifests.iter().any(|manifest| manifest.settings.contains_key(setting)) {
             why.push(what.to_owned());
         }
