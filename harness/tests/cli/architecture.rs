@@ -56,7 +56,7 @@ fn modules(src: &Path) -> BTreeMap<Module, String> {
                     inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
                 module.pop_if(|last| last == "mod" || (inside.iter().count() == 1 && is_root(last)));
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("\nmod tests {").next().unwrap().lines();
+                let code = text.split("mod tests {").next().unwrap().lines();
                 let code: Vec<&str> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
                 found.insert(module, code.join("\n"));
             }
