@@ -9,6 +9,7 @@ const BUILT_FROM: &[&str] = &[
     ":(top,exclude)baselines",
     ":(top,exclude)docs",
     ":(top,exclude)golden/methods",
+    ":(top,exclude)golden/kvpress",
     ":(top,exclude)golden/metrics",
     ":(top,exclude)scripts",
     ":(top,exclude)training",

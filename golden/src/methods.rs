@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use kvsweep_methods::{MethodError, PromptShape};
+use kvsweep_methods::{CacheShape, LayerShape, MethodError, Reach};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -70,18 +70,18 @@ pub fn check_with(dir: &Path, observer: &dyn Observer) -> Result<Report, MethodE
 /// Checks one tensor case of the manifest.
 fn check_tensors(dir: &Path, entry: &Value, observer: &dyn Observer) -> Result<(), String> {
     let method: String = get(entry, "method")?;
-    let shape = PromptShape {
-        layers: get(entry, "layers")?,
+    let layer = LayerShape {
         query_heads: get(entry, "q_heads")?,
         kv_heads: get(entry, "kv_heads")?,
         head_dim: get(entry, "head_dim")?,
-        prompt_len: get(entry, "prompt_len")?,
+        reach: Reach::All,
     };
+    let shape = CacheShape::uniform(get::<u16>(entry, "layers")?.into(), layer, get(entry, "prompt_len")?);
     shape.check().map_err(|error| error.to_string())?;
     let path = inside(dir, &get::<String>(entry, "file")?)?;
     let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    let case = case::Case { entry, params: get(entry, "params")?, shape, tensors };
+    let case = case::Case { entry, params: get(entry, "params")?, shape, layer, tensors };
     match method.as_str() {
         "layer_error" => layer_error::check(&case, observer),
         "compresskv" => tensors::check_compresskv(&case, observer),
@@ -95,7 +95,7 @@ mod tests {
     use std::path::PathBuf;
 
     use kvsweep_methods::observe::{self, HeadsView};
-    use kvsweep_methods::{Granularity, MethodSpec, Observation, Observed, PromptShape, profile, registry};
+    use kvsweep_methods::{Granularity, MethodSpec, Observation, Observed, profile, registry};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -104,6 +104,11 @@ mod tests {
     /// The vectors that are part of the repository.
     fn committed() -> PathBuf {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/methods"))
+    }
+
+    /// Those made by `scripts/make_kvpress_goldens.py`.
+    fn of_kvpress() -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/kvpress"))
     }
 
     /// The larger set that they were taken from. `None`, with a word about it, where it is absent; in CI that fails.
@@ -130,6 +135,13 @@ mod tests {
         let report = check(&committed()).unwrap();
         assert_eq!(report.failures, [], "{} passed", report.passed);
         assert!(report.passed > 500, "{}", report.passed);
+    }
+
+    #[test]
+    fn every_case_of_kvpress_passes() {
+        let report = check(&of_kvpress()).unwrap();
+        assert_eq!(report.failures, [], "{} passed", report.passed);
+        assert_eq!(report.passed, 36);
     }
 
     #[test]
@@ -164,16 +176,16 @@ mod tests {
     }
 
     /// Methods without vectors, and why.
-    const METHODS_WITHOUT: [(&str, &str); 4] = [
+    const METHODS_WITHOUT: [(&str, &str); 3] = [
         ("full", "keeps everything"),
         ("random", "a control of ours"),
-        ("knorm", "of kvpress, which `scripts/compare_kvpress.py` runs beside us"),
         ("tova", "of kvpress, which `scripts/compare_kvpress.py` runs beside us"),
     ];
 
     #[test]
     fn every_method_has_a_committed_case() {
-        let cases = cases();
+        let mut cases = cases();
+        cases.extend(read(&of_kvpress(), "manifest.json")["cases"].as_array().unwrap().clone());
         let has = |name: &str| cases.iter().any(|case| case["method"] == vector_name(name));
         let without: Vec<_> =
             registry::METHODS.iter().map(|entry| entry.name).filter(|name| !has(name)).collect();
@@ -375,11 +387,12 @@ mod tests {
         fn observe(
             &self,
             wanted: &[Observation],
-            shape: &PromptShape,
+            shape: &LayerShape,
             queries: &HeadsView<'_>,
             keys: &HeadsView<'_>,
+            values: Option<&HeadsView<'_>>,
         ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-            let mut seen = observe::observe_layer(wanted, shape, queries, keys)?;
+            let mut seen = observe::observe_layer(wanted, shape, queries, keys, values)?;
             for observed in seen.values_mut() {
                 if let Observed::Rows { values, columns, .. } = observed {
                     values.rotate_left(*columns);

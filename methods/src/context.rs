@@ -1,20 +1,22 @@
-//! What a method is given: one prompt, and what it remembers of those before.
+//! What a method is given, and what it may remember from one prompt to the next.
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::MethodError;
 use crate::inputs::{InputKind, Inputs};
 use crate::observation::{Observation, Observations, Observed};
 use crate::selection::Granularity;
-use crate::shape::PromptShape;
+use crate::shape::{CacheShape, LayerShape};
 
 /// What a method sees of one prompt: no text, no answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The method's name in the registry.
+    /// The method's name.
     pub method: &'static str,
-    /// Calibrated inputs that the method reads.
+    /// The calibrated inputs that it reads.
     pub needs: &'static [InputKind],
-    /// Sizes of the prefill.
-    pub shape: &'a PromptShape,
+    /// Sizes of the cache.
+    pub shape: &'a CacheShape,
     /// What the prefill observed.
     pub observations: &'a Observations,
     /// Calibrated or published scores of this model.
@@ -27,6 +29,24 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// One layer's sizes.
+    ///
+    /// # Panics
+    /// Where the model has no such layer, as the index of a slice does.
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> &'a LayerShape {
+        &self.shape.layers[layer]
+    }
+
+    /// Heads of a layer that own a selection.
+    ///
+    /// # Panics
+    /// As [`Context::layer`].
+    #[must_use]
+    pub fn heads(&self, layer: usize) -> usize {
+        self.granularity.heads(self.layer(layer))
+    }
+
     /// `(columns, values)` of one observed layer, checked against the shape.
     ///
     /// # Errors
@@ -67,12 +87,7 @@ impl<'a> Context<'a> {
     /// Positions that an observation covers in this prompt.
     #[must_use]
     pub fn columns(&self, observation: Observation) -> usize {
-        let out = match observation {
-            Observation::WindowSum { window } | Observation::WindowMoments { window } => window,
-            Observation::AccumulatedSum { recent } => recent,
-            Observation::KeyNorm => 0,
-        };
-        self.shape.prompt_len.saturating_sub(out)
+        observation.columns(self.shape.len)
     }
 
     /// The error for a calibrated input that is not there.
@@ -83,7 +98,7 @@ impl<'a> Context<'a> {
 }
 
 /// What a variant remembers from one prompt to the next: nothing, except in the stateful profiles, where
-/// the first prompt fixes the capacities of all. The runner owns it and says, by [`StateScope`](crate::StateScope), when to
+/// the first prompt fixes the capacities of all. The runner owns it and says, by [`StateScope`], when to
 /// start a fresh one; [`MethodState::after`] lets a shard start where the whole run would.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MethodState {
@@ -95,5 +110,39 @@ impl MethodState {
     #[must_use]
     pub fn after(first_prompt_len: usize) -> Self {
         Self { first_prompt_len: Some(first_prompt_len) }
+    }
+}
+
+/// For how long a [`MethodState`] is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateScope {
+    /// Nothing is remembered: prompts may come in any order.
+    Prompt,
+    /// One state per data set.
+    Dataset,
+    /// One state per run.
+    Run,
+}
+
+/// From which prompt the capacities of a run come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityFrom {
+    /// From each prompt, with the uniform split for prompts shorter than twice the budget
+    /// (KVCache-Factory).
+    Prompt,
+    /// Frozen by the first prompt of each data set (CompressKV).
+    Dataset,
+    /// Frozen by the first prompt of the run (HeadKV, AdaKV).
+    Run,
+}
+
+impl From<CapacityFrom> for StateScope {
+    fn from(capacity: CapacityFrom) -> Self {
+        match capacity {
+            CapacityFrom::Prompt => Self::Prompt,
+            CapacityFrom::Dataset => Self::Dataset,
+            CapacityFrom::Run => Self::Run,
+        }
     }
 }

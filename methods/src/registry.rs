@@ -2,7 +2,8 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, compresskv, full, h2o, headkv, knorm, pyramidkv, random, snapkv, streamingllm, tova,
+    Entry, adakv, cake, chunkkv, compresskv, full, h2o, headkv, keydiff, knorm, lagkv, pyramidkv, random,
+    snapkv, streamingllm, tova,
 };
 
 /// Every method, in the order of listings.
@@ -17,6 +18,9 @@ pub const METHODS: &[Entry] = &[
     compresskv::ENTRY,
     cake::ENTRY,
     h2o::ENTRY,
+    chunkkv::ENTRY,
+    keydiff::ENTRY,
+    lagkv::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::context::{Context, MethodState, StateScope};
 use crate::error::{MethodError, Nearest};
 use crate::inputs::{InputKind, Inputs};
-use crate::method::{Context, Entry, Method, MethodState, StateScope};
+use crate::method::{Entry, Method};
 use crate::observation::{Observation, Observations};
+use crate::observe::rows_needed;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection, Selection};
-use crate::shape::PromptShape;
+use crate::shape::CacheShape;
 use crate::{profile, registry};
 
 /// A method, its profile, its parameters and its granularity: everything but the budget.
@@ -24,8 +26,13 @@ pub struct MethodSpec {
     label: String,
     granularity: Granularity,
     method: Arc<dyn Method>,
+    interval: Option<usize>,
     resolved: Map<String, Value>,
 }
+
+/// The parameter of every method that can choose again while an answer grows: after each so many of its tokens. Runs
+/// name it only where it is set.
+const INTERVAL: &str = "interval";
 
 /// What a record keeps of a variant's method, every parameter spelled out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,7 +103,7 @@ impl MethodSpec {
         let mut parsed = parse(entry, &params, "profile")?;
         let before = parsed.resolved.clone();
         for (key, text) in all {
-            if !entry.parameters.iter().any(|parameter| parameter.name == key) {
+            if key != INTERVAL && !entry.parameters.iter().any(|parameter| parameter.name == key) {
                 return Err(MethodError::UnknownParameter {
                     method: method.to_owned(),
                     parameter: key.to_owned(),
@@ -130,7 +137,14 @@ impl MethodSpec {
         if granularity != default {
             label = format!("{label}:{granularity}");
         }
-        Ok(Self { entry, label, granularity, method: parsed.method, resolved: parsed.resolved })
+        Ok(Self {
+            entry,
+            label,
+            granularity,
+            method: parsed.method,
+            interval: parsed.resolved.get(INTERVAL).and_then(Value::as_u64).map(|tokens| tokens as usize),
+            resolved: parsed.resolved,
+        })
     }
 
     /// Stable name: `snapkv`, `snapkv@compresskv`, `snapkv[window=16]`, `snapkv:query-head`.
@@ -235,12 +249,32 @@ fn parse(
     params: &Map<String, Value>,
     key: &str,
 ) -> Result<crate::method::Parsed, MethodError> {
-    (entry.parse)(params.clone()).map_err(|error| MethodError::BadValue {
+    let bad = |problem: String| MethodError::BadValue {
         method: entry.name.to_owned(),
         parameter: key.to_owned(),
         value: params.get(key).map(Value::to_string).unwrap_or_default(),
-        problem: error.to_string(),
-    })
+        problem,
+    };
+    let mut own = params.clone();
+    let interval = own.remove(INTERVAL);
+    let mut parsed = (entry.parse)(own).map_err(|error| bad(error.to_string()))?;
+    if let Some(interval) = interval {
+        if !parsed.method.chooses_again() {
+            return Err(bad("this method cannot evict while it generates".to_owned()));
+        }
+        let Some(tokens) = interval.as_u64().filter(|&tokens| tokens > 0 && u32::try_from(tokens).is_ok())
+        else {
+            return Err(bad("it is a number of tokens, at least 1".to_owned()));
+        };
+        let votes = rows_needed(&parsed.method.observations(), usize::MAX);
+        if (tokens as usize) < votes {
+            return Err(bad(format!(
+                "the last {votes} tokens of the answer vote, so it is at least {votes}"
+            )));
+        }
+        parsed.resolved.insert(INTERVAL.to_owned(), interval);
+    }
+    Ok(parsed)
 }
 
 /// A method at one budget, applied to prefills.
@@ -287,15 +321,15 @@ impl Variant {
     /// and did not.
     pub fn select(
         &self,
-        shape: &PromptShape,
+        shape: &CacheShape,
         observations: &Observations,
         inputs: &Inputs,
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
         let selection = self.choose(shape, observations, inputs, state)?;
-        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.prompt_len));
-        if kept_all && shape.prompt_len > self.spec.method.evicts_above(self.budget) {
-            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.prompt_len });
+        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.len));
+        if kept_all && shape.len > self.spec.method.evicts_above(self.budget) {
+            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.len });
         }
         Ok(selection)
     }
@@ -304,23 +338,42 @@ impl Variant {
     /// does with it, for parity checks.
     pub fn choose(
         &self,
-        shape: &PromptShape,
+        shape: &CacheShape,
         observations: &Observations,
         inputs: &Inputs,
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
         shape.check()?;
         if self.spec.state_scope() != StateScope::Prompt {
-            state.first_prompt_len.get_or_insert(shape.prompt_len);
+            state.first_prompt_len.get_or_insert(shape.len);
         }
         let ctx = self.context(shape, observations, inputs);
         let method = &self.spec.method;
-        let layers = if shape.prompt_len <= method.recent() {
-            vec![LayerSelection::All; shape.layers]
+        let layers = if shape.len <= method.recent() {
+            vec![LayerSelection::All; shape.layers.len()]
         } else {
             method.select(&ctx, state)?
         };
         Ok(Selection { granularity: self.spec.granularity, layers })
+    }
+
+    /// After how many tokens of an answer it evicts again, each time; `None` where it chooses once.
+    #[must_use]
+    pub fn interval(&self) -> Option<usize> {
+        self.spec.interval
+    }
+
+    /// Chooses again while an answer grows: `shape.len` is the number of entries that every head holds now, those of the
+    /// prompt first, and the selection counts them from 0.
+    ///
+    /// # Errors
+    /// A missing observation, or an impossible shape.
+    pub fn select_again(
+        &self,
+        shape: &CacheShape,
+        observations: &Observations,
+    ) -> Result<Selection, MethodError> {
+        self.choose(shape, observations, &Inputs::default(), &mut MethodState::default())
     }
 
     /// The scores on which one layer is cut; `None` for methods that do not score.
@@ -329,7 +382,7 @@ impl Variant {
     /// A missing observation or input.
     pub fn scores(
         &self,
-        shape: &PromptShape,
+        shape: &CacheShape,
         observations: &Observations,
         inputs: &Inputs,
         layer: usize,
@@ -340,7 +393,7 @@ impl Variant {
 
     fn context<'a>(
         &self,
-        shape: &'a PromptShape,
+        shape: &'a CacheShape,
         observations: &'a Observations,
         inputs: &'a Inputs,
     ) -> Context<'a> {
@@ -359,6 +412,7 @@ impl Variant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::shape;
 
     fn fail(name: &str, overrides: &[(&str, &str)]) -> String {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -379,12 +433,41 @@ mod tests {
         assert_eq!(MethodSpec::parse("full", &[], None).unwrap().at(0).unwrap().id(), "full");
     }
 
+    /// Stored runs keep their meaning: what chooses once names no interval.
+    #[test]
+    fn an_interval_is_named_only_where_it_is_set() {
+        let spec = MethodSpec::parse("streamingllm", &[], None).unwrap();
+        assert!(!spec.resolved().params.contains_key("interval"));
+        assert_eq!(spec.at(64).unwrap().interval(), None);
+        let spec = MethodSpec::parse("streamingllm[interval=16]", &[], None).unwrap();
+        assert_eq!(spec.at(64).unwrap().id(), "streamingllm[interval=16]/64");
+        assert_eq!(spec.resolved().params["interval"], 16);
+        let variant = spec.at(8).unwrap();
+        assert_eq!(variant.interval(), Some(16));
+        let kept = variant.select_again(&shape(1, 2, 2, 4, 24), &Observations::default()).unwrap();
+        let expected = vec![0, 1, 2, 3, 20, 21, 22, 23];
+        assert_eq!(kept.layers, [LayerSelection::Heads(vec![expected; 2])]);
+        assert_eq!(
+            fail("streamingllm", &[("interval", "0")]),
+            "parameter `streamingllm.interval` cannot be `0`: it is a number of tokens, at least 1"
+        );
+        assert_eq!(
+            fail("snapkv", &[("interval", "16")]),
+            "parameter `snapkv.interval` cannot be `16`: the last 32 tokens of the answer vote, so it is at least 32"
+        );
+        assert_eq!(
+            fail("cake", &[("interval", "16")]),
+            "parameter `cake.interval` cannot be `16`: this method cannot evict while it generates"
+        );
+    }
+
     #[test]
     fn bad_input_is_named_with_the_remedy() {
         // Methods and profiles to come may be near, too.
         assert!(fail("snapkb", &[]).starts_with("unknown method `snapkb`; there is `snapkv`"));
         assert!(
-            fail("snapkv@headkb", &[]).starts_with("method `snapkv` has no profile `headkb`; there is `headkv`")
+            fail("snapkv@headkb", &[])
+                .starts_with("method `snapkv` has no profile `headkb`; there is `headkv`")
         );
         assert_eq!(
             fail("snapkv", &[("windoe", "8")]),

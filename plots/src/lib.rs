@@ -20,8 +20,10 @@
 //! # Ok::<(), kvsweep_plots::Error>(())
 //! ```
 
-pub mod axis;
-pub mod color;
+#![warn(unreachable_pub)]
+
+mod axis;
+mod color;
 pub mod curve;
 mod error;
 mod font;

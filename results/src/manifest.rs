@@ -51,7 +51,7 @@ pub struct ProtocolInfo {
 /// One data set of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DatasetInfo {
+pub struct RunDataset {
     /// Registered name.
     pub name: String,
     /// SHA-256 of the file (or of all files, in order), hexadecimal.
@@ -112,10 +112,11 @@ pub struct Manifest {
     /// The protocol.
     pub protocol: ProtocolInfo,
     /// The data sets, in the order of the table's columns.
-    pub datasets: Vec<DatasetInfo>,
+    pub datasets: Vec<RunDataset>,
     /// The methods, in the order of the table's rows.
     pub methods: Vec<MethodInfo>,
-    /// The budgets of every budgeted method.
+    /// The budgets of every budgeted method: entries per KV head, averaged over heads and layers, the observation window
+    /// included.
     pub budgets: Vec<u32>,
     /// `cpu` or `cuda`.
     pub device: String,
@@ -159,13 +160,13 @@ impl Manifest {
     /// The variants of every example, in the order they are recorded: methods, and inside a method the budgets.
     pub fn variants(&self) -> Vec<VariantKey> {
         let of = |method: &MethodInfo| -> Vec<VariantKey> {
-            let params = method.params_id();
-            let key = |budget| VariantKey {
-                method: method.spec.clone(),
-                budget,
-                granularity: method.granularity.clone(),
-                params: params.clone(),
+            let unbudgeted = VariantKey {
+                method: method.spec.as_str().into(),
+                budget: None,
+                granularity: method.granularity.as_str().into(),
+                params: method.params_id().into(),
             };
+            let key = |budget| VariantKey { budget, ..unbudgeted.clone() };
             if method.budgeted {
                 self.budgets.iter().map(|budget| key(Some(*budget))).collect()
             } else {
@@ -253,7 +254,7 @@ fn state_what_schema_1_did_not(manifest: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests::{manifest, part};
+    use crate::fixture::{manifest, part};
 
     #[test]
     fn schema_1_is_read_and_its_configuration_is_the_old_one() {

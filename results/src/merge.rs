@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
+use crate::answers::{Answers, MergedVariant};
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
+use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, RunDataset, WITHOUT_CONTEXT};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -22,22 +23,12 @@ const PIPELINE: &str = " · a check of the pipeline, not of any real model";
 pub struct MergedExample {
     /// What its variants share.
     pub info: ExampleInfo,
-    /// The answers, by variant.
-    pub variants: BTreeMap<VariantKey, MergedVariant>,
+    /// The answers.
+    pub answers: Answers,
     source: usize,
 }
 
-/// One answer, with where it was read.
-#[derive(Clone, Debug)]
-pub struct MergedVariant {
-    /// The record.
-    pub record: VariantRecord,
-    /// Seconds of its decode, where known.
-    pub decode_s: Option<f64>,
-    source: usize,
-}
-
-/// Runs that may stand in one table: nothing keeps them from being compared ([`Identity::incomparable`]).
+/// Runs that may stand in one table: nothing keeps them from being compared.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// The first run's manifest: model, protocol, suite, split.
@@ -45,7 +36,7 @@ pub struct Group {
     /// All runs' manifests, in the order given.
     pub manifests: Vec<Manifest>,
     /// What all runs together are.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// The directories, in the order given.
     pub sources: Vec<String>,
     paths: Vec<PathBuf>,
@@ -56,7 +47,7 @@ pub struct Group {
     /// All variants, in the order of the manifests.
     pub variants: Vec<VariantKey>,
     /// All data sets, in the order met; `examples` is how many the runs together should have, `total` the largest of any.
-    pub datasets: Vec<DatasetInfo>,
+    pub datasets: Vec<RunDataset>,
     /// All examples that have answers.
     pub examples: BTreeMap<ExampleKey, MergedExample>,
     /// Why an example has none: its row cannot be graded.
@@ -179,7 +170,7 @@ impl Group {
     }
 
     /// Runs of the group of which parts are missing.
-    pub fn missing_parts(&self) -> Vec<MissingParts> {
+    pub(crate) fn missing_parts(&self) -> Vec<MissingParts> {
         missing_parts(&self.manifests)
     }
 
@@ -305,15 +296,15 @@ impl Group {
             return Ok(());
         }
         let decode_s = |index: usize| Some(timings.as_ref()?.variants.get(index)?.decode_s);
-        let merged = |(index, record): (usize, VariantRecord)| {
-            let key = record.variant.clone();
-            (key, MergedVariant { record, decode_s: decode_s(index), source })
+        let merged = |(index, record): (usize, VariantRecord)| MergedVariant {
+            record,
+            decode_s: decode_s(index),
+            source,
         };
-        let variants = variants.into_iter().enumerate().map(merged);
+        let answers = variants.into_iter().enumerate().map(merged);
         let example = match self.examples.entry(key.clone()) {
             Entry::Vacant(entry) => {
-                // A map that is collected takes half the memory of one that grows.
-                entry.insert(MergedExample { info, variants: variants.collect(), source });
+                entry.insert(MergedExample { info, answers: Answers::new(answers.collect()), source });
                 return Ok(());
             }
             Entry::Occupied(entry) => entry.into_mut(),
@@ -325,17 +316,11 @@ impl Group {
         if example.info.context.is_none() {
             example.info.context = info.context;
         }
-        for (variant, merged) in variants {
-            match example.variants.get(&variant) {
-                None => {
-                    example.variants.insert(variant, merged);
-                }
-                Some(known) if known.record != merged.record => {
-                    let what =
-                        format!("example `{}` of data set `{}` under {variant}", key.example, key.dataset);
-                    return Err(conflict(what, known.source));
-                }
-                Some(_) => {}
+        for answer in answers {
+            let variant = answer.record.variant.clone();
+            if let Err(known) = example.answers.add(answer) {
+                let what = format!("example `{}` of data set `{}` under {variant}", key.example, key.dataset);
+                return Err(conflict(what, known.source));
             }
         }
         Ok(())
@@ -372,7 +357,7 @@ impl Group {
                 key.dataset == dataset && (bucket.is_none() || example.info.bucket.as_deref() == bucket)
             })
             .filter_map(|(key, example)| {
-                let value = example.variants.get(variant)?.record.score;
+                let value = example.answers.get(variant)?.record.score;
                 Some((example.info.row, key, Sample { value, context: example.info.context.as_deref() }))
             })
             .collect();
@@ -384,8 +369,8 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{manifest, part, record, write_run};
     use crate::run::RunDir;
-    use crate::run::tests::{manifest, part, record, write_run};
 
     fn score(dataset: &str, row: u64, variant: usize) -> f64 {
         (dataset.len() as f64 + row as f64 + variant as f64) / 20.0

@@ -1,7 +1,7 @@
 //! A tensor case: its entry in the manifest, its shape and its tensors.
 
 use kvsweep_methods::observe::{self, HeadsView};
-use kvsweep_methods::{Observation, Observations, PromptShape};
+use kvsweep_methods::{CacheShape, LayerShape, Observation, Observations};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
@@ -12,7 +12,9 @@ use crate::vectors::get;
 pub(super) struct Case<'a> {
     pub(super) entry: &'a Value,
     pub(super) params: Map<String, Value>,
-    pub(super) shape: PromptShape,
+    pub(super) shape: CacheShape,
+    /// Of every layer.
+    pub(super) layer: LayerShape,
     pub(super) tensors: SafeTensors<'a>,
 }
 
@@ -75,7 +77,8 @@ impl Case<'_> {
         wanted: &[Observation],
         observer: &dyn Observer,
     ) -> Result<Observations, String> {
-        let PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len } = self.shape;
+        let LayerShape { query_heads, kv_heads, head_dim, .. } = self.layer;
+        let (layers, prompt_len) = (self.shape.layers.len(), self.shape.len);
         let (q_shape, q) = self.floats("q")?;
         let rows = *q_shape.get(2).ok_or("tensor `q` has no rows")?;
         if q_shape != [layers, query_heads, rows, head_dim] || rows > prompt_len {
@@ -86,13 +89,21 @@ impl Case<'_> {
             return Err(format!("tensor `q` has {rows} rows, {needed} are needed"));
         }
         let k = self.shaped("k", &[layers, kv_heads, prompt_len, head_dim])?;
+        let v = match wanted.iter().any(|one| one.reads_values()) {
+            true => Some(self.shaped("v", &[layers, kv_heads, prompt_len, head_dim])?),
+            false => None,
+        };
         let mut observations = Observations::default();
         for layer in 0..layers {
             let q = &q[layer * query_heads * rows * head_dim..];
             let k = &k[layer * kv_heads * prompt_len * head_dim..];
             let q = HeadsView::head_major(q, [query_heads, rows, head_dim]).map_err(|e| e.to_string())?;
             let k = HeadsView::head_major(k, [kv_heads, prompt_len, head_dim]).map_err(|e| e.to_string())?;
-            let seen = observer.observe(wanted, &self.shape, &q, &k).map_err(|e| e.to_string())?;
+            let v = v.as_ref().map(|v| &v[layer * kv_heads * prompt_len * head_dim..]);
+            let v = v.map(|v| HeadsView::head_major(v, [kv_heads, prompt_len, head_dim])).transpose();
+            let v = v.map_err(|e| e.to_string())?;
+            let seen =
+                observer.observe(wanted, &self.layer, &q, &k, v.as_ref()).map_err(|e| e.to_string())?;
             observations.layers.push(seen);
         }
         Ok(observations)

@@ -2,7 +2,7 @@
 
 use kvsweep_methods::method::Method;
 use kvsweep_methods::method::compresskv::CompressKv;
-use kvsweep_methods::{LayerSelection, PromptShape, Selection, identify};
+use kvsweep_methods::{LayerSelection, LayerShape, Selection, identify};
 use serde_json::Value;
 
 use super::case::Case;
@@ -20,7 +20,7 @@ pub(super) fn check(case: &Case<'_>, observer: &dyn Observer) -> Result<(), Stri
         ..CompressKv::default()
     };
     let budget: usize = get(&params, "budget")?;
-    let layers = case.shape.layers;
+    let layers = case.shape.layers.len();
     let (selection, observations, inputs) = compresskv(case, &method, &vec![budget; layers], observer)?;
     let ctx = context(case, &observations, &inputs, budget)?;
     // The recorded answer has one set per layer.
@@ -46,7 +46,8 @@ pub(super) fn check(case: &Case<'_>, observer: &dyn Observer) -> Result<(), Stri
 
 /// Relative error of every layer and decode step.
 fn decode(case: &Case<'_>, selection: &Selection, steps: usize) -> Result<Vec<Vec<f64>>, String> {
-    let PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len } = case.shape;
+    let LayerShape { query_heads, kv_heads, head_dim, .. } = case.layer;
+    let (layers, prompt_len) = (case.shape.layers.len(), case.shape.len);
     let hidden = query_heads * head_dim;
     let prompt = [layers, kv_heads, prompt_len, head_dim];
     let (k, v) = (case.shaped("k", &prompt)?, case.shaped("v", &prompt)?);

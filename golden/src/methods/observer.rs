@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kvsweep_methods::observe::{self, HeadsView};
-use kvsweep_methods::{MethodError, Observation, Observed, PromptShape};
+use kvsweep_methods::{LayerShape, MethodError, Observation, Observed};
 
 /// Computes observations for the check: the CPU by default, a device where there is one.
 pub trait Observer: Sync {
@@ -14,9 +14,10 @@ pub trait Observer: Sync {
     fn observe(
         &self,
         wanted: &[Observation],
-        shape: &PromptShape,
+        shape: &LayerShape,
         queries: &HeadsView<'_>,
         keys: &HeadsView<'_>,
+        values: Option<&HeadsView<'_>>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError>;
 }
 
@@ -28,10 +29,11 @@ impl Observer for PlainObserver {
     fn observe(
         &self,
         wanted: &[Observation],
-        shape: &PromptShape,
+        shape: &LayerShape,
         queries: &HeadsView<'_>,
         keys: &HeadsView<'_>,
+        values: Option<&HeadsView<'_>>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-        observe::observe_layer(wanted, shape, queries, keys)
+        observe::observe_layer(wanted, shape, queries, keys, values)
     }
 }

@@ -8,7 +8,7 @@ use kvsweep_methods::method::headkv::HeadKv;
 use kvsweep_methods::method::{Context, Method};
 use kvsweep_methods::scoring::Scores;
 use kvsweep_methods::{
-    Granularity, Inputs, LayerSelection, MethodSpec, MethodState, Observations, PromptShape, Selection,
+    Granularity, Inputs, LayerSelection, LayerShape, MethodSpec, MethodState, Observations, Selection,
     registry,
 };
 use serde_json::{Map, Value};
@@ -92,7 +92,7 @@ pub(super) fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer)
     let selection =
         variant.choose(&case.shape, &observations, &inputs, &mut state).map_err(|error| error.to_string())?;
     let mean = case.entry["semantics"]["window_agg"] == "mean";
-    let window: usize = get(&Value::Object(case.params.clone()), "window")?;
+    let window = maybe(&Value::Object(case.params.clone()), "window")?.unwrap_or(0);
     let scale = if mean { 1.0 / window as f64 } else { 1.0 };
     compare(case, &selection, window, scale, |layer| {
         variant.scores(&case.shape, &observations, &inputs, layer).map_err(|error| error.to_string())
@@ -107,7 +107,7 @@ pub(super) fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer)
         granularity: spec.granularity(),
     };
     match method {
-        "cake" if case.shape.prompt_len > budget + window => check_cake(case, &spec, &ctx),
+        "cake" if case.shape.len > budget + window => check_cake(case, &spec, &ctx),
         "headkv" => {
             let params: HeadKv = typed(&spec)?;
             // Recorded per query head, also where KV heads store their mean.
@@ -131,7 +131,7 @@ fn check_cake(case: &Case<'_>, spec: &MethodSpec, ctx: &Context<'_>) -> Result<(
     let preferences = cake.preferences(ctx).map_err(|error| error.to_string())?;
     close("pref_scores", &case.doubles("pref_scores")?, &preferences, 1e-4)?;
     let cascade = cake.cascade(ctx).map_err(|error| error.to_string())?;
-    let layers = case.shape.layers;
+    let layers = case.shape.layers.len();
     let (raw, adjusted) = (case.doubles("cascade_budgets_raw")?, case.ints("cascade_budgets")?);
     if raw.len() != layers * layers || adjusted.len() != layers * layers {
         return Err(format!("cascade budgets are not {layers} x {layers}"));
@@ -157,7 +157,7 @@ pub(super) fn check_compresskv(case: &Case<'_>, observer: &dyn Observer) -> Resu
         ..CompressKv::default()
     };
     let budgets: Vec<usize> = get(&params, "layer_budgets")?;
-    same("layer budgets", &[case.shape.layers], &[budgets.len()])?;
+    same("layer budgets", &[case.shape.layers.len()], &[budgets.len()])?;
     let selection = compresskv(case, &method, &budgets, observer)?;
     let (observations, inputs) = (selection.1, selection.2);
     let ctx = context(case, &observations, &inputs, 0)?;
@@ -208,7 +208,8 @@ pub(super) fn compare(
     scale: f64,
     scores: impl Fn(usize) -> Result<Option<Scores>, String>,
 ) -> Result<(), String> {
-    let PromptShape { layers, kv_heads, head_dim, prompt_len, .. } = case.shape;
+    let LayerShape { kv_heads, head_dim, .. } = case.layer;
+    let (layers, prompt_len) = (case.shape.layers.len(), case.shape.len);
     let out_heads: usize = get(case.entry, "out_heads")?;
     let (lens, kept) = (case.ints("kept_len")?, case.ints("kept_idx")?);
     if out_heads == 0 || Some(lens.len()) != layers.checked_mul(out_heads) || lens.iter().any(|&len| len < 0)

@@ -17,7 +17,7 @@ pub use calibration::{Calibration, Published};
 pub use head_scores::HeadScores;
 pub use kind::InputKind;
 pub use layer_scores::LayerScores;
-pub use ranking::{read_ranking, write_ranking};
+pub use ranking::read_ranking;
 
 use published::{comparable, published_model, read_object};
 

@@ -32,6 +32,6 @@ pub fn read_ranking(values: &Map<String, Value>) -> Result<Vec<Vec<usize>>, Stri
 
 /// A ranking in the published format.
 #[must_use]
-pub fn write_ranking(ranking: &[Vec<usize>]) -> Map<String, Value> {
+pub(crate) fn write_ranking(ranking: &[Vec<usize>]) -> Map<String, Value> {
     ranking.iter().enumerate().map(|(layer, heads)| (layer.to_string(), Value::from(heads.clone()))).collect()
 }

@@ -1,4 +1,4 @@
-//! The trait of a method, what it is given, and what every method file shares.
+//! The trait of a method, and what every method file shares.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::budget::pyramid::CapacityFrom;
+pub use crate::context::{Context, MethodState, StateScope};
 use crate::error::MethodError;
 use crate::inputs::InputKind;
 use crate::observation::Observation;
@@ -16,39 +16,19 @@ use crate::selection::{Granularity, LayerSelection};
 
 pub mod adakv;
 pub mod cake;
+pub mod chunkkv;
 pub mod compresskv;
 pub mod full;
 pub mod h2o;
 pub mod headkv;
+pub mod keydiff;
 pub mod knorm;
+pub mod lagkv;
 pub mod pyramidkv;
 pub mod random;
 pub mod snapkv;
 pub mod streamingllm;
 pub mod tova;
-
-pub use crate::context::{Context, MethodState};
-
-/// For how long a [`MethodState`] is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateScope {
-    /// Nothing is remembered: prompts may come in any order.
-    Prompt,
-    /// One state per data set.
-    Dataset,
-    /// One state per run.
-    Run,
-}
-
-impl From<CapacityFrom> for StateScope {
-    fn from(capacity: CapacityFrom) -> Self {
-        match capacity {
-            CapacityFrom::Prompt => Self::Prompt,
-            CapacityFrom::Dataset => Self::Dataset,
-            CapacityFrom::Run => Self::Run,
-        }
-    }
-}
 
 /// A method with its parameters.
 pub trait Method: Debug + Send + Sync {
@@ -103,6 +83,12 @@ pub trait Method: Debug + Send + Sync {
     /// When an observation or input is missing.
     fn scores(&self, _ctx: &Context<'_>, _layer: usize) -> Result<Option<Scores>, MethodError> {
         Ok(None)
+    }
+
+    /// Whether it can choose again while an answer grows, by [`Method::select`] on the cache of that moment: its entries
+    /// are the positions then, the same number in every head. Nothing may be remembered from the prompt but they.
+    fn chooses_again(&self) -> bool {
+        false
     }
 
     /// Chooses, for each layer. The prompt is longer than [`Method::recent`].

@@ -48,6 +48,10 @@ impl Method for SnapKv {
         self.window
     }
 
+    fn chooses_again(&self) -> bool {
+        true
+    }
+
     fn observations(&self) -> Vec<Observation> {
         self.scoring().observations()
     }
@@ -57,7 +61,7 @@ impl Method for SnapKv {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        let n = vec![ctx.budget - self.window; ctx.shape.layers];
+        let n = vec![ctx.budget - self.window; ctx.shape.layers.len()];
         scoring::select_layers(ctx, &self.scoring(), &n)
     }
 }

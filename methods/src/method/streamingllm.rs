@@ -50,16 +50,20 @@ impl Method for StreamingLlm {
         Err(format!("`{name}` = {taken} tokens are inside the budget and must be below it"))
     }
 
+    fn chooses_again(&self) -> bool {
+        true
+    }
+
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        let (prompt, budget) = (ctx.shape.prompt_len, ctx.budget);
+        let (prompt, budget) = (ctx.shape.len, ctx.budget);
         if prompt <= budget {
-            return Ok(vec![LayerSelection::All; ctx.shape.layers]);
+            return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
         }
         let first = self.recent.map_or(self.sinks, |recent| budget.saturating_sub(recent)).min(budget);
         let last = prompt - (budget - first);
         let kept: Vec<u32> = (0..first as u32).chain(last as u32..prompt as u32).collect();
-        let heads = ctx.granularity.heads(ctx.shape);
-        Ok(vec![LayerSelection::Heads(vec![kept; heads]); ctx.shape.layers])
+        let layer = |layer: usize| LayerSelection::Heads(vec![kept.clone(); ctx.heads(layer)]);
+        Ok((0..ctx.shape.layers.len()).map(layer).collect())
     }
 }
 

@@ -3,79 +3,25 @@
 //! Scores are percent. Which data sets a mean is over, and how scores and means are rounded, is the caller's to say: it
 //! knows the suite's own scripts.
 
+mod layout;
+mod notes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+pub use layout::{Column, Mean, TableLayout};
+pub(crate) use notes::group_part;
+use notes::{notes, part, title};
+
 use crate::Result;
 use crate::error::ResultsError;
 use crate::merge::{Group, Merged};
+use crate::record::{CacheSize, ExampleInfo};
 use crate::stats::{Bootstrap, Estimate, Stratum};
 
 /// A full cache whose interval reaches down to this many percent cannot be told from a model that does not answer.
-pub const FLOOR: f64 = 5.0;
-
-/// One data set's column.
-#[derive(Clone, Debug)]
-pub struct Column {
-    /// What stands above it.
-    pub title: String,
-    /// The data set.
-    pub dataset: String,
-    /// Only the examples of this length bucket; none for all.
-    pub bucket: Option<String>,
-    /// The printed number, percent, from the rows' scores (0 to 1, in the order of the rows).
-    pub percent: fn(&[f64]) -> f64,
-}
-
-impl Column {
-    /// Names the column in means, and what is resampled together: the data set and its bucket, whatever the title.
-    pub fn key(&self) -> String {
-        self.bucket
-            .as_ref()
-            .map_or_else(|| self.dataset.clone(), |bucket| format!("{} {bucket}", self.dataset))
-    }
-}
-
-/// A mean of columns.
-#[derive(Clone, Debug)]
-pub struct Mean {
-    /// What stands above it.
-    pub title: String,
-    /// Columns by [`Column::key`], with weights that sum to 1.
-    pub parts: Vec<(String, f64)>,
-    /// The printed number from (weight, percent before rounding), in the order of `parts`.
-    pub percent: fn(&[(f64, f64)]) -> f64,
-}
-
-/// What the caller knows about the suite.
-#[derive(Clone, Debug)]
-pub struct TableLayout {
-    /// What the table shows; model, protocol and split are added.
-    pub title: String,
-    /// The columns, in order. Columns without any record are left out.
-    pub columns: Vec<Column>,
-    /// The means of categories; where columns are missing, they are over those that are there and say so.
-    pub categories: Vec<Mean>,
-    /// The overall average. It exists only where all its columns do; else a plain mean of the columns that are there
-    /// takes its place under another name.
-    pub average: Mean,
-}
-
-impl TableLayout {
-    /// The weight of every column of `present` in the overall average; equal weights where one of its columns is missing,
-    /// and then the second value is false.
-    pub(crate) fn weights(&self, present: &[&Column]) -> (Vec<f64>, bool) {
-        let keys: Vec<String> = present.iter().map(|column| column.key()).collect();
-        if self.average.parts.iter().all(|(key, _)| keys.contains(key)) {
-            let weight =
-                |key: &String| self.average.parts.iter().find(|(part, _)| part == key).map_or(0.0, |p| p.1);
-            (keys.iter().map(weight).collect(), true)
-        } else {
-            (vec![1.0 / present.len() as f64; present.len()], false)
-        }
-    }
-}
+pub(crate) const FLOOR: f64 = 5.0;
 
 /// What a column of the finished table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -96,7 +42,7 @@ pub struct CellScope {
     pub title: String,
     /// What it is.
     pub kind: ColumnKind,
-    /// The full cache scores near the floor ([`FLOOR`]): a higher score of a compressed cache is no merit of its method.
+    /// The full cache's interval reaches down to 5 or less: a higher score of a compressed cache is no merit of its method.
     pub near_floor: bool,
 }
 
@@ -117,14 +63,14 @@ pub struct Cell {
 
 /// One variant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct ScoreRow {
     /// Model and protocol, where the table has several; else empty.
     pub group: String,
     /// Method with its profile.
     pub method: String,
     /// Id of the resolved parameters.
     pub params: String,
-    /// KV entries per KV head asked for; none for a method without a budget.
+    /// The budget asked for; none for a method without one.
     pub budget: Option<u32>,
     /// `kv-head` or `query-head`: what each selection is stored per.
     pub granularity: String,
@@ -138,6 +84,9 @@ pub struct Row {
     pub entries_nominal: f64,
     /// Mean bytes of keys and values really held.
     pub bytes: f64,
+    /// Entries really held, of all the prompts' entries, 0 to 1. Not in the JSON, of which version 1 has none.
+    #[serde(skip)]
+    pub share: f64,
     /// One entry a column; none where there is no record.
     pub cells: Vec<Option<Cell>>,
 }
@@ -156,7 +105,7 @@ pub struct ScoreTable {
     /// The columns.
     pub columns: Vec<CellScope>,
     /// The rows.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ScoreRow>,
 }
 
 /// A mean whose columns have been found.
@@ -168,7 +117,7 @@ struct FoundMean {
 }
 
 /// One variant's rows in one column.
-struct Measured {
+struct MeasuredColumn {
     stratum: Stratum,
     /// The official scripts' `100 * sum / n`, unrounded.
     exact: f64,
@@ -176,9 +125,9 @@ struct Measured {
 }
 
 /// A column's rows with the column's weight in a mean.
-type Weighted<'a> = (f64, &'a Measured);
+type WeightedColumn<'a> = (f64, &'a MeasuredColumn);
 
-impl Measured {
+impl MeasuredColumn {
     fn of(
         group: &Group,
         variant: &crate::VariantKey,
@@ -225,15 +174,17 @@ impl ScoreTable {
         let mut rows = Vec::new();
         for group in &merged.groups {
             for variant in &group.variants {
-                let measured: Vec<Option<Measured>> =
-                    present.iter().map(|column| Measured::of(group, variant, column, bootstrap)).collect();
+                let measured: Vec<Option<MeasuredColumn>> = present
+                    .iter()
+                    .map(|column| MeasuredColumn::of(group, variant, column, bootstrap))
+                    .collect();
                 if measured.iter().all(Option::is_none) {
                     continue;
                 }
-                let cell = |parts: &[(usize, f64)], print: &dyn Fn(&[Weighted<'_>]) -> f64| {
+                let cell = |parts: &[(usize, f64)], print: &dyn Fn(&[WeightedColumn<'_>]) -> f64| {
                     let weighted =
                         |(index, weight): &(usize, f64)| Some((*weight, measured[*index].as_ref()?));
-                    let parts: Vec<Weighted<'_>> = parts.iter().map(weighted).collect::<Option<_>>()?;
+                    let parts: Vec<WeightedColumn<'_>> = parts.iter().map(weighted).collect::<Option<_>>()?;
                     let strata: Vec<(f64, &Stratum)> = parts.iter().map(|(w, m)| (*w, &m.stratum)).collect();
                     Some(percent(&bootstrap.combine_scores(&strata), print(&parts)))
                 };
@@ -253,7 +204,7 @@ impl ScoreTable {
         distinguish_params(&mut rows);
         for (index, column) in columns.iter_mut().enumerate() {
             let full = rows.iter().filter(|row| row.budget.is_none());
-            let low = |row: &Row| row.cells[index].and_then(|cell| cell.low);
+            let low = |row: &ScoreRow| row.cells[index].and_then(|cell| cell.low);
             column.near_floor = full.filter_map(low).any(|low| low <= FLOOR);
         }
         let part = part(merged, &columns, &rows);
@@ -316,30 +267,33 @@ pub(crate) fn percent(estimate: &Estimate, score: f64) -> Cell {
     }
 }
 
-fn row(group: &Group, variant: &crate::VariantKey, cells: Vec<Option<Cell>>, several: bool) -> Row {
-    let records: Vec<_> =
-        group.examples.values().filter_map(|e| e.variants.get(variant)).map(|v| &v.record.kept).collect();
-    let mean = |value: &dyn Fn(&crate::Kept) -> f64| {
-        records.iter().map(|kept| value(kept)).sum::<f64>() / records.len().max(1) as f64
+fn row(group: &Group, variant: &crate::VariantKey, cells: Vec<Option<Cell>>, several: bool) -> ScoreRow {
+    let answered =
+        || group.examples.values().filter_map(|e| Some((&e.info, &e.answers.get(variant)?.record)));
+    let n = answered().count();
+    let mean = |value: &dyn Fn(&ExampleInfo, &CacheSize) -> f64| {
+        answered().map(|(info, record)| value(info, &record.kept)).sum::<f64>() / n.max(1) as f64
     };
-    Row {
+    let entries_mean = mean(&|_, kept| kept.entries_mean);
+    ScoreRow {
         group: if several { group.label() } else { String::new() },
-        method: variant.method.clone(),
-        params: variant.params.clone(),
+        method: variant.method.to_string(),
+        params: variant.params.to_string(),
         budget: variant.budget,
-        granularity: variant.granularity.clone(),
-        n: records.len(),
-        entries_mean: mean(&|kept| kept.entries_mean),
-        entries_max: records.iter().map(|kept| kept.entries_max).max().unwrap_or(0),
-        entries_nominal: mean(&|kept| kept.entries_nominal),
-        bytes: mean(&|kept| kept.bytes as f64),
+        granularity: variant.granularity.to_string(),
+        n,
+        entries_mean,
+        entries_max: answered().map(|(_, record)| record.kept.entries_max).max().unwrap_or(0),
+        entries_nominal: mean(&|_, kept| kept.entries_nominal),
+        bytes: mean(&|_, kept| kept.bytes as f64),
+        share: entries_mean / mean(&|info, _| f64::from(info.prompt_tokens)).max(1.0),
         cells,
     }
 }
 
 /// Two rows that differ only in their parameters get the parameters' id behind the method.
-fn distinguish_params(rows: &mut [Row]) {
-    let name = |row: &Row| (row.group.clone(), row.method.clone(), row.budget, row.granularity.clone());
+fn distinguish_params(rows: &mut [ScoreRow]) {
+    let name = |row: &ScoreRow| (row.group.clone(), row.method.clone(), row.budget, row.granularity.clone());
     let mut params: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
     for row in rows.iter() {
         params.entry(name(row)).or_default().insert(row.params.clone());
@@ -349,110 +303,4 @@ fn distinguish_params(rows: &mut [Row]) {
             row.method = format!("{}#{}", row.method, row.params);
         }
     }
-}
-
-fn title(merged: &Merged, layout: &TableLayout, part: &[String]) -> String {
-    let mut title = layout.title.clone();
-    if !part.is_empty() {
-        title.push_str(&format!(" · partial: {}", part.join("; ")));
-    }
-    if let [group] = merged.groups.as_slice() {
-        title.push_str(&format!(" · {}", group.caption_beside_parts()));
-    } else if merged.groups.iter().any(|group| group.manifest.model.embedded) {
-        title.push_str(" · embedded tiny model: a check of the pipeline, not of any real model");
-    }
-    title
-}
-
-/// Why a table shows only a part of its data sets' examples.
-fn part(merged: &Merged, columns: &[CellScope], rows: &[Row]) -> Vec<String> {
-    let mut part = Vec::new();
-    for group in &merged.groups {
-        let named = if merged.groups.len() > 1 { format!("{}: ", group.label()) } else { String::new() };
-        part.extend(group_part(group).into_iter().map(|why| format!("{named}{why}")));
-    }
-    for (index, column) in columns.iter().enumerate().filter(|(_, column)| column.kind == ColumnKind::Dataset)
-    {
-        let counts: BTreeSet<usize> = rows.iter().filter_map(|row| Some(row.cells[index]?.n)).collect();
-        if let (Some(least), Some(most)) = (counts.first(), counts.last())
-            && least < most
-        {
-            part.push(format!("rows of {least} to {most} examples in {}", column.title));
-        }
-    }
-    part
-}
-
-/// Why the records of a group are only a part of its data sets: row limits, missing shards, unfinished runs.
-pub(crate) fn group_part(group: &Group) -> Vec<String> {
-    let mut part = Vec::new();
-    let limits: BTreeSet<u64> = group.manifests.iter().filter_map(|manifest| manifest.limit).collect();
-    for limit in limits {
-        // A needle's limit is one of trials or cells, by its variant.
-        part.push(match limit {
-            _ if group.manifest.suite == "needle" => format!("limited to {limit}"),
-            1 => "first row of each data set".to_owned(),
-            _ => format!("first {limit} rows of each data set"),
-        });
-    }
-    part.extend(group.parts());
-    let missing: Vec<String> = group
-        .datasets
-        .iter()
-        .filter_map(|dataset| {
-            let have = group.finished(&dataset.name);
-            (have < dataset.examples).then(|| format!("{} {have} of {}", dataset.name, dataset.examples))
-        })
-        .collect();
-    if !missing.is_empty() {
-        part.push(format!("not finished: {}", missing.join(", ")));
-    }
-    part
-}
-
-fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) -> Vec<String> {
-    let mut notes = Vec::new();
-    for group in &merged.groups {
-        let named = if merged.groups.len() > 1 { format!("{}: ", group.label()) } else { String::new() };
-        if group.commits.len() > 1 {
-            notes.push(format!("{named}records of several commits: {}", group.commits.join(", ")));
-        }
-        let skipped: Vec<String> = group
-            .datasets
-            .iter()
-            .filter_map(|dataset| {
-                let mut rows = group.skipped.iter().filter(|(key, _)| key.dataset == dataset.name);
-                let (key, why) = rows.next()?;
-                let (count, of) = (1 + rows.count(), dataset.examples);
-                Some(format!("{} {count} of {of} (`{}`: {why})", dataset.name, key.example))
-            })
-            .collect();
-        if !skipped.is_empty() {
-            notes.push(format!("{named}skipped, cannot be graded: {}", skipped.join(", ")));
-        }
-        let truncated: Vec<String> = group
-            .datasets
-            .iter()
-            .filter_map(|dataset| {
-                let rows = || group.examples.iter().filter(|(key, _)| key.dataset == dataset.name);
-                let cut = rows().filter(|(_, example)| example.info.truncated_tokens > 0).count();
-                (cut > 0).then(|| format!("{} {cut} of {}", dataset.name, rows().count()))
-            })
-            .collect();
-        if !truncated.is_empty() {
-            notes.push(format!("{named}truncated prompts: {}", truncated.join(", ")));
-        }
-    }
-    let lacking = |(key, _): &&(String, f64)| present.iter().all(|column| column.key() != *key);
-    let missing: Vec<&str> =
-        layout.average.parts.iter().filter(lacking).map(|(key, _)| key.as_str()).collect();
-    if !missing.is_empty() {
-        notes.push(format!(
-            "no {}: it is over {} columns and these are missing: {}",
-            layout.average.title.to_lowercase(),
-            layout.average.parts.len(),
-            missing.join(", ")
-        ));
-    }
-    notes
 }
