@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// Every document of the repository: its folder below the root, its name and its text.
 fn documents() -> Vec<(PathBuf, String, String)> {
     let mut found = Vec::new();
-    for folder in ["", "docs", "golden/methods", "golden/metrics", "engine/assets"] {
+    for folder in ["", "docs", "golden/kvpress", "golden/methods", "golden/metrics", "engine/assets"] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "md") {
