@@ -79,6 +79,10 @@ fn links_and_paths_lead_to_files() {
             if is_path && !TO_MAKE.contains(&path) {
                 paths += 1;
                 assert!(root().join(path).exists(), "{name} names `{path}`");
+            } else if path.contains('/') && path.ends_with(".rs") && !path.contains(['<', ' ']) && !is_path {
+                // `cpu/product.rs`: below some crate's sources.
+                let below = FOLDERS.iter().any(|room| root().join(room).join("src").join(path).exists());
+                assert!(below, "{name} names `{path}`, which no crate has");
             }
         }
     }
