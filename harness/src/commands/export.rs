@@ -6,14 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kvsweep_results::{ExampleRecord, Merged, Run, VariantKey};
+use kvsweep_tasks::Suite;
 use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
 
-use crate::cli::{ExportArgs, Suite};
+use crate::cli::ExportArgs;
 use crate::exit::{Exit, usage};
 use crate::{output, pictures, tables};
 
 /// Runs the command: one tree a variant, all of them or none.
-pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     if args.output == Path::new("-") {
         return Err(usage("an export is a folder, which stdout cannot hold; name one with -o"));
     }

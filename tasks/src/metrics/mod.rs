@@ -16,25 +16,25 @@ use thiserror::Error;
 
 pub mod babilong;
 mod bag;
-pub mod bleu;
-pub mod classification;
+pub(crate) mod bleu;
+pub(crate) mod classification;
 pub mod cloze;
-pub mod code_sim;
-pub mod count;
-pub mod exact;
+pub(crate) mod code_sim;
+pub(crate) mod count;
+pub(crate) mod exact;
 pub mod google_rouge;
 pub mod jieba;
 pub mod longbench;
-pub mod loogle_rouge;
+pub(crate) mod loogle_rouge;
 pub mod needle_overlap;
-pub mod pltrdy;
+pub(crate) mod pltrdy;
 pub mod porter;
-pub mod qa_f1;
-pub mod qa_f1_zh;
+pub(crate) mod qa_f1;
+pub(crate) mod qa_f1_zh;
 pub mod reorder;
-pub mod retrieval;
+pub(crate) mod retrieval;
 pub mod rouge_l;
-pub mod ruler;
+pub(crate) mod ruler;
 pub mod scorer;
 
 /// One implementation of one metric.
