@@ -1,6 +1,6 @@
 //! Checks a build against golden vectors: answers that the papers' own code and the official metrics gave
-//! (`kvsweep verify`). The vectors lie in `methods/` and `metrics/` beside this source, each with a README about their
-//! format.
+//! (`kvsweep verify`). The vectors lie in `methods/`, `kvpress/` and `metrics/` beside this source, each with a README
+//! about their format.
 //!
 //! ```
 //! let report = kvsweep_golden::metrics::check("metrics".as_ref())?;

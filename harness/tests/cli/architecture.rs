@@ -56,7 +56,7 @@ fn modules(src: &Path) -> BTreeMap<Module, String> {
                     inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
                 module.pop_if(|last| last == "mod" || (inside.iter().count() == 1 && is_root(last)));
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("\nmod tests {").next().unwrap().lines();
+                let code = text.split("mod tests {").next().unwrap().lines();
                 let code: Vec<&str> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
                 found.insert(module, code.join("\n"));
             }
@@ -185,28 +185,23 @@ fn no_file_is_written_in_place() {
 
 /// Circles that are still to be undone: the crate and the modules in them.
 const KNOTS: [(&str, &[&str]); 2] = [
+    ("engine", &["chat", "model", "source", "tokenizer"]),
+    // The families' files and the configuration that lists them.
     (
         "engine",
         &[
-            "backend",
-            "cache",
-            "chat",
-            "cpu::forward",
-            "model",
             "model::config",
+            "model::family",
+            "model::layout",
             "model::llama",
             "model::mistral",
             "model::qwen2",
             "model::qwen3",
             "model::rope",
+            "model::safetensors",
             "model::weights",
-            "prefill",
-            "reference",
-            "source",
-            "tokenizer",
         ],
     ),
-    ("engine", &["calibrate", "decode"]),
 ];
 
 #[test]

@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// Every document of the repository: its folder below the root, its name and its text.
 fn documents() -> Vec<(PathBuf, String, String)> {
     let mut found = Vec::new();
-    for folder in ["", "docs", "golden/methods", "golden/metrics", "engine/assets"] {
+    for folder in ["", "docs", "golden/kvpress", "golden/methods", "golden/metrics", "engine/assets"] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "md") {
@@ -79,6 +79,10 @@ fn links_and_paths_lead_to_files() {
             if is_path && !TO_MAKE.contains(&path) {
                 paths += 1;
                 assert!(root().join(path).exists(), "{name} names `{path}`");
+            } else if path.contains('/') && path.ends_with(".rs") && !path.contains(['<', ' ']) && !is_path {
+                // `cpu/product.rs`: below some crate's sources.
+                let below = FOLDERS.iter().any(|room| root().join(room).join("src").join(path).exists());
+                assert!(below, "{name} names `{path}`, which no crate has");
             }
         }
     }
