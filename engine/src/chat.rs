@@ -9,9 +9,8 @@ use serde_json::Value as Json;
 
 use crate::{
     error::{EngineError, Result},
+    files::{Blob, parse_json},
     jinja,
-    model::parse_json,
-    source::Blob,
     tokenizer::token_text,
 };
 

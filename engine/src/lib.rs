@@ -8,6 +8,7 @@ pub mod chat;
 mod cpu;
 pub mod decode;
 pub mod error;
+pub mod files;
 mod finite;
 mod jinja;
 pub mod memory;

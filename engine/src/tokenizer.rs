@@ -8,8 +8,7 @@ use tokenizers::Tokenizer as Inner;
 
 use crate::{
     error::{EngineError, Result},
-    model::parse_json,
-    source::{Blob, sha256_hex},
+    files::{Blob, parse_json, sha256_hex},
 };
 
 /// Bytes of a text that are tokenised at most: each takes some 150 bytes of memory and a microsecond.

@@ -18,7 +18,6 @@ mod qwen3;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Deref,
-    path::Path,
 };
 
 use candle_core::{DType, Device};
@@ -29,7 +28,8 @@ use crate::{
     cancel::Cancel,
     chat::ChatTemplate,
     error::{EngineError, Result},
-    source::{self, Blob, CardFiles, ModelFiles, sha256_hex},
+    files::{Blob, parse_json, sha256_hex},
+    source::{self, CardFiles, ModelFiles},
     tokenizer::Tokenizer,
 };
 use config::{ModelConfig, TokenIds};
@@ -197,9 +197,4 @@ fn generation_config(blob: Option<&Blob>, config: &ModelConfig) -> Result<Genera
         None => config.eos_ids.clone(),
     };
     Ok(GenerationConfig { eos_ids: eos_ids.into_iter().collect() })
-}
-
-/// Parses JSON; the error names the file, the line and the column.
-pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|source| EngineError::Json { path: path.to_path_buf(), source })
 }

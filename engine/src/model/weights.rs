@@ -1,16 +1,16 @@
 //! Reads the tensors of a model from memory-mapped safetensors, part by part, and checks each against the
 //! configuration.
 
-use std::{fs::File, io::Read, path::Path, thread};
+use std::{path::Path, thread};
 
 use candle_core::{DType, Device, Tensor, safetensors::Load};
 use safetensors::{Dtype as FileDtype, SafeTensors};
-use sha2::{Digest, Sha256};
 
 use super::config::{ModelConfig, TensorNames};
 use crate::{
     error::{EngineError, Result},
-    source::{Blob, BlobBytes, WeightFiles},
+    files::{Blob, BlobBytes, sha256_of},
+    source::WeightFiles,
 };
 
 /// A projection `y = x W^T + b`.
@@ -144,35 +144,12 @@ pub(crate) fn load<T>(
     let mapped = files.files.iter().map(Blob::map).collect::<Result<Vec<_>>>()?;
     let reader = Reader::open(files, &mapped, config)?;
     thread::scope(|scope| {
-        let hash = scope.spawn(|| sha256(&files.files));
+        let hash = scope.spawn(|| sha256_of(&files.files));
         let built = build(&reader)?;
         // The thread only folds bytes; if it panicked, so would we.
         let hash = hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((built, hash))
     })
-}
-
-/// Hex sha256 of the files' bytes, one after the other. Files are read, not mapped: mapped pages would count as memory
-/// that the model takes.
-fn sha256(files: &[Blob]) -> Result<String> {
-    let mut hasher = Sha256::new();
-    for blob in files {
-        match blob {
-            Blob::Embedded { bytes, .. } => hasher.update(bytes),
-            Blob::File(path) => {
-                let failed = |source| EngineError::Io { path: path.clone(), source };
-                let mut file = File::open(path).map_err(failed)?;
-                let mut piece = vec![0; 1 << 20];
-                loop {
-                    match file.read(&mut piece).map_err(failed)? {
-                        0 => break,
-                        count => hasher.update(&piece[..count]),
-                    }
-                }
-            }
-        }
-    }
-    Ok(format!("{:x}", hasher.finalize()))
 }
 
 /// Finds tensors in the files and checks them against the configuration.

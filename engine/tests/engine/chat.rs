@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use kvsweep_engine::{
     chat::{ChatTemplate, Message},
-    source::Blob,
+    files::Blob,
 };
 use serde::Deserialize;
 

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
 };
 
-use kvsweep_engine::{source::Blob, tokenizer::Tokenizer};
+use kvsweep_engine::{files::Blob, tokenizer::Tokenizer};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
