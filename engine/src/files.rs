@@ -49,10 +49,12 @@ impl Blob {
     /// # Errors
     /// If the file cannot be read.
     pub fn read(&self) -> Result<Cow<'static, [u8]>> {
-        match self {
-            Self::File(path) => fs::read(path).map(Cow::Owned).map_err(|source| io_error(path, source)),
-            Self::Embedded { bytes, .. } => Ok(Cow::Borrowed(bytes)),
-        }
+        let bytes = match self {
+            Self::File(path) => Cow::Owned(fs::read(path).map_err(|source| io_error(path, source))?),
+            Self::Embedded { bytes, .. } => Cow::Borrowed(*bytes),
+        };
+        no_pointer(&bytes, self.path())?;
+        Ok(bytes)
     }
 
     /// Reads it whole, as JSON.
@@ -69,6 +71,7 @@ impl Blob {
                 // file, another process that truncates it meanwhile ends this one; it cannot corrupt what is
                 // already converted.
                 let map = unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?;
+                no_pointer(&map, path)?;
                 Ok(BlobBytes::Mapped(map))
             }
             Self::Embedded { bytes, .. } => Ok(BlobBytes::Embedded(bytes)),
@@ -146,6 +149,18 @@ impl Deref for BlobBytes {
 /// Parses JSON; the error names the file, the line and the column.
 pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|source| EngineError::Json { path: path.to_path_buf(), source })
+}
+
+/// Refuses what Git LFS leaves where a file was not downloaded.
+pub(crate) fn no_pointer(bytes: &[u8], path: &Path) -> Result<()> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(EngineError::NoModel {
+            path: path.to_path_buf(),
+            found: "a pointer of Git LFS, not the file itself",
+            hint: "run `git lfs pull` in its repository, or fetch the file",
+        });
+    }
+    Ok(())
 }
 
 pub(crate) fn io_error(path: &Path, source: std::io::Error) -> EngineError {

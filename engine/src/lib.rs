@@ -17,6 +17,7 @@ pub mod prefill;
 mod reference;
 pub mod source;
 pub mod tokenizer;
+pub mod tokenizer_config;
 
 pub use cpu::rates;
 

@@ -1,7 +1,7 @@
 //! The model on candle's operations: any device, any dtype. It is what runs on CUDA, and the plain version that the
 //! CPU kernels are tested against. Softmax, norms and RoPE are computed in f32.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use candle_core::{D, DType, Device, Tensor};
 use kvsweep_methods::{
@@ -79,10 +79,11 @@ impl ReferenceModel {
         Ok(x.to_dtype(self.dtype)?.broadcast_mul(weight)?)
     }
 
-    fn rope(&self, positions: impl Iterator<Item = usize>) -> Result<Rope> {
+    /// Tables of the positions that each sequence ends with.
+    fn rope(&self, ends: impl Iterator<Item = Range<usize>>) -> Result<Rope> {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for position in positions {
-            let tables = RopeTables::new(&self.config, position..position + 1);
+        for positions in ends {
+            let tables = RopeTables::new(&self.config, positions);
             cos.extend(tables.cos);
             sin.extend(tables.sin);
         }
@@ -325,7 +326,7 @@ impl Compute for ReferenceModel {
         let config = &self.config;
         let tokens = ids.len();
         let shape = config.prompt_shape(tokens);
-        let rope = self.rope(0..tokens)?;
+        let rope = self.rope(std::iter::once(0..tokens))?;
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();
@@ -391,7 +392,7 @@ impl Compute for ReferenceModel {
     ) -> Result<Vec<f32>> {
         let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
         let positions = rows.iter().map(|row| row.cache.position()).collect::<Result<Vec<_>>>()?;
-        let rope = self.rope(positions.iter().copied())?;
+        let rope = self.rope(positions.iter().map(|&position| position..position + 1))?;
         let mut hidden = self.embed(&tokens)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             cancel.check()?;

@@ -36,6 +36,7 @@ impl ModelArgs {
         }
         let mut model = Model::load(&source::resolve(self.name())?, &self.device()?, dtype)?;
         model.cancel = interrupt::signal();
+        tell(&model);
         Ok(model)
     }
 
@@ -56,7 +57,11 @@ impl ModelArgs {
     pub fn card(&self) -> anyhow::Result<(Card, Option<String>)> {
         let name = self.name();
         match source::resolve_card(name) {
-            Ok(files) => Ok((Card::load(&files)?, None)),
+            Ok(files) => {
+                let card = Card::load(&files)?;
+                tell(&card);
+                Ok((card, None))
+            }
             Err(error @ EngineError::NotFetched { .. }) => match known::config(name)? {
                 Some(config) => Ok((
                     Card::from_config(name, config),
@@ -101,6 +106,11 @@ impl ModelArgs {
         }
         Ok(dtype)
     }
+}
+
+/// Says on stderr what a person should know of how a model's files were read.
+fn tell(card: &Card) {
+    card.notes.iter().chain(&card.no_template).for_each(|note| output::note(note));
 }
 
 #[cfg(feature = "cuda")]
@@ -156,10 +166,9 @@ pub fn facts(card: &Card) -> ModelFacts {
 
 /// What the model's graph is, weights aside, for manifests: two models of one name may be nothing alike.
 pub fn shape(config: &ModelConfig) -> String {
-    let scaling = config.rope.scaling.map_or(String::new(), |s| format!(", scaled by {} (llama3)", s.factor));
     let window = config.sliding_window.map_or(String::new(), |window| format!(", window {window}"));
     format!(
-        "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{scaling}{window}",
+        "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{window}",
         config.family.architecture(),
         config.layers,
         config.hidden_size,
@@ -168,7 +177,7 @@ pub fn shape(config: &ModelConfig) -> String {
         config.kv_heads,
         config.head_dim,
         config.vocab_size,
-        config.rope.theta
+        config.rope
     )
 }
 

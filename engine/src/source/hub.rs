@@ -16,7 +16,7 @@ use hf_hub::{
 use sha1::Sha1;
 use sha2::Digest;
 
-use super::{INDEX, ModelFiles, OPTIONAL, PICKLES, Place, WEIGHTS, is_plain, parse_index};
+use super::{BESIDE, CONFIG, INDEX, ModelFiles, PICKLES, Place, WEIGHTS, is_plain, parse_index};
 use crate::{
     error::{EngineError, Result},
     files::{Blob, io_error, sha256_hex},
@@ -53,7 +53,7 @@ impl Hub {
         let cache = cache.ok_or_else(|| EngineError::MissingFile {
             dir: PathBuf::from("~"),
             file: ".cache/huggingface".into(),
-            hint: "set HF_HOME to the directory for downloaded models",
+            hint: "set HF_HOME to the directory for downloaded models".into(),
         })?;
         let stored = || fs::read_to_string(home.as_ref()?.join("token")).ok();
         let token =
@@ -139,7 +139,7 @@ pub fn fetch(id: &str, hub: &Hub, on_progress: OnProgress<'_>) -> Result<Vec<Fet
         .with_token(hub.token.clone())
         .with_progress(false)
         .build()
-        .map_err(|error| hub_error(id, "config.json", &error))?
+        .map_err(|error| hub_error(id, CONFIG, &error))?
         .repo(repo);
     let listed = api.info().map_err(|error| hub_error(id, "list of files", &error))?;
     let listed: BTreeSet<String> = listed.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
@@ -159,15 +159,21 @@ pub fn fetch(id: &str, hub: &Hub, on_progress: OnProgress<'_>) -> Result<Vec<Fet
         fetched.push(checked?);
         Ok(path)
     };
-    let missing = |file: &str, hint| EngineError::MissingFile { dir: id.into(), file: file.to_owned(), hint };
-    if !listed.contains("config.json") {
-        return Err(missing(
-            "config.json",
-            "this hub repository holds no model in the layout of transformers",
-        ));
+    let missing = |file: &str, hint: &'static str| EngineError::MissingFile {
+        dir: id.into(),
+        file: file.to_owned(),
+        hint: hint.into(),
+    };
+    if !listed.contains(CONFIG) {
+        let hint = if listed.iter().any(|file| file.ends_with(".gguf")) {
+            "this hub repository holds GGUF files: download one and name it, `--model FILE.gguf`"
+        } else {
+            "this hub repository holds no model in the layout of transformers"
+        };
+        return Err(missing(CONFIG, hint));
     }
-    get("config.json")?;
-    for file in OPTIONAL.into_iter().filter(|&file| listed.contains(file)) {
+    get(CONFIG)?;
+    for file in BESIDE.into_iter().filter(|&file| listed.contains(file)) {
         get(file)?;
     }
     if listed.contains(WEIGHTS) {

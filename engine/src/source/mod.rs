@@ -1,12 +1,15 @@
-//! Where a model's files come from: the embedded model, a directory in the hub's layout, or the local cache of the
-//! Hugging Face hub. Only [`fetch`] uses the network.
+//! Where a model's files come from: the embedded model, a directory in the hub's layout, a GGUF file, or the local cache
+//! of the Hugging Face hub. Only [`fetch`] uses the network.
 
 mod embedded;
 mod hub;
 mod local;
 mod shards;
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     error::{EngineError, Result},
@@ -21,25 +24,67 @@ pub use shards::WeightIndex;
 /// The name of the embedded model.
 pub const TINY: &str = "tiny";
 
+/// What a GGUF begins with.
+pub(crate) const GGUF_MAGIC: &[u8] = b"GGUF";
+const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
-const OPTIONAL: [&str; 4] =
-    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+/// What is read beside `config.json` and the weights, where it is there: `docs/models.md` says what for.
+const BESIDE: [&str; 6] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+];
 
-/// The weight files of a model.
+/// The weights of a model.
 #[derive(Clone, Debug)]
-pub struct WeightFiles {
-    /// One file, or the shards in the order of their names.
-    pub files: Vec<Blob>,
-    /// Which shard holds which tensor.
-    pub index: Option<WeightIndex>,
+pub enum WeightFiles {
+    /// Files of the hub.
+    Safetensors {
+        /// One file, or the shards in the order of their names.
+        files: Vec<Blob>,
+        /// Which shard holds which tensor.
+        index: Option<WeightIndex>,
+    },
+    /// A file of llama.cpp.
+    Gguf(Blob),
+}
+
+impl WeightFiles {
+    /// The files, in the order in which they are hashed.
+    pub(crate) fn blobs(&self) -> &[Blob] {
+        match self {
+            Self::Safetensors { files, .. } => files,
+            Self::Gguf(file) => std::slice::from_ref(file),
+        }
+    }
 }
 
 /// The files that say what a model is; its weights are not among them.
 #[derive(Clone, Debug)]
 pub struct CardFiles {
-    /// What to call it: `tiny`, the hub id (also of a snapshot in the hub's cache), or the directory's name.
+    /// What to call it: `tiny`, the hub id (also of a snapshot in the hub's cache), the directory's name, or that of a
+    /// GGUF without its ending.
     pub name: String,
+    /// The files.
+    pub layout: CardLayout,
+}
+
+/// How a model's files are laid out.
+#[derive(Clone, Debug)]
+pub enum CardLayout {
+    /// As on the hub: one file a purpose.
+    Hub(Box<HubFiles>),
+    /// One file of llama.cpp.
+    Gguf(Blob),
+}
+
+/// The files of the hub's layout.
+#[derive(Clone, Debug)]
+pub struct HubFiles {
     /// `config.json`.
     pub config: Blob,
     /// `generation_config.json`.
@@ -48,8 +93,14 @@ pub struct CardFiles {
     pub tokenizer: Option<Blob>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Option<Blob>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<Blob>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<Blob>,
     /// `chat_template.jinja`.
     pub chat_template: Option<Blob>,
+    /// `chat_template.json`, which only processors of images and sounds read.
+    pub processor_template: Option<Blob>,
 }
 
 /// The files of one model.
@@ -74,7 +125,7 @@ struct Place {
 }
 
 impl Place {
-    fn missing(&self, file: &str, hint: &'static str) -> EngineError {
+    fn missing(&self, file: &str, hint: impl Into<Cow<'static, str>>) -> EngineError {
         if self.in_cache {
             return EngineError::NotFetched {
                 id: self.name.clone(),
@@ -82,30 +133,30 @@ impl Place {
                 cache: self.dir.clone(),
             };
         }
-        EngineError::MissingFile { dir: self.dir.clone(), file: file.to_owned(), hint }
+        EngineError::MissingFile { dir: self.dir.clone(), file: file.to_owned(), hint: hint.into() }
     }
 
     fn card(&self) -> Result<CardFiles> {
-        let config = (self.find)("config.json").ok_or_else(|| {
-            self.missing(
-                "config.json",
-                "a model directory has the hub's layout: config.json, tokenizer.json, *.safetensors",
-            )
-        })?;
-        let [generation_config, tokenizer, tokenizer_config, chat_template] = OPTIONAL.map(&self.find);
-        Ok(CardFiles {
-            name: self.name.clone(),
+        let config = (self.find)(CONFIG).ok_or_else(|| self.missing(CONFIG, local::instead(&self.dir)))?;
+        let [generation_config, tokenizer, tokenizer_config, special_tokens_map, added_tokens, chat_template] =
+            BESIDE.map(&self.find);
+        let processor_template = (self.find)("chat_template.json");
+        let files = HubFiles {
             config,
             generation_config,
             tokenizer,
             tokenizer_config,
+            special_tokens_map,
+            added_tokens,
             chat_template,
-        })
+            processor_template,
+        };
+        Ok(CardFiles { name: self.name.clone(), layout: CardLayout::Hub(Box::new(files)) })
     }
 
     fn weights(&self) -> Result<WeightFiles> {
         if let Some(file) = (self.find)(WEIGHTS) {
-            return Ok(WeightFiles { files: vec![file], index: None });
+            return Ok(WeightFiles::Safetensors { files: vec![file], index: None });
         }
         if let Some(index) = (self.find)(INDEX) {
             let bytes = index.read()?;
@@ -119,12 +170,11 @@ impl Place {
                 .collect::<Result<_>>()?;
             let sha256 = sha256_hex(&bytes);
             let index = Some(WeightIndex { path: index.path().to_path_buf(), sha256, file_of });
-            return Ok(WeightFiles { files, index });
+            return Ok(WeightFiles::Safetensors { files, index });
         }
         Err(match PICKLES.iter().find_map(|pickle| (self.find)(pickle)) {
             Some(pickle) => EngineError::PickledWeights { path: pickle.path().to_path_buf() },
-            None => self
-                .missing(WEIGHTS, "weights are read from that file, or from the shards that its index names"),
+            None => self.missing(WEIGHTS, local::weights_instead(&self.dir)),
         })
     }
 
@@ -141,13 +191,18 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
 }
 
-/// Finds a model: `tiny`, an existing directory, or the id of a hub model that was fetched before
+/// Finds a model: `tiny`, an existing directory or GGUF file, or the id of a hub model that was fetched before
 /// (`owner/name`, `owner/name@revision`). Never uses the network.
 ///
 /// # Errors
 /// A name that is none of these, a hub model not in the cache, a directory that lacks a file, pickled weights.
 pub fn resolve(name: &str) -> Result<ModelFiles> {
-    place(name)?.files()
+    match local::file(name)? {
+        Some(file) => {
+            Ok(ModelFiles { weights: WeightFiles::Gguf(file.clone()), card: local::gguf_card(file) })
+        }
+        None => place(name)?.files(),
+    }
 }
 
 /// As [`resolve`], for what needs no weights: they need not be there.
@@ -155,7 +210,10 @@ pub fn resolve(name: &str) -> Result<ModelFiles> {
 /// # Errors
 /// See [`resolve`].
 pub fn resolve_card(name: &str) -> Result<CardFiles> {
-    place(name)?.card()
+    match local::file(name)? {
+        Some(file) => Ok(local::gguf_card(file)),
+        None => place(name)?.card(),
+    }
 }
 
 fn place(name: &str) -> Result<Place> {
