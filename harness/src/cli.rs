@@ -54,7 +54,7 @@ pub enum Command {
 /// Which model, on which device.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ModelArgs {
-    /// `tiny` (embedded), a directory in the hub's layout, or a hub id [default: tiny]
+    /// `tiny` (embedded), a directory in the hub's layout, a GGUF file, or a hub id [default: tiny]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// `cpu` or `cuda[:N]` [default: cpu]

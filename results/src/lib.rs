@@ -29,7 +29,7 @@ pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
 pub use manifest::{
     CALIBRATION, DatasetInfo, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
-    NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, Shard, WITHOUT_CONTEXT,
+    NEEDLE_DEPTHS, NEEDLE_LENGTHS, NO_TEMPLATE, ProgramInfo, ProtocolInfo, Shard, WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample, MergedVariant};
 pub use parts::{MissingParts, missing_parts};

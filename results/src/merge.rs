@@ -9,7 +9,7 @@ use crate::Result;
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
+use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, NO_TEMPLATE, WITHOUT_CONTEXT};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -209,13 +209,18 @@ impl Group {
         let manifest = &self.manifest;
         let seed = if manifest.seed == 0 { String::new() } else { format!(", seed {}", manifest.seed) };
         let context = manifest.settings.get(WITHOUT_CONTEXT).map_or("", |_| " · context removed");
+        let template = manifest.settings.get(NO_TEMPLATE).map_or("", |_| " · no chat template found");
         let masked = manifest
             .settings
             .get(MASK_HEADS)
             .map_or(String::new(), |heads| format!(" · heads masked: {heads}"));
         let parts: String = parts.iter().map(|part| format!(" · {part}")).collect();
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
-        format!("{} · {} split{seed}{context}{masked}{parts}{caution}", self.label(), manifest.split)
+        format!(
+            "{} · {} split{seed}{context}{template}{masked}{parts}{caution}",
+            self.label(),
+            manifest.split
+        )
     }
 
     /// The missing parts in words; with the methods, where the group is of several runs.

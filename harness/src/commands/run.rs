@@ -8,8 +8,8 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::{Card, Model};
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
-    ProtocolInfo, Run, RunDir, SCHEMA, Shard,
+    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, NO_TEMPLATE,
+    ProgramInfo, ProtocolInfo, Run, RunDir, SCHEMA, Shard,
 };
 use kvsweep_tasks::path;
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
@@ -115,6 +115,10 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     check_window(&model, protocol, &facts, &datasets)?;
     let mut settings = selected.settings(&datasets);
     settings.extend(calibrations.hashes(&variants.specs));
+    let rule = protocol.chat.iter().find(|rule| rule.model.matches(&model.name));
+    if model.no_template.is_some() && rule.is_some_and(|rule| rule.template == "model") {
+        settings.insert(NO_TEMPLATE.to_owned(), "prompts run raw".to_owned());
+    }
     if model.name != crate::model::TINY {
         settings.insert(MODEL_SHAPE.to_owned(), crate::model::shape(&model.config));
     }
