@@ -57,6 +57,22 @@ MODELS = {
                       tie_word_embeddings=False,
                       rope_parameters=dict(rope_type="default", rope_theta=1000000.0)), torch.bfloat16, None, False,
     ),
+    "linear": (
+        "Llama", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2,
+                      tie_word_embeddings=True, max_position_embeddings=256, rope_theta=10000.0,
+                      rope_scaling=dict(rope_type="linear", factor=4.0)), torch.float16, None, True,
+    ),
+    "dynamic": (
+        "Llama", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2,
+                      tie_word_embeddings=True, max_position_embeddings=256, rope_theta=10000.0,
+                      rope_scaling=dict(rope_type="dynamic", factor=4.0)), torch.float16, None, True,
+    ),
+    "yarn": (
+        "Qwen3", dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+                      tie_word_embeddings=True, max_position_embeddings=512,
+                      rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, factor=4.0,
+                                           original_max_position_embeddings=256)), torch.float16, None, False,
+    ),
 }
 
 
@@ -101,7 +117,7 @@ def make(name, seed):
     target = OUT / name
     shutil.rmtree(target, ignore_errors=True)
     generator = torch.Generator().manual_seed(seed)
-    built = getattr(transformers, f"{kind}Config")(**COMMON, **copy.deepcopy(config))
+    built = getattr(transformers, f"{kind}Config")(**{**COMMON, **copy.deepcopy(config)})
     model = getattr(transformers, f"{kind}ForCausalLM")(built)
     draw(model, generator)
     model = model.to(dtype)

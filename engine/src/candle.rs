@@ -1,7 +1,7 @@
 //! The model on candle's operations: any device, any dtype. It is what runs on CUDA, and the plain version that the
 //! CPU kernels are tested against. Softmax, norms, RoPE and observations are computed in f32.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use candle_core::{D, DType, Device, Tensor};
 use kvsweep_methods::{
@@ -80,10 +80,11 @@ impl Candle {
         Ok(x.to_dtype(self.dtype)?.broadcast_mul(weight)?)
     }
 
-    fn rope(&self, positions: impl Iterator<Item = usize>) -> Result<RopeTensors> {
+    /// Tables of the positions that each sequence ends with.
+    fn rope(&self, ends: impl Iterator<Item = Range<usize>>) -> Result<RopeTensors> {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for position in positions {
-            let tables = RopeTables::new(&self.config, position..position + 1);
+        for positions in ends {
+            let tables = RopeTables::new(&self.config, positions);
             cos.extend(tables.cos);
             sin.extend(tables.sin);
         }
@@ -538,7 +539,7 @@ impl Backend for Candle {
         let config = &self.config;
         let tokens = ids.len();
         let shape = config.cache_shape(tokens);
-        let rope = self.rope(0..tokens)?;
+        let rope = self.rope(std::iter::once(0..tokens))?;
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();
@@ -670,7 +671,8 @@ impl Backend for Candle {
             positions.extend(first..first + row.tokens.len());
             last.push(positions.len() as u32 - 1);
         }
-        let rope = self.rope(positions.iter().copied())?;
+        let rope =
+            self.rope(rows.iter().map(|row| row.cache.position..row.cache.position + row.tokens.len()))?;
         let mut hidden = self.embed(&tokens)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             cancel.check()?;

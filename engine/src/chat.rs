@@ -4,15 +4,14 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use minijinja::{Environment, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::{
     error::{EngineError, Result},
+    files::Blob,
     jinja,
-    model::parse_json,
-    source::Blob,
-    tokenizer::token_text,
+    tokenizer_config::TokenizerConfig,
 };
 
 /// One turn of a conversation.
@@ -37,44 +36,36 @@ pub struct ChatTemplate {
 /// The name of a model's template among several.
 const DEFAULT: &str = "default";
 
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-    template: String,
-}
-
 impl ChatTemplate {
     /// Reads the template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, a text
-    /// or a list of named ones, of which `default`. `None` where there is none. A template that does not parse is
-    /// an error of [`ChatTemplate::render`] only: the model is still good for prompts that need none.
+    /// or several named ones (a list, an object), of which `default`. `None` where there is none. A template that does
+    /// not parse is an error of [`ChatTemplate::render`] only: the model is still good for prompts that need none.
     ///
     /// # Errors
-    /// A file that cannot be read or is not JSON.
-    pub fn load(tokenizer_config: Option<&Blob>, jinja: Option<&Blob>) -> Result<Option<Self>> {
-        let config: BTreeMap<String, Json> = match tokenizer_config {
-            Some(blob) => parse_json(&blob.read()?, blob.path())?,
-            None => BTreeMap::new(),
-        };
-        let special_tokens = config
-            .iter()
-            .filter(|(name, _)| name.ends_with("_token"))
-            .filter_map(|(name, value)| Some((name.clone(), token_text(value)?.to_owned())))
-            .collect();
-        let (text, blob) = match (jinja, config.get("chat_template"), tokenizer_config) {
-            (Some(jinja), _, _) => {
+    /// A file that cannot be read.
+    pub fn load(config: &TokenizerConfig, jinja: Option<&Blob>) -> Result<Option<Self>> {
+        let special_tokens = config.named().into_iter().map(|(name, token)| (name, token.content)).collect();
+        let (text, path) = match (jinja, config.field("chat_template")) {
+            (Some(jinja), _) => {
                 let text = String::from_utf8(jinja.read()?.into_owned()).map_err(|error| error.to_string());
-                (text, jinja)
+                (text, jinja.path())
             }
-            (None, Some(Json::String(text)), Some(blob)) => (Ok(text.clone()), blob),
-            (None, Some(list @ Json::Array(_)), Some(blob)) => (default_of(list), blob),
-            (None, Some(other), Some(blob)) if !other.is_null() => {
-                (Err(format!("`{other}` is neither a text nor a list of named texts")), blob)
-            }
-            _ => return Ok(None),
+            (None, None | Some(Json::Null)) => return Ok(None),
+            (None, Some(told)) => (default_of(told), config.path()),
         };
-        let source =
-            text.and_then(|text| jinja::check(&text).map(|()| text).map_err(|error| describe(&error)));
-        Ok(Some(Self { source, special_tokens, path: blob.path().to_path_buf() }))
+        Ok(Some(Self::new(text, special_tokens, path.to_path_buf())))
+    }
+
+    /// A template of the text that `path` says, or why there is none.
+    pub(crate) fn new(
+        source: Result<String, String>,
+        special_tokens: BTreeMap<String, String>,
+        path: PathBuf,
+    ) -> Self {
+        // Jinja reads every line end as `\n`.
+        let lines = |text: String| text.replace("\r\n", "\n").replace('\r', "\n");
+        let checked = |text: String| jinja::check(&text).map(|()| text).map_err(|error| describe(&error));
+        Self { source: source.map(lines).and_then(checked), special_tokens, path }
     }
 
     /// The conversation as the model reads it, ready to encode without special tokens (the template has written
@@ -98,12 +89,24 @@ impl ChatTemplate {
     }
 }
 
-/// The template named `default` of a list.
-fn default_of(list: &Json) -> Result<String, String> {
-    let list = Vec::<Named>::deserialize(list).map_err(|error| error.to_string())?;
-    let names: Vec<_> = list.iter().map(|named| format!("`{}`", named.name)).collect();
-    let no_default = format!("no template is named `{DEFAULT}`; there are: {}", names.join(", "));
-    list.into_iter().find(|named| named.name == DEFAULT).map(|named| named.template).ok_or(no_default)
+/// The template of a text, or the one named `default` of a list or an object.
+fn default_of(told: &Json) -> Result<String, String> {
+    let text = |value: &Json| value.as_str().map(str::to_owned);
+    let named: Option<BTreeMap<String, String>> = match told {
+        Json::String(text) => return Ok(text.clone()),
+        Json::Array(list) => {
+            list.iter().map(|one| Some((text(one.get("name")?)?, text(one.get("template")?)?))).collect()
+        }
+        Json::Object(object) => object.iter().map(|(name, one)| Some((name.clone(), text(one)?))).collect(),
+        _ => None,
+    };
+    let Some(mut named) = named else {
+        return Err(format!("`{told}` is neither a text nor several named texts"));
+    };
+    named.remove(DEFAULT).ok_or_else(|| {
+        let names: Vec<_> = named.keys().map(|name| format!("`{name}`")).collect();
+        format!("no template is named `{DEFAULT}`; there are: {}", names.join(", "))
+    })
 }
 
 /// The error and its line, without the template's source.
@@ -172,7 +175,8 @@ mod tests {
         let blob = |name: &str, bytes: Vec<u8>| Blob::Embedded { path: name.into(), bytes: bytes.leak() };
         let config = blob("m/tokenizer_config.json", config.to_string().into_bytes());
         let jinja = jinja.map(|text| blob("m/chat_template.jinja", text.as_bytes().to_vec()));
-        ChatTemplate::load(Some(&config), jinja.as_ref()).unwrap().unwrap()
+        let config = TokenizerConfig::read(Some(&config), None, None).unwrap();
+        ChatTemplate::load(&config, jinja.as_ref()).unwrap().unwrap()
     }
 
     fn render(template: &ChatTemplate) -> Result<String> {
@@ -193,13 +197,25 @@ mod tests {
         assert_eq!(render(&load(&config, Some("file"))).unwrap(), "file");
         let message = render(&load(&named("rag"), None)).unwrap_err().to_string();
         assert!(
-            message.ends_with("no template is named `default`; there are: `tool_use`, `rag`"),
+            message.ends_with("no template is named `default`; there are: `rag`, `tool_use`"),
             "{message}"
         );
 
+        let object = |name: &str| serde_json::json!({"chat_template": {"tool_use": "{{", name: "object"}});
+        assert_eq!(render(&load(&object("default"), None)).unwrap(), "object");
+        assert!(render(&load(&object("rag"), None)).unwrap_err().to_string().contains("named `default`"));
+
         let none = Blob::Embedded { path: "c".into(), bytes: br#"{"chat_template": null}"# };
-        assert!(ChatTemplate::load(Some(&none), None).unwrap().is_none());
-        assert!(ChatTemplate::load(None, None).unwrap().is_none());
+        let none = TokenizerConfig::read(Some(&none), None, None).unwrap();
+        assert!(ChatTemplate::load(&none, None).unwrap().is_none());
+        assert!(ChatTemplate::load(&TokenizerConfig::default(), None).unwrap().is_none());
+    }
+
+    #[test]
+    fn every_line_end_is_a_newline() {
+        let lines =
+            "{% for m in messages %}\r\n[{{ m.role }}]\r\n{{ 'a\r\nb' }}{{ m.content }}\r{% endfor %}\r\n";
+        assert_eq!(render(&load(&serde_json::json!({}), Some(lines))).unwrap(), "[user]\na\nb<hi> & bye\n");
     }
 
     #[test]
@@ -214,7 +230,7 @@ mod tests {
         broken("{{ raise_exception('no system role') }}", "no system role");
         broken("{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}", "fuel");
         let number = load(&serde_json::json!({"chat_template": 7}), None);
-        assert!(render(&number).unwrap_err().to_string().contains("`7` is neither a text nor a list"));
+        assert!(render(&number).unwrap_err().to_string().contains("`7` is neither a text nor several named"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything that loading or running a model can refuse, each with the value at fault and the remedy.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 /// The error of this crate. Messages are fragments that fit behind `failed: `.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,16 @@ pub enum EngineError {
         dir: PathBuf,
         /// The file expected.
         file: String,
+        /// Remedy.
+        hint: Cow<'static, str>,
+    },
+    /// A file that ought to hold a model is something else.
+    #[error("`{path}` is {found}; {hint}")]
+    NoModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
         /// Remedy.
         hint: &'static str,
     },
@@ -95,6 +105,51 @@ pub enum EngineError {
         /// Bytes in the file.
         bytes: usize,
     },
+    /// A GGUF is cut short, or its header contradicts itself or its bytes.
+    #[error("`{path}` is not a whole GGUF file ({reason}); it has {bytes} bytes: fetch or copy it again")]
+    CorruptGguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+        /// Bytes in the file.
+        bytes: usize,
+    },
+    /// A tensor of a GGUF is of a type that is not read.
+    #[error("tensor `{tensor}` in `{path}` holds {found}; supported: {supported}")]
+    UnreadTensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type, by its name or number.
+        found: String,
+        /// Those that are read, comma-separated.
+        supported: &'static str,
+    },
+    /// An entry of a GGUF's metadata makes no model that this program computes.
+    #[error("`{path}`: metadata `{key}` is {found}, expected {expected}")]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        key: String,
+        /// Its value, or `missing`.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// A GGUF holds a tensor that the graph of its architecture has no use for.
+    #[error(
+        "tensor `{tensor}` in `{path}` is no part of the graph that its architecture stands for here: the model computes \
+         something that this program does not"
+    )]
+    ForeignTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// A tensor that the configuration calls for is in no weight file.
     #[error("tensor `{tensor}` is missing from `{path}`; {hint}")]
     MissingTensor {
@@ -130,7 +185,8 @@ pub enum EngineError {
     /// Text was to be encoded or decoded, and the model came without a tokenizer.
     #[error(
         "model `{model}` has no tokenizer.json, so text can be neither read nor written; put the model's \
-         tokenizer.json into its directory (raw token ids work without it)"
+         tokenizer.json into its directory (transformers makes one of other files: \
+         `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`; raw token ids work without it)"
     )]
     MissingTokenizer {
         /// The model.
@@ -152,8 +208,10 @@ pub enum EngineError {
         /// What the template or its parser said.
         reason: String,
     },
-    /// `--model` is neither `tiny`, nor a directory, nor a hub id.
-    #[error("model `{name}` is neither `tiny`, nor an existing directory, nor a hub id such as `owner/name`")]
+    /// `--model` is neither `tiny`, nor a directory or file, nor a hub id.
+    #[error(
+        "model `{name}` is neither `tiny`, nor an existing directory or GGUF file, nor a hub id such as `owner/name`"
+    )]
     UnknownModel {
         /// The name given.
         name: String,

@@ -11,6 +11,7 @@ pub mod chat;
 mod cpu;
 pub mod decode;
 pub mod error;
+pub mod files;
 mod finite;
 mod jinja;
 mod math;
@@ -20,6 +21,7 @@ pub mod prefill;
 pub mod session;
 pub mod source;
 pub mod tokenizer;
+pub mod tokenizer_config;
 
 pub use candle::{Candle, CandleCache, CandlePrompt};
 pub use cpu::{Cpu, CpuCache, CpuPrompt, rates};

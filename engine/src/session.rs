@@ -13,12 +13,12 @@ use crate::{
     decode::{self, DecodeProgress, Decoded, Sequence},
     error::Result,
     model::{
-        Card, Model,
+        Card, Model, card,
         config::ModelConfig,
-        weights::{self, ModelWeights, WeightParts},
+        weights::{ModelWeights, WeightParts, Weights},
     },
     prefill::{Prefill, PrefillOptions},
-    source::{self, ModelFiles},
+    source::{self, ModelFiles, WeightFiles},
 };
 
 /// A model and the back end that holds its weights; it is used as its [`Model`], too.
@@ -46,11 +46,14 @@ impl<B> Session<B> {
         build: impl FnOnce(&ModelConfig, &dyn WeightParts) -> Result<B>,
     ) -> Result<Self> {
         let mut card = Card::load(&files.card)?;
-        if let Some(index) = &files.weights.index {
+        if let WeightFiles::Safetensors { index: Some(index), .. } = &files.weights {
             card.files_sha256.insert(source::INDEX.to_owned(), index.sha256.clone());
         }
-        let (backend, weights_sha256) =
-            weights::load(&files.weights, &card.config, |parts| build(&card.config, parts))?;
+        let asked_to_tie = card.config.tied_embeddings;
+        let (backend, weights_sha256) = Weights::open(&files.weights)?.build(&mut card.config, build)?;
+        if asked_to_tie && !card.config.tied_embeddings {
+            card.notes.push(card::UNTIED.to_owned());
+        }
         Ok(Self::of(backend, Model { weights_sha256, device: device.clone(), dtype, card }))
     }
 

@@ -1,15 +1,19 @@
 //! Text to token ids and back, with the ids of the model's Python tokenizer.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::Tokenizer as Inner;
+use tokenizers::{AddedToken, Tokenizer as Inner};
 
 use crate::{
     error::{EngineError, Result},
-    model::parse_json,
-    source::{Blob, sha256_hex},
+    files::{Blob, sha256_hex},
+    tokenizer_config::TokenizerConfig,
 };
 
 /// Bytes of a text that are tokenised at most: each takes some 150 bytes of memory and a microsecond.
@@ -25,7 +29,7 @@ pub struct Tokenizer {
     clean_up_spaces: bool,
     bos_id: Option<u32>,
     eos_id: Option<u32>,
-    path: std::path::PathBuf,
+    path: PathBuf,
     sha256: String,
     /// Bytes that the normaliser makes of one at most.
     growth: usize,
@@ -57,25 +61,21 @@ fn growth(normalizer: &Value) -> Result<usize, String> {
     }
 }
 
-#[derive(Default, Deserialize)]
-struct RawConfig {
-    clean_up_tokenization_spaces: Option<bool>,
-    bos_token: Option<Value>,
-    eos_token: Option<Value>,
-}
-
-/// A special token of `tokenizer_config.json`: its text, or an object with the text as `content`.
-pub(crate) fn token_text(value: &Value) -> Option<&str> {
-    value.as_str().or_else(|| value.get("content")?.as_str())
+/// Ids of the two special tokens that prompts and answers are made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpecialIds {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
 }
 
 impl Tokenizer {
     /// Loads `tokenizer.json`. Truncation and padding that it may ask for are off, as transformers has it when a text
-    /// is encoded without asking for them. `config_bos` stands in where `tokenizer_config.json` names no BOS token.
+    /// is encoded without asking for them. Tokens that only `config` knows are added. `config_bos` stands in where no
+    /// BOS token is named.
     ///
     /// # Errors
-    /// A file that does not parse.
-    pub fn load(tokenizer: &Blob, config: Option<&Blob>, config_bos: Option<u32>) -> Result<Self> {
+    /// A file that does not parse; one that gives a token another id than `tokenizer_config.json`.
+    pub fn load(tokenizer: &Blob, config: &TokenizerConfig, config_bos: Option<u32>) -> Result<Self> {
         let path = tokenizer.path().to_path_buf();
         let fail = |error: tokenizers::Error| EngineError::Tokenizer {
             path: path.clone(),
@@ -93,23 +93,19 @@ impl Tokenizer {
         let mut inner = Inner::from_bytes(bytes).map_err(fail)?;
         inner.with_truncation(None).map_err(fail)?;
         inner.with_padding(None);
-        let config = match config {
-            Some(blob) => parse_json(&blob.read()?, blob.path())?,
-            None => RawConfig::default(),
-        };
-        let id = |token: &Option<Value>| {
-            token.as_ref().and_then(token_text).and_then(|text| inner.token_to_id(text))
-        };
-        Ok(Self {
-            sha256,
-            growth,
-            bos_id: id(&config.bos_token).or(config_bos),
-            eos_id: id(&config.eos_token),
-            // transformers 5, and what transformers 4 warned it would become.
-            clean_up_spaces: config.clean_up_tokenization_spaces.unwrap_or(false),
-            inner,
-            path,
-        })
+        add_tokens(&mut inner, config)?;
+        inner.set_encode_special_tokens(config.is_on("split_special_tokens"));
+        let named = config.named();
+        let id = |name: &str| named.get(name).and_then(|token| inner.token_to_id(&token.content));
+        let ids = SpecialIds { bos: id("bos_token").or(config_bos), eos: id("eos_token") };
+        // transformers 5, and what transformers 4 warned it would become.
+        let clean_up_spaces = config.is_on("clean_up_tokenization_spaces");
+        Ok(Self { growth, clean_up_spaces, ..Self::new(inner, ids, path, sha256) })
+    }
+
+    /// A tokenizer that was put together from what `path` says.
+    pub(crate) fn new(inner: Inner, ids: SpecialIds, path: PathBuf, sha256: String) -> Self {
+        Self { inner, clean_up_spaces: false, bos_id: ids.bos, eos_id: ids.eos, path, sha256, growth: 1 }
     }
 
     /// Token ids of a text. `add_special_tokens` adds what the model's tokenizer adds by itself, mostly BOS.
@@ -154,7 +150,7 @@ impl Tokenizer {
         self.clean_up_spaces
     }
 
-    /// Hex sha256 of `tokenizer.json`.
+    /// Hex sha256 of `tokenizer.json`, or of a GGUF's metadata.
     #[must_use]
     pub fn sha256(&self) -> &str {
         &self.sha256
@@ -189,6 +185,34 @@ impl Tokenizer {
     }
 }
 
+/// Adds the tokens that `config` knows and `tokenizer.json` may not: those with an id, the special ones that have a
+/// name, the other special ones; to each its own id, or the next free one.
+fn add_tokens(inner: &mut Inner, config: &TokenizerConfig) -> Result<()> {
+    let refuse = |reason: String| EngineError::Tokenizer { path: config.path().to_path_buf(), reason };
+    let special: Vec<AddedToken> = config.special().collect();
+    let is_special = |text: &str| special.iter().any(|token| token.content == text);
+    let with_ids = config.added().map(|(_, token)| {
+        let mut token = token.clone();
+        token.special |= is_special(&token.content);
+        token
+    });
+    inner.add_tokens(with_ids.collect::<Vec<_>>()).map_err(|error| refuse(error.to_string()))?;
+    for (id, AddedToken { content: text, .. }) in config.added() {
+        let found = inner.token_to_id(text);
+        if found != Some(id) {
+            let found = found.map_or("no id".to_owned(), |found| found.to_string());
+            return Err(refuse(format!(
+                "added token `{text}` has the id {id} here and {found} by tokenizer.json: they are of different models"
+            )));
+        }
+    }
+    let known: HashSet<String> =
+        inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    let unknown = special.into_iter().filter(|token| !known.contains(&token.content));
+    inner.add_tokens(unknown.collect::<Vec<_>>()).map_err(|error| refuse(error.to_string()))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,11 +237,8 @@ mod tests {
 
     fn load(tokenizer: &'static [u8], config: &'static str) -> Result<Tokenizer> {
         let blob = |path: &str, bytes| Blob::Embedded { path: path.into(), bytes };
-        Tokenizer::load(
-            &blob("m/tokenizer.json", tokenizer),
-            Some(&blob("m/tc.json", config.as_bytes())),
-            Some(7),
-        )
+        let config = TokenizerConfig::read(Some(&blob("m/tc.json", config.as_bytes())), None, None)?;
+        Tokenizer::load(&blob("m/tokenizer.json", tokenizer), &config, Some(7))
     }
 
     #[test]
@@ -240,6 +261,29 @@ mod tests {
             "who wants transformers' text cleans it"
         );
         assert_eq!(clean.bos_id(), Some(7), "config.json stands in");
+    }
+
+    #[test]
+    fn tokens_that_only_the_configuration_knows_are_added() {
+        let added = r#"{"added_tokens_decoder": {"2": {"content": "we", "special": false, "normalized": false},
+                        "6": {"content": "<|user|>", "special": true}}, "eos_token": "<|end|>",
+                        "additional_special_tokens": ["<|x|>", "do"]}"#;
+        let tokenizer = load(TOKENIZER, added).unwrap();
+        let ids = |text: &str| tokenizer.encode(text, false).unwrap();
+        assert_eq!(ids("<|user|>we<|end|>do<|x|>"), [6, 2, 7, 3, 8]);
+        assert_eq!(tokenizer.eos_id(), Some(7));
+        assert_eq!(tokenizer.decode(&[6, 2, 3], true).unwrap(), "we", "`do` is special by the configuration");
+
+        let other = r#"{"added_tokens_decoder": {"300": {"content": "<|user|>"}}}"#;
+        let message = load(TOKENIZER, other).unwrap_err().to_string();
+        assert!(
+            message.starts_with(
+                "tokenizer `m/tc.json`: added token `<|user|>` has the id 300 here and 6 by tokenizer.json"
+            ),
+            "{message}"
+        );
+        let split = load(TOKENIZER, r#"{"split_special_tokens": true}"#).unwrap();
+        assert_eq!(split.encode("<s>", false).unwrap(), [0]);
     }
 
     #[test]

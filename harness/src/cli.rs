@@ -56,7 +56,7 @@ pub(crate) enum Command {
 /// Which model, on which device.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// `tiny` (embedded), a directory in the hub's layout, or a hub id [default: tiny]
+    /// `tiny` (embedded), a directory in the hub's layout, a GGUF file, or a hub id [default: tiny]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// `cpu` or `cuda[:N]` [default: cpu]

@@ -36,7 +36,9 @@ impl ModelArgs {
             output::note(SLOW);
         }
         let files = source::resolve(self.name())?;
-        Ok(AnySession::load(&files, &self.device()?, dtype, interrupt::signal())?)
+        let session = AnySession::load(&files, &self.device()?, dtype, interrupt::signal())?;
+        tell(&session);
+        Ok(session)
     }
 
     /// Opens the device that the options name.
@@ -56,7 +58,11 @@ impl ModelArgs {
     pub(crate) fn card(&self) -> anyhow::Result<(Card, Option<String>)> {
         let name = self.name();
         match source::resolve_card(name) {
-            Ok(files) => Ok((Card::load(&files)?, None)),
+            Ok(files) => {
+                let card = Card::load(&files)?;
+                tell(&card);
+                Ok((card, None))
+            }
             Err(error @ EngineError::NotFetched { .. }) => match known::config(name)? {
                 Some(config) => Ok((
                     Card::from_config(name, config),
@@ -101,6 +107,11 @@ impl ModelArgs {
         }
         Ok(dtype)
     }
+}
+
+/// Says on stderr what a person should know of how a model's files were read.
+fn tell(card: &Card) {
+    card.notes.iter().chain(&card.no_template).for_each(|note| output::note(note));
 }
 
 #[cfg(feature = "cuda")]
@@ -156,10 +167,9 @@ pub(crate) fn facts(card: &Card) -> ModelFacts {
 
 /// What the model's graph is, weights aside, for manifests: two models of one name may be nothing alike.
 pub(crate) fn shape(config: &ModelConfig) -> String {
-    let scaling = config.rope.scaling.map_or(String::new(), |s| format!(", scaled by {} (llama3)", s.factor));
     let window = config.sliding_window.map_or(String::new(), |window| format!(", window {window}"));
     format!(
-        "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{scaling}{window}",
+        "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{window}",
         config.family.architecture(),
         config.layers,
         config.hidden_size,
@@ -168,7 +178,7 @@ pub(crate) fn shape(config: &ModelConfig) -> String {
         config.kv_heads,
         config.head_dim,
         config.vocab_size,
-        config.rope.theta
+        config.rope
     )
 }
 

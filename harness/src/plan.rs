@@ -11,8 +11,8 @@ use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
-    ExampleKey, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
-    ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
+    ExampleKey, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, NO_TEMPLATE,
+    ProgramInfo, ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
 };
 use kvsweep_tasks::protocol::{self, Protocol};
 use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Renderer, Suite, path};
@@ -106,6 +106,10 @@ impl Plan {
         check_window(model, protocol, &facts, &datasets)?;
         let mut settings = selected.settings(&datasets);
         settings.extend(calibrations.hashes(&variants.specs));
+        let rule = protocol.chat.iter().find(|rule| rule.model.matches(&model.name));
+        if model.no_template.is_some() && rule.is_some_and(|rule| rule.template == "model") {
+            settings.insert(NO_TEMPLATE.to_owned(), "prompts run raw".to_owned());
+        }
         let question = args.question.unwrap_or_default();
         if question == QuestionView::Unseen {
             settings.insert(QUESTION.to_owned(), UNSEEN.to_owned());

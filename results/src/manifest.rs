@@ -141,6 +141,9 @@ pub const MASKED_HEADS: &str = "masked-heads-sha256";
 /// The setting that holds the shape of a model that is not embedded: a name alone proves nothing.
 pub const MODEL_SHAPE: &str = "model-shape";
 
+/// The setting that says that no chat template was found for a model that seems made for turns.
+pub const NO_TEMPLATE: &str = "no-chat-template";
+
 /// The setting that says that prompts have no context.
 pub const WITHOUT_CONTEXT: &str = "without-context";
 

@@ -10,7 +10,7 @@ use crate::answers::{Answers, MergedVariant};
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, QUESTION, RunDataset, WITHOUT_CONTEXT};
+use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, NO_TEMPLATE, QUESTION, RunDataset, WITHOUT_CONTEXT};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -202,6 +202,7 @@ impl Group {
         let context = manifest.settings.get(WITHOUT_CONTEXT).map_or("", |_| " · context removed");
         let question =
             manifest.settings.get(QUESTION).map_or(String::new(), |view| format!(" · question {view}"));
+        let template = manifest.settings.get(NO_TEMPLATE).map_or("", |_| " · no chat template found");
         let masked = manifest
             .settings
             .get(MASK_HEADS)
@@ -209,7 +210,7 @@ impl Group {
         let parts: String = parts.iter().map(|part| format!(" · {part}")).collect();
         let caution = if manifest.model.embedded { PIPELINE } else { "" };
         format!(
-            "{} · {} split{seed}{context}{question}{masked}{parts}{caution}",
+            "{} · {} split{seed}{context}{question}{template}{masked}{parts}{caution}",
             self.label(),
             manifest.split
         )

@@ -1,5 +1,5 @@
-//! Reads `config.json`, in the spelling of transformers 4 and of transformers 5, and refuses what the graph does
-//! not compute.
+//! What a model computes: shape and switches of the graph, checked, from `config.json` or a GGUF's metadata. What the
+//! graph does not compute is refused.
 
 use std::path::Path;
 
@@ -7,109 +7,21 @@ use kvsweep_methods::{
     selection::Granularity,
     shape::{CacheShape, LayerShape, Reach},
 };
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
-use serde_json::Value;
 
-use super::{llama, mistral, parse_json, qwen2, qwen3};
-use crate::error::{EngineError, Result};
+use super::{
+    family::FamilySpec,
+    raw::{RawConfig, TokenIds},
+    rope::Rope,
+};
+use crate::{
+    error::{EngineError, Result},
+    files::parse_json,
+};
 
-/// A model family that this crate computes. One file each beside this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// Llama 2, 3, 3.1, 3.2 and what shares their graph.
-    Llama,
-    /// Mistral 7B.
-    Mistral,
-    /// Qwen2 and Qwen2.5: bias on query, key and value.
-    Qwen2,
-    /// Qwen3: RMS norm on each head's query and key.
-    Qwen3,
-}
-
-impl Family {
-    /// Every family.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
-
-    /// Its mapping from `config.json` and to tensor names.
-    pub(super) fn spec(self) -> &'static FamilySpec {
-        match self {
-            Self::Llama => &llama::SPEC,
-            Self::Mistral => &mistral::SPEC,
-            Self::Qwen2 => &qwen2::SPEC,
-            Self::Qwen3 => &qwen3::SPEC,
-        }
-    }
-
-    /// The name that `config.json` gives in `architectures`.
-    #[must_use]
-    pub fn architecture(self) -> &'static str {
-        self.spec().architecture
-    }
-}
+pub use super::family::Family;
 
 /// Above every size of every published model, and low enough that no product of two overflows.
-const MAX_SIZE: usize = 1 << 30;
-
-/// What distinguishes a family from the others.
-pub(super) struct FamilySpec {
-    /// `architectures[0]`.
-    pub(super) architecture: &'static str,
-    /// `model_type`, read where `architectures` is absent.
-    pub(super) model_type: &'static str,
-    /// Bias on the query, key and value projections.
-    pub(super) qkv_bias: bool,
-    /// RMS norm on queries and keys, per head.
-    pub(super) qk_norm: bool,
-    /// `num_key_value_heads` where the file has none: as many as query heads, or else the field is required.
-    pub(super) kv_heads_default_to_query_heads: bool,
-    /// `head_dim` where the file has none; `None`: hidden size over query heads.
-    pub(super) default_head_dim: Option<usize>,
-    /// The window of the layers that have one.
-    pub(super) sliding_window: fn(&RawConfig) -> Option<usize>,
-    /// Tensor names.
-    pub(super) names: &'static TensorNames,
-}
-
-/// Names of the tensors in the weight files; a layer's names follow `{layer_prefix}{index}.`.
-pub(super) struct TensorNames {
-    pub(super) embedding: &'static str,
-    pub(super) norm: &'static str,
-    pub(super) lm_head: &'static str,
-    pub(super) layer_prefix: &'static str,
-    pub(super) input_norm: &'static str,
-    pub(super) q: &'static str,
-    pub(super) k: &'static str,
-    pub(super) v: &'static str,
-    pub(super) o: &'static str,
-    pub(super) q_norm: &'static str,
-    pub(super) k_norm: &'static str,
-    pub(super) post_norm: &'static str,
-    pub(super) gate: &'static str,
-    pub(super) up: &'static str,
-    pub(super) down: &'static str,
-}
-
-/// Frequency scaling of Llama 3.1 and 3.2 (`rope_type` `llama3`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Llama3Scaling {
-    /// Divisor of the low frequencies.
-    pub factor: f64,
-    /// Wavelengths above `original_max_positions / low_freq_factor` are divided.
-    pub low_freq_factor: f64,
-    /// Wavelengths below `original_max_positions / high_freq_factor` stay.
-    pub high_freq_factor: f64,
-    /// Positions before the extension.
-    pub original_max_positions: usize,
-}
-
-/// Rotary position embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// Llama-3.1 scaling, where the model has it.
-    pub scaling: Option<Llama3Scaling>,
-}
+pub(super) const MAX_SIZE: usize = 1 << 30;
 
 /// Shape and switches of the graph.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,103 +64,6 @@ pub struct ModelConfig {
     pub eos_ids: Vec<u32>,
 }
 
-/// One token id, a list of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenIds(Vec<u32>);
-
-impl TokenIds {
-    pub(crate) fn into_vec(self) -> Vec<u32> {
-        self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenIds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let ids = match &value {
-            Value::Array(items) => items.iter().map(token_id).collect(),
-            one => token_id(one).map(|id| vec![id]),
-        };
-        ids.map(Self).ok_or_else(|| {
-            serde::de::Error::custom(format!("`{value}` is no token id and no list of token ids"))
-        })
-    }
-}
-
-fn token_id(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
-}
-
-/// Tells a field that is `null` from one that is absent.
-fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-/// The fields of `config.json` that bear on the graph.
-#[derive(Deserialize)]
-pub(super) struct RawConfig {
-    architectures: Option<Vec<String>>,
-    model_type: Option<String>,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    #[serde(default, deserialize_with = "nullable")]
-    num_key_value_heads: Option<Option<usize>>,
-    head_dim: Option<usize>,
-    hidden_act: Option<String>,
-    max_position_embeddings: Option<usize>,
-    rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RawRope>,
-    rope_parameters: Option<RawRope>,
-    partial_rotary_factor: Option<f64>,
-    dtype: Option<String>,
-    torch_dtype: Option<String>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub(super) sliding_window: Option<Option<usize>>,
-    pub(super) use_sliding_window: Option<bool>,
-    pub(super) max_window_layers: Option<usize>,
-    pub(super) layer_types: Option<Vec<String>>,
-    bos_token_id: Option<TokenIds>,
-    eos_token_id: Option<TokenIds>,
-    quantization_config: Option<IgnoredAny>,
-}
-
-impl RawConfig {
-    /// Whether any layer attends through a window, as Qwen's configurations say it.
-    pub(super) fn has_sliding_layers(&self) -> bool {
-        match &self.layer_types {
-            Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
-            None => {
-                // transformers: layers from `max_window_layers` on slide; its default is 28.
-                self.use_sliding_window == Some(true)
-                    && self.num_hidden_layers.unwrap_or(0) > self.max_window_layers.unwrap_or(28)
-            }
-        }
-    }
-}
-
-/// `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.
-#[derive(Deserialize)]
-struct RawRope {
-    rope_type: Option<String>,
-    #[serde(rename = "type")]
-    old_type: Option<String>,
-    rope_theta: Option<f64>,
-    partial_rotary_factor: Option<f64>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<usize>,
-}
-
 impl ModelConfig {
     /// Reads a `config.json`; `path` is for messages.
     ///
@@ -256,8 +71,12 @@ impl ModelConfig {
     /// Bad JSON, a missing or impossible field, or an architecture, activation, RoPE type or quantisation that is
     /// not supported, each named.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
-        let raw: RawConfig = parse_json(bytes, path)?;
-        let family = family(&raw, path)?;
+        Self::from_raw(parse_json(bytes, path)?, path)
+    }
+
+    /// Checks the fields of a configuration.
+    pub(crate) fn from_raw(raw: RawConfig, path: &Path) -> Result<Self> {
+        let family = Family::of(&raw, path)?;
         let spec = family.spec();
         refuse_unsupported(&raw, spec, path)?;
 
@@ -297,7 +116,8 @@ impl ModelConfig {
         if rms_norm_eps <= 0.0 || !rms_norm_eps.is_finite() {
             return Err(invalid(path, "rms_norm_eps", rms_norm_eps, "a positive number"));
         }
-        let max_positions = positive("max_position_embeddings", raw.max_position_embeddings)?;
+        let trained_positions = positive("max_position_embeddings", raw.max_position_embeddings)?;
+        let rope = Rope::of(&raw, trained_positions, path)?;
         Ok(Self {
             family,
             vocab_size,
@@ -308,8 +128,8 @@ impl ModelConfig {
             kv_heads,
             head_dim,
             rms_norm_eps,
-            rope: rope(&raw, max_positions, path)?,
-            max_positions,
+            max_positions: rope.positions(trained_positions),
+            rope,
             weight_bytes: match raw.dtype.as_deref().or(raw.torch_dtype.as_deref()) {
                 Some("float16" | "bfloat16") => 2,
                 _ => size_of::<f32>(),
@@ -380,7 +200,7 @@ impl ModelConfig {
     }
 }
 
-fn invalid(
+pub(super) fn invalid(
     path: &Path,
     field: &'static str,
     found: impl ToString,
@@ -392,22 +212,6 @@ fn invalid(
         found: found.to_string(),
         expected: expected.into(),
     }
-}
-
-fn family(raw: &RawConfig, path: &Path) -> Result<Family> {
-    let found = raw.architectures.as_ref().and_then(|names| names.first());
-    let family = match (found, &raw.model_type) {
-        (Some(name), _) => Family::ALL.into_iter().find(|family| family.spec().architecture == name),
-        (None, Some(name)) => Family::ALL.into_iter().find(|family| family.spec().model_type == name),
-        (None, None) => {
-            return Err(EngineError::MissingField { path: path.to_path_buf(), field: "architectures" });
-        }
-    };
-    family.ok_or_else(|| EngineError::UnsupportedArchitecture {
-        path: path.to_path_buf(),
-        found: found.or(raw.model_type.as_ref()).cloned().unwrap_or_default(),
-        supported: Family::ALL.map(Family::architecture).join(", "),
-    })
 }
 
 fn refuse_unsupported(raw: &RawConfig, spec: &FamilySpec, path: &Path) -> Result<()> {
@@ -432,52 +236,12 @@ fn refuse_unsupported(raw: &RawConfig, spec: &FamilySpec, path: &Path) -> Result
     Ok(())
 }
 
-fn rope(raw: &RawConfig, max_positions: usize, path: &Path) -> Result<Rope> {
-    let refuse = |field, found: String, supported| {
-        Err(EngineError::UnsupportedSetting { path: path.to_path_buf(), field, found, supported })
-    };
-    let parameters = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
-    let theta = parameters.and_then(|p| p.rope_theta).or(raw.rope_theta).unwrap_or(10_000.0);
-    if !(theta > 0.0 && theta.is_finite()) {
-        return Err(invalid(path, "rope_theta", theta, "a positive number"));
-    }
-    let partial = parameters.and_then(|p| p.partial_rotary_factor).or(raw.partial_rotary_factor);
-    if let Some(partial) = partial.filter(|&partial| partial != 1.0) {
-        return refuse("partial_rotary_factor", partial.to_string(), "1");
-    }
-    let Some(parameters) = parameters else { return Ok(Rope { theta, scaling: None }) };
-    let kind =
-        parameters.rope_type.as_ref().or(parameters.old_type.as_ref()).map_or("default", String::as_str);
-    let scaling = match kind {
-        "default" => None,
-        "llama3" => {
-            let number = |field: &'static str, value: Option<f64>| match value {
-                Some(value) if value > 0.0 && value.is_finite() => Ok(value),
-                Some(value) => Err(invalid(path, field, value, "a positive number")),
-                None => Err(EngineError::MissingField { path: path.to_path_buf(), field }),
-            };
-            let scaling = Llama3Scaling {
-                factor: number("factor", parameters.factor)?,
-                low_freq_factor: number("low_freq_factor", parameters.low_freq_factor)?,
-                high_freq_factor: number("high_freq_factor", parameters.high_freq_factor)?,
-                original_max_positions: parameters.original_max_position_embeddings.unwrap_or(max_positions),
-            };
-            if scaling.high_freq_factor <= scaling.low_freq_factor {
-                let expected = format!("more than low_freq_factor, {}", scaling.low_freq_factor);
-                return Err(invalid(path, "high_freq_factor", scaling.high_freq_factor, expected));
-            }
-            Some(scaling)
-        }
-        other => return refuse("rope_type", other.to_owned(), "default, llama3"),
-    };
-    Ok(Rope { theta, scaling })
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::rope::{Llama3Scaling, RopeScaling, YarnScaling};
 
     fn parse(value: &Value) -> Result<ModelConfig> {
         ModelConfig::parse(value.to_string().as_bytes(), Path::new("m/config.json"))
@@ -520,7 +284,7 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_positions: 8192,
         };
-        assert_eq!(old.rope, Rope { theta: 500_000.0, scaling: Some(scaling) });
+        assert_eq!(old.rope, Rope { theta: 500_000.0, scaling: Some(RopeScaling::Llama3(scaling)) });
         let rope = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 500_000.0,
                           "original_max_position_embeddings": 8192, "rope_type": "llama3"});
         let patch = json!({"rope_parameters": rope, "rope_theta": "absent", "rope_scaling": "absent"});
@@ -533,12 +297,59 @@ mod tests {
     }
 
     #[test]
+    fn rope_scaling_hides_rope_parameters() {
+        let parameters = json!({"rope_type": "default", "rope_theta": 7.0});
+        let rope = |scaling: Value, theta: Value| {
+            let patch = json!({"rope_scaling": scaling, "rope_parameters": parameters, "rope_theta": theta});
+            parse(&patched(llama31(), &patch)).unwrap().rope
+        };
+        let linear = json!({"type": "linear", "factor": 2.0});
+        // transformers drops the other's base with it.
+        let hidden = Rope { theta: 10_000.0, scaling: Some(RopeScaling::Linear { factor: 2.0 }) };
+        assert_eq!(rope(linear.clone(), json!("absent")), hidden);
+        assert_eq!(rope(linear, json!(5.0)).theta, 5.0);
+        for nothing in [json!(null), json!({})] {
+            assert_eq!(rope(nothing, json!(5.0)), Rope { theta: 7.0, scaling: None });
+        }
+    }
+
+    #[test]
+    fn scaled_models_have_the_positions_of_their_scaling() {
+        let read = |scaling: Value| {
+            let patch = json!({"max_position_embeddings": 4096, "rope_scaling": scaling});
+            parse(&patched(llama31(), &patch)).unwrap()
+        };
+        assert_eq!(read(json!({"type": "linear", "factor": 4.0})).max_positions, 16384);
+        assert_eq!(read(json!({"type": "dynamic", "factor": 2.0})).max_positions, 8192);
+        let yarn = |original: Value| json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": original});
+        assert_eq!(read(yarn(json!(2048))).max_positions, 8192);
+        assert_eq!(read(yarn(json!(512))).max_positions, 4096);
+        let expected = YarnScaling {
+            factor: 4.0,
+            original_max_positions: 4096,
+            attention_factor: 0.1 * 4.0_f64.ln() + 1.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+        };
+        assert_eq!(read(yarn(json!(null))).rope.scaling, Some(RopeScaling::Yarn(expected)));
+    }
+
+    #[test]
+    fn a_base_model_is_its_family() {
+        let base = json!({"architectures": ["LlamaModel"]});
+        assert_eq!(parse(&patched(llama31(), &base)).unwrap().family, Family::Llama);
+        let by_name = json!({"architectures": ["Qwen3Model"], "model_type": "absent"});
+        assert_eq!(parse(&patched(llama31(), &by_name)).unwrap().family, Family::Qwen3);
+    }
+
+    #[test]
     fn families_differ_where_they_should() {
         let family = |patch| parse(&patched(llama31(), &patch)).unwrap();
         let plain = json!(null);
         let mistral = |window: Value| {
             family(
-                json!({"architectures": ["MistralForCausalLM"], "rope_scaling": plain, "sliding_window": window}),
+                json!({"architectures": ["MistralForCausalLM"], "model_type": "mistral", "rope_scaling": plain, "sliding_window": window}),
             )
         };
         assert_eq!(mistral(json!(4096)).sliding_window, Some(4096));
@@ -548,7 +359,7 @@ mod tests {
         // Qwen2.5-7B says 131072 and does not use it; Qwen2 with use_sliding_window slides from layer 28 on.
         let qwen2 = |on: bool, from: usize| {
             family(
-                json!({"architectures": ["Qwen2ForCausalLM"], "rope_scaling": plain, "sliding_window": 131_072,
+                json!({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rope_scaling": plain, "sliding_window": 131_072,
                           "use_sliding_window": on, "max_window_layers": from}),
             )
         };
@@ -558,7 +369,7 @@ mod tests {
         assert!(qwen2(false, 28).qkv_bias && !qwen2(false, 28).qk_norm);
 
         let qwen3 = family(
-            json!({"architectures": ["Qwen3ForCausalLM"], "rope_scaling": plain, "hidden_size": 1024,
+            json!({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rope_scaling": plain, "hidden_size": 1024,
                                   "num_attention_heads": 16, "layer_types": ["full_attention", "full_attention"]}),
         );
         assert_eq!(
@@ -582,10 +393,19 @@ mod tests {
             (json!({"architectures": "absent", "model_type": "absent"}), "field `architectures` is missing"),
             (json!({"hidden_act": "gelu"}), "hidden_act `gelu` is not supported; supported: silu"),
             (
-                json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
-                "rope_type `yarn` is not supported; supported: default, llama3",
+                json!({"architectures": ["MistralForCausalLM"]}),
+                "field `architectures` is `MistralForCausalLM`, expected `LlamaForCausalLM`, as model_type is `llama`",
             ),
-            (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_type `linear`"),
+            (
+                json!({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}),
+                "rope_type `longrope` is not supported; supported: default, linear, dynamic, yarn, llama3",
+            ),
+            (json!({"rope_scaling": {"type": "linear"}}), "field `factor` is missing"),
+            (json!({"rope_scaling": {"type": "yarn", "factor": -1.0}}), "field `factor` is -1"),
+            (
+                json!({"rope_scaling": null, "rope_parameters": {"full_attention": {"rope_type": "default"}}}),
+                "rope_parameters `one for each kind of layer` is not supported",
+            ),
             (
                 json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
                 "field `low_freq_factor` is missing",

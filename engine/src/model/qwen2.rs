@@ -1,9 +1,10 @@
 //! Qwen2 and Qwen2.5: Llama's graph with a bias on query, key and value.
 
-use super::{config::FamilySpec, llama};
+use super::{family::FamilySpec, llama};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architecture: "Qwen2ForCausalLM",
+    base_architecture: "Qwen2Model",
     model_type: "qwen2",
     qkv_bias: true,
     qk_norm: false,
@@ -12,5 +13,6 @@ pub(super) static SPEC: FamilySpec = FamilySpec {
     sliding_window: |raw| {
         if raw.has_sliding_layers() { raw.sliding_window.unwrap_or(Some(4096)) } else { None }
     },
-    names: &llama::NAMES,
+    hub: &llama::HUB,
+    gguf: Some(("qwen2", &llama::GGUF)),
 };

@@ -1,9 +1,10 @@
 //! Qwen3: Llama's graph with an RMS norm on each head's query and key, and a head size of its own.
 
-use super::{config::FamilySpec, llama};
+use super::{family::FamilySpec, llama};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architecture: "Qwen3ForCausalLM",
+    base_architecture: "Qwen3Model",
     model_type: "qwen3",
     qkv_bias: false,
     qk_norm: true,
@@ -12,5 +13,6 @@ pub(super) static SPEC: FamilySpec = FamilySpec {
     sliding_window: |raw| {
         if raw.has_sliding_layers() { raw.sliding_window.unwrap_or(Some(4096)) } else { None }
     },
-    names: &llama::NAMES,
+    hub: &llama::HUB,
+    gguf: Some(("qwen3", &llama::GGUF)),
 };

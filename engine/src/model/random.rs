@@ -5,7 +5,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    config::{Family, ModelConfig, Rope},
+    config::{Family, ModelConfig},
+    rope::Rope,
     weights::{LayerWeights, Linear, ModelWeights},
 };
 use crate::error::Result;

@@ -1,16 +1,19 @@
-//! Reads the tensors of a model from memory-mapped safetensors, part by part, and checks each against the
-//! configuration.
+//! The tensors of a model, and how they come out of its files: part by part, each checked against the configuration.
 
-use std::{fs::File, io::Read, path::Path, thread};
+use std::thread;
 
-use candle_core::{DType, Device, Tensor, safetensors::Load};
-use safetensors::{Dtype as FileDtype, SafeTensors};
-use sha2::{Digest, Sha256};
+use candle_core::{DType, Device, Tensor};
 
-use super::config::{ModelConfig, TensorNames};
+use super::{
+    config::ModelConfig,
+    gguf,
+    layout::{Layout, Parts, Tensors, has_both_tables},
+    safetensors,
+};
 use crate::{
-    error::{EngineError, Result},
-    source::{Blob, BlobBytes, WeightFiles},
+    error::Result,
+    files::{Blob, BlobBytes, sha256_of},
+    source::WeightFiles,
 };
 
 /// A projection `y = x W^T + b`.
@@ -130,152 +133,64 @@ impl ModelWeights {
     }
 }
 
-/// Opens the weight files, lets `build` take the parts, and hashes the files' bytes meanwhile: what was built, and the
-/// hash.
-///
-/// # Errors
-/// A file that is no whole safetensors file, a tensor missing, misshapen or of a dtype that is no weight's, and what
-/// `build` fails with.
-pub(crate) fn load<T>(
-    files: &WeightFiles,
-    config: &ModelConfig,
-    build: impl FnOnce(&dyn WeightParts) -> Result<T>,
-) -> Result<(T, String)> {
-    let mapped = files.files.iter().map(Blob::map).collect::<Result<Vec<_>>>()?;
-    let reader = Reader::open(files, &mapped, config)?;
-    thread::scope(|scope| {
-        let hash = scope.spawn(|| sha256(&files.files));
-        let built = build(&reader)?;
-        // The thread only folds bytes; if it panicked, so would we.
-        let hash = hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((built, hash))
-    })
+/// The open weight files of a model.
+pub(crate) struct Weights<'a> {
+    files: &'a WeightFiles,
+    mapped: Vec<BlobBytes>,
 }
 
-/// Hex sha256 of the files' bytes, one after the other. Files are read, not mapped: mapped pages would count as memory
-/// that the model takes.
-fn sha256(files: &[Blob]) -> Result<String> {
-    let mut hasher = Sha256::new();
-    for blob in files {
-        match blob {
-            Blob::Embedded { bytes, .. } => hasher.update(bytes),
-            Blob::File(path) => {
-                let failed = |source| EngineError::Io { path: path.clone(), source };
-                let mut file = File::open(path).map_err(failed)?;
-                let mut piece = vec![0; 1 << 20];
-                loop {
-                    match file.read(&mut piece).map_err(failed)? {
-                        0 => break,
-                        count => hasher.update(&piece[..count]),
-                    }
-                }
+impl<'a> Weights<'a> {
+    /// Maps the files.
+    pub(crate) fn open(files: &'a WeightFiles) -> Result<Self> {
+        let mapped = files.blobs().iter().map(Blob::map).collect::<Result<_>>()?;
+        Ok(Self { files, mapped })
+    }
+
+    /// Lets `build` take the parts, and hashes the files' bytes meanwhile: what was built, and the hash. A table of its
+    /// own for the output corrects `config`.
+    ///
+    /// # Errors
+    /// A file that is not whole, a tensor missing, misshapen or of a dtype that is no weight's, and what `build` fails
+    /// with.
+    pub(crate) fn build<T>(
+        &self,
+        config: &mut ModelConfig,
+        build: impl FnOnce(&ModelConfig, &dyn WeightParts) -> Result<T>,
+    ) -> Result<(T, String)> {
+        let spec = config.family.spec();
+        match self.files {
+            WeightFiles::Safetensors { files, index } => {
+                let opened = safetensors::Opened::new(files, index.as_ref(), &self.mapped)?;
+                self.built(config, spec.hub, &opened, build)
+            }
+            WeightFiles::Gguf(file) => {
+                let bytes = &self.mapped[0];
+                let opened = gguf::tensors::Opened::new(gguf::Header::read(bytes, file.path())?, bytes);
+                let layout = spec.gguf.map_or(spec.hub, |(_, layout)| layout);
+                let built = self.built(config, layout, &opened, build)?;
+                opened.all_taken()?;
+                Ok(built)
             }
         }
     }
-    Ok(format!("{:x}", hasher.finalize()))
-}
 
-/// Finds tensors in the files and checks them against the configuration.
-struct Reader<'a> {
-    source: &'a WeightFiles,
-    config: &'a ModelConfig,
-    names: &'static TensorNames,
-    files: Vec<(&'a BlobBytes, SafeTensors<'a>)>,
-}
-
-impl WeightParts for Reader<'_> {
-    fn embedding(&self) -> Result<Tensor> {
-        self.tensor(self.names.embedding, &[self.config.vocab_size, self.config.hidden_size])
-    }
-
-    fn lm_head(&self) -> Result<Option<Tensor>> {
-        let shape = [self.config.vocab_size, self.config.hidden_size];
-        (!self.config.tied_embeddings).then(|| self.tensor(self.names.lm_head, &shape)).transpose()
-    }
-
-    fn norm(&self) -> Result<Tensor> {
-        self.tensor(self.names.norm, &[self.config.hidden_size])
-    }
-
-    fn layer(&self, index: usize) -> Result<LayerWeights> {
-        let Self { config, names, .. } = self;
-        let (hidden, intermediate, dim) = (config.hidden_size, config.intermediate_size, config.head_dim);
-        let (query, kv) = (config.query_heads * dim, config.kv_heads * dim);
-        let prefix = format!("{}{index}.", names.layer_prefix);
-        let tensor = |name: &str, shape: &[usize]| self.tensor(&format!("{prefix}{name}"), shape);
-        let linear = |name: &str, out: usize, input: usize, bias: bool| -> Result<Linear> {
-            Ok(Linear {
-                weight: tensor(&format!("{name}.weight"), &[out, input])?,
-                bias: bias.then(|| tensor(&format!("{name}.bias"), &[out])).transpose()?,
-            })
-        };
-        Ok(LayerWeights {
-            input_norm: tensor(names.input_norm, &[hidden])?,
-            q: linear(names.q, query, hidden, config.qkv_bias)?,
-            k: linear(names.k, kv, hidden, config.qkv_bias)?,
-            v: linear(names.v, kv, hidden, config.qkv_bias)?,
-            o: linear(names.o, hidden, query, false)?,
-            q_norm: config.qk_norm.then(|| tensor(names.q_norm, &[dim])).transpose()?,
-            k_norm: config.qk_norm.then(|| tensor(names.k_norm, &[dim])).transpose()?,
-            post_norm: tensor(names.post_norm, &[hidden])?,
-            gate: linear(names.gate, intermediate, hidden, false)?,
-            up: linear(names.up, intermediate, hidden, false)?,
-            down: linear(names.down, hidden, intermediate, false)?,
+    fn built<T>(
+        &self,
+        config: &mut ModelConfig,
+        layout: &'static Layout,
+        tensors: &dyn Tensors,
+        build: impl FnOnce(&ModelConfig, &dyn WeightParts) -> Result<T>,
+    ) -> Result<(T, String)> {
+        if has_both_tables(layout, tensors) {
+            config.tied_embeddings = false;
+        }
+        let parts = Parts { config, layout, tensors };
+        thread::scope(|scope| {
+            let hash = scope.spawn(|| sha256_of(self.files.blobs()));
+            let built = build(config, &parts)?;
+            // The thread only folds bytes; if it panicked, so would we.
+            let hash = hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((built, hash))
         })
-    }
-}
-
-impl<'a> Reader<'a> {
-    fn open(source: &'a WeightFiles, mapped: &'a [BlobBytes], config: &'a ModelConfig) -> Result<Self> {
-        let open = |(blob, bytes): (&Blob, &'a BlobBytes)| match SafeTensors::deserialize(bytes) {
-            Ok(tensors) => Ok((bytes, tensors)),
-            Err(error) => Err(EngineError::CorruptWeights {
-                path: blob.path().to_path_buf(),
-                reason: error.to_string(),
-                bytes: bytes.len(),
-            }),
-        };
-        let files = source.files.iter().zip(mapped).map(open).collect::<Result<_>>()?;
-        Ok(Self { source, config, names: config.family.spec().names, files })
-    }
-
-    /// Copies a tensor, in the dtype that the file stores it in.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let missing = |path: &Path, hint| EngineError::MissingTensor {
-            path: path.to_path_buf(),
-            tensor: name.to_owned(),
-            hint,
-        };
-        let (file, hint) = match &self.source.index {
-            Some(index) => (
-                *index.file_of.get(name).ok_or_else(|| {
-                    missing(&index.path, "config.json calls for it, the index does not list it")
-                })?,
-                "the index says it is there: index and files are of different models, or one file is incomplete",
-            ),
-            None => (0, "config.json calls for it: configuration and weights are of different models"),
-        };
-        let (Some(blob), Some((bytes, tensors))) = (self.source.files.get(file), self.files.get(file)) else {
-            return Err(missing(Path::new("model.safetensors"), "no weight file is named"));
-        };
-        let view = tensors.tensor(name).map_err(|_| missing(blob.path(), hint))?;
-        if view.shape() != shape {
-            return Err(EngineError::WrongShape {
-                path: blob.path().to_path_buf(),
-                tensor: name.to_owned(),
-                expected: shape.to_vec(),
-                found: view.shape().to_vec(),
-            });
-        }
-        if !matches!(view.dtype(), FileDtype::F32 | FileDtype::F16 | FileDtype::BF16) {
-            return Err(EngineError::WrongDtype {
-                path: blob.path().to_path_buf(),
-                tensor: name.to_owned(),
-                found: format!("{:?}", view.dtype()),
-            });
-        }
-        let tensor = view.load(&Device::Cpu)?;
-        bytes.release(view.data());
-        Ok(tensor)
     }
 }

@@ -137,6 +137,25 @@ fn directories_that_are_no_model() {
         dir.path(),
         &["pytorch_model.bin` is a PyTorch pickle, which runs code", "convert the model to safetensors"],
     );
+    fs::remove_file(dir.path().join("pytorch_model.bin")).unwrap();
+    refused(
+        dir.path(),
+        &["has no `model.safetensors`", "it has `reference.safetensors`, and no model.safetensors.index"],
+    );
+    fs::write(dir.path().join("adapter_model.safetensors"), b"x").unwrap();
+    refused(dir.path(), &["it has an adapter (adapter_model.safetensors): merge it"]);
+    fs::rename(dir.path().join("config.json"), dir.path().join("adapter_config.json")).unwrap();
+    refused(dir.path(), &["has no `config.json`; it has an adapter (adapter_config.json): merge it"]);
+    let dir = copy_of("qwen2");
+    fs::create_dir(dir.path().join("inner")).unwrap();
+    fs::rename(dir.path().join("config.json"), dir.path().join("inner/config.json")).unwrap();
+    refused(dir.path(), &["has no `config.json`; one below does: `--model "]);
+    for file in ["config.json", "model.safetensors"] {
+        let dir = copy_of("qwen2");
+        fs::write(dir.path().join(file), "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+            .unwrap();
+        refused(dir.path(), &[file, "is a pointer of Git LFS, not the file itself; run `git lfs pull`"]);
+    }
     let dir = copy_of("qwen2");
     fs::write(dir.path().join("config.json"), "{\n\"vocab_size\": oops}").unwrap();
     refused(dir.path(), &["config.json` is not the JSON expected", "line 2"]);

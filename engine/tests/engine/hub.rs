@@ -216,6 +216,36 @@ fn pickles_are_not_downloaded() {
 }
 
 #[test]
+fn brings_every_file_that_is_read() {
+    let mut repository = Repository::of("qwen3");
+    let beside =
+        ["added_tokens.json", "chat_template.jinja", "special_tokens_map.json", "tokenizer_config.json"];
+    for file in beside {
+        repository.files.insert(file.into(), b"{}".to_vec());
+    }
+    let server = repository.serve();
+    let cache = tempfile::tempdir().unwrap();
+    let online = hub(&server, cache.path(), None);
+    let fetched = fetch("test/model", &online, &mut |_, _, _| ()).unwrap();
+    let names: Vec<_> = fetched.iter().map(|file| file.name.as_str()).collect();
+    assert!(beside.iter().all(|file| names.contains(file)), "{names:?}");
+    let offline =
+        resolve_hub("test/model", &Hub { endpoint: "http://127.0.0.1:9".into(), ..online }).unwrap();
+    let model = Session::<Cpu>::load(&offline).unwrap();
+    assert!(beside.iter().all(|file| model.files_sha256.contains_key(*file)), "{:?}", model.files_sha256);
+}
+
+#[test]
+fn a_repository_of_gguf_files_says_so() {
+    let mut repository = Repository::of("qwen3");
+    repository.files = [("x.gguf".to_owned(), b"GGUF".to_vec())].into();
+    let server = repository.serve();
+    let cache = tempfile::tempdir().unwrap();
+    let error = fetch("test/model", &hub(&server, cache.path(), None), &mut |_, _, _| ()).unwrap_err();
+    assert!(error.to_string().contains("holds GGUF files: download one"), "{error}");
+}
+
+#[test]
 fn an_unknown_repository_is_named() {
     let server = Repository::of("qwen3").serve();
     let cache = tempfile::tempdir().unwrap();

@@ -9,8 +9,12 @@
 
 mod bad_files;
 mod chat;
+mod found;
+mod gguf;
 mod hub;
+mod made;
 mod parity;
+mod real;
 mod stories;
 mod support;
 mod tiny;

@@ -113,6 +113,21 @@ fn qwen3_head_norm_bf16() {
 }
 
 #[test]
+fn linear_rope_in_the_old_spelling() {
+    check("linear");
+}
+
+#[test]
+fn dynamic_rope_beyond_its_training() {
+    check("dynamic");
+}
+
+#[test]
+fn yarn_beyond_max_position_embeddings() {
+    check("yarn");
+}
+
+#[test]
 fn llama_agrees_with_candle_transformers() {
     for name in ["llama2", "llama3"] {
         let dir = fixture("parity").join(name);
@@ -139,7 +154,7 @@ fn llama_agrees_with_candle_transformers() {
 /// radians is then off by up to a quarter of a radian (huggingface/candle#3698).
 #[test]
 fn half_precision_keeps_late_positions() {
-    for name in ["llama2", "llama3", "mistral", "qwen2", "qwen3"] {
+    for name in ["llama2", "llama3", "mistral", "qwen2", "qwen3", "linear", "dynamic", "yarn"] {
         let files = from_dir(&fixture("parity").join(name)).unwrap();
         let model = Session::<Candle>::load(&files, &Device::Cpu, DType::F16).unwrap();
         let reference = reference(name);

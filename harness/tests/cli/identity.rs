@@ -169,3 +169,44 @@ fn a_row_that_cannot_be_graded_is_skipped_and_counted() {
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("nothing to run"), "{stderr}");
 }
+
+/// Made for turns, and no template to be found: the prompts run raw, which everybody is told.
+#[test]
+fn a_missing_chat_template_is_told_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = model(dir.path());
+    let sweep = |out: &'static str| {
+        [SWEEP, &["--split", "mini", "--methods", "full", "--model", "model", "--out", out]].concat()
+    };
+    let told = "no chat template was found for `model`, which seems made for turns";
+    let (code, table, stderr) = run(dir.path(), &sweep("whole"));
+    assert!(code == 0 && !stderr.contains(told) && !table.contains("chat template"), "{stderr}{table}");
+    edit_json(&model.join("tokenizer_config.json"), |v| {
+        drop(v.as_object_mut().unwrap().remove("chat_template"))
+    });
+    let (code, table, stderr) = run(dir.path(), &sweep("raw"));
+    assert!(code == 0 && stderr.contains(told), "{stderr}");
+    assert!(table.contains("no chat template found"), "{table}");
+    let manifest = std::fs::read_to_string(dir.path().join("raw/manifest.json")).unwrap();
+    assert!(manifest.contains("\"no-chat-template\""), "{manifest}");
+    let (code, _, stderr) = run(dir.path(), &[&sweep("dry")[..], &["--dry-run"]].concat());
+    assert!(code == 0 && stderr.contains(told), "{stderr}");
+    // A protocol with a wrapping of its own needs none.
+    let (_, table, _) = run(dir.path(), &[&sweep("own")[..], &["--protocol", "headkv"]].concat());
+    assert!(!table.contains("no chat template found"), "{table}");
+}
+
+/// A GGUF is a model as any other: it runs, and its hash names the run.
+#[test]
+fn a_gguf_is_not_mistaken_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    for (name, expected) in [
+        ("cut.gguf", "error: `cut.gguf` is not a whole GGUF file"),
+        ("none.gguf", "error: cannot read `none.gguf`"),
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), &["generate", "--model", name, "--prompt", "x"]);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}

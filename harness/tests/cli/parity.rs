@@ -91,3 +91,47 @@ fn our_export_reads_back_to_our_own_scores() {
         assert!((score - own(index)).abs() < 0.005, "{name}: {score} against {}", own(index));
     }
 }
+
+/// One row of LongBench through a real model (`scripts/real_models.sh`): the full cache and SnapKV.
+#[test]
+fn a_real_model_answers_a_row() {
+    const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+    let named = std::env::var_os("KVSWEEP_REAL_MODELS").map(std::path::PathBuf::from);
+    let folder =
+        named.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models"));
+    let model = std::path::absolute(folder.join(FILE)).unwrap();
+    if !model.is_file() {
+        assert!(named.is_none(), "{} is not there", model.display());
+        println!("skipped: {} not present (scripts/real_models.sh)", model.display());
+        return;
+    }
+    let Some(rows) = shared("data/longbench_samples") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let table = succeed(
+        dir.path(),
+        &[
+            "run",
+            "longbench",
+            "--model",
+            model.to_str().unwrap(),
+            "--data",
+            rows.to_str().unwrap(),
+            "--datasets",
+            "lcc",
+            "--limit",
+            "1",
+            "--methods",
+            "full,snapkv",
+            "--budget",
+            "128",
+            "--out",
+            "run",
+        ],
+    );
+    assert!(table.contains("SmolLM2-135M-Instruct.Q4_1") && table.contains("snapkv"), "{table}");
+    let manifest = std::fs::read_to_string(dir.path().join("run/manifest.json")).unwrap();
+    assert!(manifest.contains(SHA256) && manifest.contains("30 layers of 576"), "{manifest}");
+    let records = std::fs::read_to_string(dir.path().join("run/records.jsonl")).unwrap();
+    assert_eq!(records.lines().count(), 1);
+}

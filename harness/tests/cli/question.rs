@@ -26,7 +26,16 @@ fn an_unseen_question_changes_what_methods_keep_and_nothing_of_the_full_cache() 
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let sweep = |view: &str| {
-        let arguments = ["--limit", "2", "--datasets", "mini_people,mini_towns,mini_types", "--budget", "64", "--out", view];
+        let arguments = [
+            "--limit",
+            "2",
+            "--datasets",
+            "mini_people,mini_towns,mini_types",
+            "--budget",
+            "64",
+            "--out",
+            view,
+        ];
         let methods = ["--methods", "full,snapkv,streamingllm", "--question", view];
         succeed(dir, &[&["run", "longbench"][..], &arguments, &methods].concat());
         predictions(&dir.join(view))

@@ -5,7 +5,10 @@
 //! minijinja, so those that make something (`+`, `*`, `~`, slices) are compiled as calls of filters of our own, which
 //! pay and then do what minijinja does.
 
+mod python;
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::{self, Write},
     sync::{
@@ -22,7 +25,7 @@ use minijinja::{
         tokenize,
     },
     syntax::SyntaxConfig,
-    value::Rest,
+    value::{Kwargs, Rest, ValueKind},
 };
 use minijinja_contrib::pycompat;
 
@@ -101,11 +104,12 @@ fn made(name: &str, arguments: &[Value]) -> u64 {
         }
         ("indent" | "tojson", ..) => sum.saturating_mul(number),
         ("batch" | "slice", ..) => number.saturating_mul(ITEM),
-        ("split", Some(whole), Some(separator)) if !separator.is_empty() => {
+        ("split" | "rsplit", Some(whole), Some(separator)) if !separator.is_empty() => {
             items(whole.matches(separator).count() + 1)
         }
-        ("split", Some(whole), _) => items(whole.split_whitespace().count()),
+        ("split" | "rsplit", Some(whole), _) => items(whole.split_whitespace().count()),
         ("lines" | "splitlines", Some(whole), _) => items(whole.matches('\n').count() + 1),
+        ("ljust" | "rjust" | "center" | "zfill", ..) => number.saturating_mul(4),
         ("list", Some(whole), _) => items(whole.chars().count()),
         ("format", Some(pattern), _) => {
             let fields = pattern.matches(['%', '{']).count() as u64;
@@ -160,8 +164,12 @@ impl Operator {
 
     fn apply(&self, arguments: &[Value]) -> Result<Value, Error> {
         let compute = self.compute.as_ref().map_err(|error| refuse(error.to_string()))?;
-        let at = |index: usize| arguments.get(index).cloned().unwrap_or_default();
-        compute.eval(context! { a => at(0), b => at(1), c => at(2), d => at(3) })
+        let at = |index: usize| match (self.name, arguments.get(index)) {
+            ("~", Some(value)) => python::text(value).map(Value::from),
+            (_, value) => Ok(value.cloned().unwrap_or_default()),
+        };
+        let [a, b, c, d] = [at(0)?, at(1)?, at(2)?, at(3)?];
+        compute.eval(context! { a, b, c, d })
     }
 }
 
@@ -174,7 +182,8 @@ pub(crate) fn render(
     context: Value,
     prepare: impl FnOnce(&mut Environment<'_>),
 ) -> Result<String, Error> {
-    let (instructions, blocks) = compile(source)?;
+    let source = without_generation(source);
+    let (instructions, blocks) = compile(&source)?;
     let all = blocks.values().chain([&instructions]);
     let raw = all.flat_map(|part| (0..part.len() as u32).filter_map(|i| part.get(i))).map(|one| match one {
         Instruction::EmitRaw(text) => text.len() as u64,
@@ -196,7 +205,30 @@ pub(crate) fn render(
 /// # Errors
 /// What is wrong with it, with its line.
 pub(crate) fn check(source: &str) -> Result<(), Error> {
-    compile(source).map(drop)
+    compile(&without_generation(source)).map(drop)
+}
+
+/// A template with `{% generation %}` of transformers, which marks what the assistant says and changes no text, as
+/// `{% with %}`: both are scopes.
+fn without_generation(source: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut done = 0;
+    let mut at_start = false;
+    // What does not make tokens is told by the parser.
+    for (token, span) in tokenize(source, false, SyntaxConfig, whitespace()).map_while(Result::ok) {
+        let instead = match token {
+            Token::Ident("generation") if at_start => Some("with"),
+            Token::Ident("endgeneration") if at_start => Some("endwith"),
+            _ => None,
+        };
+        if let Some(instead) = instead {
+            out.push_str(&source[done..span.start_offset as usize]);
+            out.push_str(instead);
+            done = span.end_offset as usize;
+        }
+        at_start = matches!(token, Token::BlockStart);
+    }
+    if done == 0 { Cow::Borrowed(source) } else { Cow::Owned(out + &source[done..]) }
 }
 
 type Compiled<'s> = (Instructions<'s>, BTreeMap<&'s str, Instructions<'s>>);
@@ -242,7 +274,12 @@ fn check_constants(source: &str) -> Result<(), Error> {
     for (index, (token, line)) in tokens.iter().enumerate() {
         let before = || operand(tokens[..index].iter().rev().map(|(token, _)| token));
         let after = || operand(tokens[index + 1..].iter().map(|(token, _)| token));
-        if matches!(token, Token::Mul) && (before() || after()) {
+        // `f(*list)`
+        let is_splat = matches!(
+            index.checked_sub(1).map(|index| &tokens[index].0),
+            Some(Token::ParenOpen | Token::Comma)
+        );
+        if matches!(token, Token::Mul) && !is_splat && (before() || after()) {
             return Err(refuse(format!("a text times a number is not computed (line {line})")));
         }
     }
@@ -291,6 +328,10 @@ fn environment(fuel: u64) -> Environment<'static> {
         environment.remove_filter(name);
     }
     environment.remove_global("debug");
+    environment.add_test("iterable", |value: Value| python::is_iterable(&value));
+    environment.add_test("sequence", |value: Value| python::is_sequence(&value));
+    environment.add_filter("length", |value: Value| python::length(&value));
+    environment.add_filter("count", |value: Value| python::length(&value));
     let paying = allowance.clone();
     environment.add_function("range", move |state: &State, arguments: Rest<Value>| {
         // minijinja itself bounds its length.
@@ -307,11 +348,19 @@ fn environment(fuel: u64) -> Environment<'static> {
     environment.set_unknown_method_callback(move |state, value, method, arguments| {
         let all: Vec<Value> = [value.clone()].into_iter().chain(arguments.iter().cloned()).collect();
         paying.pay(made(method, &all))?;
-        pycompat::unknown_method_callback(state, value, method, arguments)
+        match python::method(value, method, arguments) {
+            Err(error) if error.kind() == ErrorKind::UnknownMethod => {
+                pycompat::unknown_method_callback(state, value, method, arguments)
+            }
+            done => done,
+        }
     });
     environment.set_formatter(move |out, state, value| {
         allowance.pay(size(value))?;
-        escape_formatter(out, state, value)
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Map => Ok(out.write_str(&python::text(value)?)?),
+            _ => escape_formatter(out, state, value),
+        }
     });
     environment
 }
@@ -323,9 +372,16 @@ fn making() -> Vec<(&'static str, Value)> {
     }
     let mut all = filters![
         batch, capitalize, dictsort, escape, format, groupby, indent, items, join, lines, list, lower, map,
-        pprint, reject, rejectattr, replace, reverse, select, selectattr, slice, sort, split, string, title,
-        tojson, trim, unique, upper
+        pprint, reject, rejectattr, replace, reverse, select, selectattr, slice, sort, split, title, trim,
+        unique, upper
     ];
+    all.push(("string", Value::from_function(|value: Value| python::text(&value))));
+    all.push((
+        "tojson",
+        Value::from_function(|value: Value, ensure_ascii: Option<Value>, args: Kwargs| {
+            python::tojson(&value, ensure_ascii, args)
+        }),
+    ));
     all.push(("e", Value::from_function(filters::escape)));
     all
 }
@@ -343,10 +399,10 @@ mod tests {
         for source in [
             "{{ 1 + 2 }} {{ 1.5 + 2 }} {{ 'a' + text }} {{ list + [9] }} {{ (list + list)|length }}",
             "{{ 3 * 4 }} {{ text * 3 }} {{ 2 * list }} {{ -3 * 2 }} {{ 0.5 * 3 }}",
-            "{{ 1 ~ 'b' ~ list ~ none ~ missing }}",
+            "{{ 1 ~ 'b' ~ list ~ none ~ missing }} {{ text.split('-', 1)|join('+') }}",
             "{{ text[1:] }} {{ text[::-1] }} {{ list[:2] }} {{ text[-2:4] }} {{ list[5:] }}",
-            "{{ list|sort|join('+') }} {{ text|replace('-', '') }} {{ text.split('-') }} {{ ' x '.strip() }}",
-            "{{ {'a': [1, '<']}|tojson(indent=2) }} {{ '%5.1f|%s' | format(1.25, 'x') }} {{ text|indent(2) }}",
+            "{{ list|sort|join('+') }} {{ text|replace('-', '') }} {{ ' x '.strip() }}",
+            "{{ '%5.1f|%s' | format(1.25, 'x') }} {{ text|indent(2) }}",
             "{% set ns = namespace(n=0) %}{% for x in range(5) %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}",
             "{% macro twice(x) %}{{ x }}{{ x }}{% endmacro %}{{ twice('ab') }} {{ dict(a=1) }}",
             "{% set block %}  {{ text }}\n{% endset %}{{ block|trim }}",
@@ -365,6 +421,74 @@ mod tests {
                 (ours, theirs) => panic!("{source}: {ours:?}, {theirs:?}"),
             }
         }
+    }
+
+    #[test]
+    fn python_is_spoken() {
+        let is = |source: &str, expected: &str| assert_eq!(run(source).unwrap(), expected, "{source}");
+        is(
+            "{{ ['a', \"it's\", 1.0, none, true, {'k': 'v\\n'}] }}",
+            "['a', \"it's\", 1.0, None, True, {'k': 'v\\n'}]",
+        );
+        is("{{ 'x' ~ ['a'] }} {{ ['a']|string }}", "x['a'] ['a']");
+        is("{% for k, v in {'z': 1, 'a': 2}.items() %}{{ k }}{{ v }}{% endfor %}", "z1a2");
+        for (value, iterable, sequence) in [
+            ("none", false, false),
+            ("1", false, false),
+            ("true", false, false),
+            ("'a'", true, true),
+            ("[1]", true, true),
+            ("{}", true, true),
+            ("missing", true, true),
+        ] {
+            is(
+                &format!("{{{{ {value} is iterable }}}} {{{{ {value} is sequence }}}}"),
+                &format!(
+                    "{} {}",
+                    if iterable { "True" } else { "False" },
+                    if sequence { "True" } else { "False" }
+                ),
+            );
+        }
+        is("{{ missing|length }}", "0");
+        is("{% set l = ['x', 'y'] %}{% macro f(a, b) %}{{ b }}{{ a }}{% endmacro %}{{ f(*l) }}", "yx");
+        is("{{ 'a b  c '.rsplit() }} {{ 'a b  c'.rsplit(none, 1) }}", "['a', 'b', 'c'] ['a b', 'c']");
+        is("{{ 'a-b-c'.rsplit('-', 1) }} {{ 'a-b-c'.rsplit('-') }}", "['a-b', 'c'] ['a', 'b', 'c']");
+        is("{{ 'a-b'.partition('-')|list }} {{ 'a-b-c'.rpartition('-')[0] }}", "['a', '-', 'b'] a-b");
+        is("{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('c') }}", "bcab");
+        is(
+            "{{ '7'.zfill(3) }} {{ '-7'.zfill(4) }} [{{ 'a'.center(4) }}] [{{ 'ab'.center(5) }}]",
+            "007 -007 [ a  ] [  ab ]",
+        );
+        is("{{ [3, 1].index(1) }} {{ 'éab'.index('b') }} {{ ''.isdigit() }}", "1 2 False");
+        assert!(run("{{ 'a'.index('b') }}").is_err());
+        assert!(run("{{ 'a'.nothing() }}").is_err());
+    }
+
+    #[test]
+    fn json_is_pythons() {
+        let is = |source: &str, expected: &str| assert_eq!(run(source).unwrap(), expected, "{source}");
+        is("{{ {'z': [1, '<é>&\"', 2.0], 'a': none}|tojson }}", r#"{"z": [1, "<é>&\"", 2.0], "a": null}"#);
+        is("{{ ['é\\n']|tojson(ensure_ascii=true) }}", r#"["\u00e9\n"]"#);
+        is(
+            "{{ {'b': 1, 'a': [true, {}]}|tojson(indent=2, sort_keys=true) }}",
+            "{\n  \"a\": [\n    true,\n    {}\n  ],\n  \"b\": 1\n}",
+        );
+        is("{{ [1, {'a': 2}]|tojson(separators=(',', ':')) }}", r#"[1,{"a":2}]"#);
+        assert!(run("{{ missing|tojson }}").is_err());
+    }
+
+    #[test]
+    fn generation_marks_and_changes_no_text() {
+        let source = "{% for x in list %}{%- generation -%} {{ x }} {%- endgeneration -%};{% endfor %}";
+        assert_eq!(run(source).unwrap(), "3;1;2;");
+        let scoped = "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}";
+        assert_eq!(run(scoped).unwrap(), "21");
+        assert_eq!(
+            run("{% raw %}{% generation %}{% endraw %}{{ 'generation' }}").unwrap(),
+            "{% generation %}generation"
+        );
+        assert!(check("{% generation %}").is_err() && check("{% endgeneration %}").is_err());
     }
 
     #[test]
@@ -395,6 +519,7 @@ mod tests {
             "{{ [1]|tojson(indent=1000000000) }}".to_owned(),
             "{{ [1]|batch(1000000000, 'x')|list }}".to_owned(),
             "{{ [1]|slice(1000000000)|list }}".to_owned(),
+            "{{ 'a'.ljust(1000000000) }}".to_owned(),
             "{{ 'a' * 100000000 }}".to_owned(),
             "{{ 3 * ('a' ~ 'b') }}".to_owned(),
             "{{ text * 100000000 }}".to_owned(),

@@ -1,0 +1,122 @@
+//! The fields of `config.json` that bear on the graph, as the file has them: in the spelling of transformers 4 and of
+//! transformers 5.
+
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::Value;
+
+/// One token id, a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenIds(pub(crate) Vec<u32>);
+
+impl TokenIds {
+    pub(crate) fn into_vec(self) -> Vec<u32> {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenIds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let ids = match &value {
+            Value::Array(items) => items.iter().map(token_id).collect(),
+            one => token_id(one).map(|id| vec![id]),
+        };
+        ids.map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("`{value}` is no token id and no list of token ids"))
+        })
+    }
+}
+
+fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// Tells a field that is `null` from one that is absent.
+fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// The fields of `config.json` that bear on the graph.
+#[derive(Default, Deserialize)]
+pub(crate) struct RawConfig {
+    pub(crate) architectures: Option<Vec<String>>,
+    pub(crate) model_type: Option<String>,
+    pub(crate) vocab_size: Option<usize>,
+    pub(crate) hidden_size: Option<usize>,
+    pub(crate) intermediate_size: Option<usize>,
+    pub(crate) num_hidden_layers: Option<usize>,
+    pub(crate) num_attention_heads: Option<usize>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) num_key_value_heads: Option<Option<usize>>,
+    pub(crate) head_dim: Option<usize>,
+    pub(crate) hidden_act: Option<String>,
+    pub(crate) max_position_embeddings: Option<usize>,
+    pub(crate) original_max_position_embeddings: Option<usize>,
+    pub(crate) rms_norm_eps: Option<f64>,
+    pub(crate) rope_theta: Option<f64>,
+    pub(crate) rope_scaling: Option<RawRope>,
+    pub(crate) rope_parameters: Option<RawRope>,
+    pub(crate) partial_rotary_factor: Option<f64>,
+    pub(crate) dtype: Option<String>,
+    pub(crate) torch_dtype: Option<String>,
+    pub(crate) tie_word_embeddings: Option<bool>,
+    pub(crate) attention_bias: Option<bool>,
+    pub(crate) mlp_bias: Option<bool>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) sliding_window: Option<Option<usize>>,
+    pub(crate) use_sliding_window: Option<bool>,
+    pub(crate) max_window_layers: Option<usize>,
+    pub(crate) layer_types: Option<Vec<String>>,
+    pub(crate) bos_token_id: Option<TokenIds>,
+    pub(crate) eos_token_id: Option<TokenIds>,
+    pub(crate) quantization_config: Option<IgnoredAny>,
+}
+
+impl RawConfig {
+    /// Whether any layer attends through a window, as Qwen's configurations say it.
+    pub(super) fn has_sliding_layers(&self) -> bool {
+        match &self.layer_types {
+            Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
+            None => {
+                // transformers: layers from `max_window_layers` on slide; its default is 28.
+                self.use_sliding_window == Some(true)
+                    && self.num_hidden_layers.unwrap_or(0) > self.max_window_layers.unwrap_or(28)
+            }
+        }
+    }
+
+    /// The rotary embedding's fields: `rope_scaling` of transformers 4 if it says anything, else `rope_parameters` of
+    /// transformers 5, never both (`convert_rope_params_to_dict` of its `modeling_rope_utils.py`).
+    pub(super) fn rope(&self) -> Option<&RawRope> {
+        let said = |rope: &&RawRope| **rope != RawRope::default();
+        self.rope_scaling.as_ref().filter(said).or(self.rope_parameters.as_ref())
+    }
+}
+
+/// `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.
+#[derive(Clone, Default, Deserialize, PartialEq)]
+pub(crate) struct RawRope {
+    pub(crate) rope_type: Option<String>,
+    #[serde(rename = "type")]
+    pub(crate) old_type: Option<String>,
+    pub(crate) rope_theta: Option<f64>,
+    pub(crate) partial_rotary_factor: Option<f64>,
+    pub(crate) factor: Option<f64>,
+    pub(crate) low_freq_factor: Option<f64>,
+    pub(crate) high_freq_factor: Option<f64>,
+    pub(crate) original_max_position_embeddings: Option<usize>,
+    pub(crate) attention_factor: Option<f64>,
+    pub(crate) beta_fast: Option<f64>,
+    pub(crate) beta_slow: Option<f64>,
+    pub(crate) mscale: Option<f64>,
+    pub(crate) mscale_all_dim: Option<f64>,
+    pub(crate) truncate: Option<bool>,
+    /// A rotary embedding of its own for each kind of layer (Gemma 3); see `layer_types`.
+    pub(crate) full_attention: Option<Value>,
+    pub(crate) sliding_attention: Option<Value>,
+    /// GGUF's divisor of each frequency; no file of the hub has it.
+    #[serde(skip)]
+    pub(crate) divisors: Option<Vec<f32>>,
+}
