@@ -20,7 +20,7 @@ use crate::{
     math::relative_error,
     model::{
         config::ModelConfig,
-        rope::RopeTables,
+        rope_tables::RopeTables,
         weights::{LayerWeights, Linear, ModelWeights, WeightParts},
     },
     prefill::{Prefill, PrefillOptions},

@@ -15,7 +15,8 @@ use crate::{
     model::{
         Card, Model, card,
         config::ModelConfig,
-        weights::{ModelWeights, WeightParts, Weights},
+        weight_files::Weights,
+        weights::{ModelWeights, WeightParts},
     },
     prefill::{Prefill, PrefillOptions},
     source::{self, ModelFiles, WeightFiles},

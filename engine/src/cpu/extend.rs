@@ -15,7 +15,7 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
-    model::rope::RopeTables,
+    model::rope_tables::RopeTables,
 };
 use kvsweep_methods::selection::Granularity;
 

@@ -23,7 +23,7 @@ use crate::{
     cancel::Cancel,
     error::{EngineError, Result, Stage},
     finite::check_rows,
-    model::rope::RopeTables,
+    model::rope_tables::RopeTables,
     prefill::{Prefill, PrefillOptions},
 };
 

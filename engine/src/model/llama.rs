@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{
-    family::FamilySpec,
+    family_spec::FamilySpec,
     layout::{LayerNames, Layout},
     weights::Linear,
 };

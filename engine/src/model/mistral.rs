@@ -1,6 +1,6 @@
 //! Mistral 7B: Llama's graph, with a sliding window in v0.1 only.
 
-use super::{family::FamilySpec, llama};
+use super::{family_spec::FamilySpec, llama};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architecture: "MistralForCausalLM",

@@ -1,19 +1,24 @@
 //! A loaded model: configuration, weights, tokenizer, chat template, and the hash that names it.
 //!
 //! A new family is one file beside this one (`llama.rs` is the pattern: what its `config.json` means, and its tensors in
-//! each kind of file), one line in `config::Family`, and one entry in `scripts/make_parity_models.py` with a test in
+//! each kind of file), its name in `family.rs`, one line in `families.rs`, and one entry in `scripts/make_parity_models.py` with a test in
 //! `tests/engine/parity.rs`.
 
 pub(crate) mod card;
 pub mod config;
+mod families;
 mod family;
+mod family_spec;
 mod gguf;
 pub mod known;
 pub(crate) mod layout;
+mod parse;
 pub mod random;
 pub(crate) mod raw;
 pub mod rope;
+pub(crate) mod rope_tables;
 mod safetensors;
+pub(crate) mod weight_files;
 pub mod weights;
 
 mod llama;

@@ -1,6 +1,6 @@
 //! Qwen2 and Qwen2.5: Llama's graph with a bias on query, key and value.
 
-use super::{family::FamilySpec, llama};
+use super::{family_spec::FamilySpec, llama};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architecture: "Qwen2ForCausalLM",

@@ -1,6 +1,6 @@
 //! Qwen3: Llama's graph with an RMS norm on each head's query and key, and a head size of its own.
 
-use super::{family::FamilySpec, llama};
+use super::{family_spec::FamilySpec, llama};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architecture: "Qwen3ForCausalLM",

@@ -1,8 +1,12 @@
 //! The fields of `config.json` that bear on the graph, as the file has them: in the spelling of transformers 4 and of
 //! transformers 5.
 
+use std::path::Path;
+
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
+
+use crate::error::EngineError;
 
 /// One token id, a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,4 +123,21 @@ pub(crate) struct RawRope {
     /// GGUF's divisor of each frequency; no file of the hub has it.
     #[serde(skip)]
     pub(crate) divisors: Option<Vec<f32>>,
+}
+
+/// Above every size of every published model, and low enough that no product of two overflows.
+pub(super) const MAX_SIZE: usize = 1 << 30;
+
+pub(super) fn invalid(
+    path: &Path,
+    field: &'static str,
+    found: impl ToString,
+    expected: impl Into<String>,
+) -> EngineError {
+    EngineError::InvalidField {
+        path: path.to_path_buf(),
+        field,
+        found: found.to_string(),
+        expected: expected.into(),
+    }
 }
