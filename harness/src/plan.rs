@@ -74,6 +74,11 @@ impl Request {
         let suite = args
             .suite
             .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
+        if args.without_context && args.question == Some(QuestionView::Unseen) {
+            return Err(usage(
+                "--without-context leaves nothing to compress before an unseen question; give one of the two",
+            ));
+        }
         let protocol =
             protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
         let variants = args
