@@ -7,17 +7,20 @@
 //!
 //! ```
 //! use kvsweep_methods::observe::{HeadsView, observe_layer};
-//! use kvsweep_methods::{Inputs, LayerSelection, MethodSpec, MethodState, Observations, PromptShape};
+//! use kvsweep_methods::{
+//!     CacheShape, Inputs, LayerSelection, LayerShape, MethodSpec, MethodState, Observations, Reach,
+//! };
 //!
 //! // One layer; two KV heads of eight numbers, two query heads each; a prompt of forty tokens.
-//! let shape = PromptShape { layers: 1, query_heads: 4, kv_heads: 2, head_dim: 8, prompt_len: 40 };
+//! let layer = LayerShape { query_heads: 4, kv_heads: 2, head_dim: 8, reach: Reach::All };
+//! let shape = CacheShape::uniform(1, layer, 40);
 //! let queries: Vec<f32> = (0..4 * 40 * 8).map(|i| (i as f32).sin()).collect();
 //! let keys: Vec<f32> = (0..2 * 40 * 8).map(|i| (i as f32).cos()).collect();
 //!
 //! let snapkv = MethodSpec::parse("snapkv", &[("window".to_owned(), "4".to_owned())], None)?.at(16)?;
 //! let queries = HeadsView::head_major(&queries, [4, 40, 8])?;
 //! let keys = HeadsView::head_major(&keys, [2, 40, 8])?;
-//! let seen = observe_layer(&snapkv.observations(), &shape, &queries, &keys)?;
+//! let seen = observe_layer(&snapkv.observations(), &layer, &queries, &keys, None)?;
 //! let observations = Observations { layers: vec![seen] };
 //! let kept = snapkv.select(&shape, &observations, &Inputs::default(), &mut MethodState::default())?;
 //!
