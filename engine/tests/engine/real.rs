@@ -23,7 +23,7 @@ use crate::{
     support::{fixture, shared},
 };
 
-/// Where the files are; naming the folder makes a missing file a failure.
+/// Where the files are; naming the folder makes a missing SmolLM2, which CI fetches, a failure.
 const FOLDER: &str = "KVSWEEP_REAL_MODELS";
 const SMOLLM: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const QWEN: &str = "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf";
@@ -50,7 +50,7 @@ fn file(name: &str) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    assert!(named.is_none(), "{} is not there", path.display());
+    assert!(named.is_none() || name != SMOLLM, "{} is not there", path.display());
     println!("skipped: {} not present (scripts/real_models.sh)", path.display());
     None
 }
