@@ -404,7 +404,7 @@ mod tests {
             "{{ list|sort|join('+') }} {{ text|replace('-', '') }} {{ ' x '.strip() }}",
             "{{ '%5.1f|%s' | format(1.25, 'x') }} {{ text|indent(2) }}",
             "{% set ns = namespace(n=0) %}{% for x in range(5) %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}",
-            "{% macro twice(x) %}{{ x }}{{ x }}{% endmacro %}{{ twice('ab') }} {{ dict(a=1) }}",
+            "{% macro twice(x) %}{{ x }}{{ x }}{% endmacro %}{{ twice('ab') }} {{ dict(a=1).a }}",
             "{% set block %}  {{ text }}\n{% endset %}{{ block|trim }}",
             "{{ 1 + 'a' }}",
             "{{ text * 1.5 }}",
@@ -430,7 +430,7 @@ mod tests {
             "{{ ['a', \"it's\", 1.0, none, true, {'k': 'v\\n'}] }}",
             "['a', \"it's\", 1.0, None, True, {'k': 'v\\n'}]",
         );
-        is("{{ 'x' ~ ['a'] }} {{ ['a']|string }}", "x['a'] ['a']");
+        is("{% set l = ['a'] %}{{ 'x' ~ l }} {{ l|string }}", "x['a'] ['a']");
         is("{% for k, v in {'z': 1, 'a': 2}.items() %}{{ k }}{{ v }}{% endfor %}", "z1a2");
         for (value, iterable, sequence) in [
             ("none", false, false),

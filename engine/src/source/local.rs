@@ -105,7 +105,7 @@ fn directories(dir: &Path) -> Vec<std::path::PathBuf> {
 /// A model in a directory.
 ///
 /// # Errors
-/// See [`resolve`].
+/// See [`super::resolve`].
 pub fn from_dir(dir: &Path) -> Result<ModelFiles> {
     directory(dir)?.files()
 }

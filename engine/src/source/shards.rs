@@ -20,7 +20,7 @@ pub struct WeightIndex {
     pub path: PathBuf,
     /// Hex sha256 of its bytes.
     pub sha256: String,
-    /// For each tensor, its place in [`super::WeightFiles::files`].
+    /// For each tensor, the place of its shard among the files of [`super::WeightFiles`].
     pub file_of: BTreeMap<String, usize>,
 }
 

@@ -44,7 +44,7 @@ impl Header<'_> {
         }
         if self.unsigned("split.count")?.is_some_and(|parts| parts > 1) {
             return Err(
-                self.wrong("split.count", "1: join the parts with `llama-gguf-split --merge` of llama.cpp")
+                self.wrong("split.count", "1: join the parts with llama.cpp's `llama-gguf-split`")
             );
         }
         let architecture = self
