@@ -463,7 +463,7 @@ fn metadata_that_makes_no_model() {
         &["`llama.rope.dimension_count` is 4, expected 8"],
     );
     with("general.type", told("adapter"), &["`general.type` is `adapter`"]);
-    with("split.count", Some(Meta::U32(3)), &["llama-gguf-split --merge"]);
+    with("split.count", Some(Meta::U32(3)), &["llama-gguf-split"]);
     with("llama.expert_count", Some(Meta::U32(8)), &["`llama.expert_count` is 8"]);
     with(
         "tokenizer.ggml.pre",

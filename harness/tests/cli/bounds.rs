@@ -141,6 +141,7 @@ fn with_window(dir: &Path, name: &str, window: usize) {
     let path = folder.join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["architectures"] = serde_json::json!(["MistralForCausalLM"]);
+    config["model_type"] = "mistral".into();
     config["sliding_window"] = window.into();
     std::fs::write(path, config.to_string()).unwrap();
 }
