@@ -1,0 +1,7 @@
+//! The emulator's own checks, and every kernel of `engine/kernels` on it against f64.
+
+#[path = "../../../engine/src/cuda/mod.rs"]
+mod cuda;
+
+mod checks;
+mod support;

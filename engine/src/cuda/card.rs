@@ -1,0 +1,152 @@
+//! What runs kernels.
+
+/// An address in a card's memory.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub u64);
+
+impl Address {
+    /// Where a kernel's argument may be left out.
+    pub const NONE: Self = Self(0);
+
+    /// The address of the `index`-th value of `bytes` each from here.
+    #[must_use]
+    pub fn at(self, index: usize, bytes: usize) -> Self {
+        Self(self.0 + (index * bytes) as u64)
+    }
+}
+
+/// The two types that K, V, weights and activations may have. Everything is added up in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub const BYTES: usize = 2;
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// A head size that there are kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeadDim(usize);
+
+impl HeadDim {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self(32), Self(64), Self(80), Self(96), Self(128), Self(256)];
+
+    /// None where no kernel has that size.
+    #[must_use]
+    pub fn new(size: usize) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.0 == size)
+    }
+
+    /// Elements of a head.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// Which instance of every kernel a model needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Instance {
+    /// The type of K, V, weights and activations.
+    pub element: Element,
+    /// Elements of a head.
+    pub head_dim: HeadDim,
+}
+
+/// The name that a kernel is found by, such as `prefill_bf16_128`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Symbol {
+    kernel: &'static str,
+    element: Option<Element>,
+    head_dim: Option<HeadDim>,
+}
+
+impl Symbol {
+    pub(super) fn new(kernel: &'static str) -> Self {
+        Self { kernel, element: None, head_dim: None }
+    }
+
+    pub(super) fn of(self, element: Element) -> Self {
+        Self { element: Some(element), ..self }
+    }
+
+    pub(super) fn sized(self, head_dim: HeadDim) -> Self {
+        Self { head_dim: Some(head_dim), ..self }
+    }
+}
+
+impl std::fmt::Display for Symbol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kernel)?;
+        if let Some(element) = self.element {
+            write!(f, "_{}", element.name())?;
+        }
+        if let Some(head_dim) = self.head_dim {
+            write!(f, "_{}", head_dim.get())?;
+        }
+        Ok(())
+    }
+}
+
+/// What is launched, and on how many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The kernel.
+    pub symbol: Symbol,
+    /// Blocks; none where there is nothing to do.
+    pub grid: [usize; 3],
+    /// Threads of a block.
+    pub threads: usize,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: usize,
+}
+
+/// A kernel's arguments, laid out as the kernel reads them.
+pub trait Arguments: Copy {
+    /// The launch that they are for.
+    fn geometry(&self, instance: Instance) -> Geometry;
+}
+
+/// A GPU, or the emulator. Everything happens in the order of the calls.
+pub trait Card {
+    /// Why something failed.
+    type Error;
+
+    /// Reserves memory. What it holds is undefined.
+    ///
+    /// # Errors
+    /// Where there is not enough.
+    fn allocate(&mut self, bytes: usize) -> Result<Address, Self::Error>;
+
+    /// Copies bytes into memory.
+    ///
+    /// # Errors
+    /// Of the device.
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Copies bytes out of memory, after everything that was launched before.
+    ///
+    /// # Errors
+    /// Of the device, those of earlier launches included.
+    fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Runs a kernel.
+    ///
+    /// # Errors
+    /// Of the device. A GPU may report them later.
+    fn launch<A: Arguments>(&mut self, instance: Instance, arguments: &A) -> Result<(), Self::Error>;
+}
