@@ -4,4 +4,5 @@
 mod cuda;
 
 mod checks;
+mod kernels;
 mod support;

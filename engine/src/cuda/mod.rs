@@ -4,3 +4,5 @@
 //! launch is the same code on both.
 
 pub mod card;
+pub mod kernels;
+pub mod lists;
