@@ -5,4 +5,7 @@ mod cuda;
 
 mod checks;
 mod kernels;
+mod muted;
+mod ptxas;
+mod seeded;
 mod support;
