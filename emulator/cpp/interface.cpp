@@ -30,6 +30,8 @@ size_t emulator_read(Machine* machine, void* to, const void* from, size_t bytes)
     return region->read(to, from, bytes);
 }
 
+void emulator_release(Machine* machine, void* base) { machine->memory.release(base); }
+
 void emulator_clear(Machine* machine) { machine->memory.clear(); }
 
 bool emulator_launch(Machine* machine, const emulator::Kernel* kernel, const void* arguments, const uint32_t* grid,

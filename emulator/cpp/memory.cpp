@@ -57,6 +57,11 @@ Region* Memory::find(const void* p) {
     return region->contains(p) ? last_ = region : nullptr;
 }
 
+void Memory::release(void* base) {
+    regions_.erase(uintptr_t(base));
+    last_ = nullptr;
+}
+
 void Memory::clear() {
     regions_.clear();
     last_ = nullptr;

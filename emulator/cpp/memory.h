@@ -65,6 +65,7 @@ public:
     Region& allocate(size_t bytes, bool writable);
     // The region around an address, or null.
     Region* find(const void* p);
+    void release(void* base);
     void clear();
 
 private:

@@ -152,6 +152,12 @@ impl<'p> Card<'p> {
         Err(Fault { kernel: "read".into(), what, site: None })
     }
 
+    /// Frees the memory at an address that was handed out.
+    pub fn release(&mut self, at: u64) {
+        // SAFETY: `machine` is alive; an address that is not the start of memory frees nothing.
+        unsafe { (self.program.interface.release)(self.machine, at) }
+    }
+
     /// Frees all memory.
     pub fn clear(&mut self) {
         // SAFETY: `machine` is alive.

@@ -23,6 +23,7 @@ pub(crate) struct Interface {
     pub(crate) allocate: unsafe extern "C" fn(*mut c_void, usize, bool) -> *mut c_void,
     pub(crate) write: unsafe extern "C" fn(*mut c_void, u64, *const c_void, usize) -> bool,
     pub(crate) read: unsafe extern "C" fn(*mut c_void, *mut c_void, u64, usize) -> usize,
+    pub(crate) release: unsafe extern "C" fn(*mut c_void, u64),
     pub(crate) clear: unsafe extern "C" fn(*mut c_void),
     #[expect(clippy::type_complexity, reason = "a C function's type, as it is there")]
     pub(crate) launch:
@@ -72,6 +73,7 @@ impl Program {
                 allocate: *library.get(b"emulator_allocate\0")?,
                 write: *library.get(b"emulator_write\0")?,
                 read: *library.get(b"emulator_read\0")?,
+                release: *library.get(b"emulator_release\0")?,
                 clear: *library.get(b"emulator_clear\0")?,
                 launch: *library.get(b"emulator_launch\0")?,
                 fault: *library.get(b"emulator_fault\0")?,

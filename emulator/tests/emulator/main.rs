@@ -5,7 +5,9 @@ mod cuda;
 
 mod checks;
 mod kernels;
+mod model;
 mod muted;
+mod plain;
 mod ptxas;
 mod seeded;
 mod support;

@@ -1,5 +1,6 @@
 //! What all tests of kernels need: the compiled kernels, random numbers, comparisons.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -8,7 +9,7 @@ use kvsweep_emulator::{Card as Emulated, Compiler, Fault, Program, Site};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::cuda::card::{Address, Arguments, Card, Element, HeadDim, Instance};
+use crate::cuda::card::{Address, Arguments, Card, Element, HeadDim, Instance, Precision, Product};
 
 /// Says why a test does nothing; in CI that is a failure.
 pub fn skip(why: &str) {
@@ -61,8 +62,8 @@ pub fn instances() -> impl Iterator<Item = Instance> {
         .flat_map(|element| HeadDim::ALL.map(|head_dim| Instance { element, head_dim }))
 }
 
-/// The emulated card behind the engine's trait.
-pub struct TestCard<'p>(pub Emulated<'p>);
+/// The emulated card behind the engine's trait. Products are made here, in f32.
+pub struct TestCard<'p>(pub Emulated<'p>, BTreeMap<u64, Vec<f32>>);
 
 impl<'p> TestCard<'p> {
     pub fn new(program: &'p Program, seed: u64, muted: Option<&Site>) -> Self {
@@ -70,7 +71,7 @@ impl<'p> TestCard<'p> {
         if let Some(site) = muted {
             card.mute(site);
         }
-        Self(card)
+        Self(card, BTreeMap::new())
     }
 
     pub fn constant<T: kvsweep_emulator::Plain>(&mut self, values: &[T]) -> Address {
@@ -81,7 +82,7 @@ impl<'p> TestCard<'p> {
         Address(self.0.output::<T>(len))
     }
 
-    pub fn read<T: kvsweep_emulator::Plain + Default>(
+    pub fn values<T: kvsweep_emulator::Plain + Default>(
         &self,
         at: Address,
         len: usize,
@@ -97,13 +98,17 @@ impl Card for TestCard<'_> {
         Ok(self.output::<u8>(bytes))
     }
 
+    fn release(&mut self, address: Address) {
+        self.0.release(address.0);
+    }
+
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), Fault> {
         assert!(self.0.write(to.0, bytes));
         Ok(())
     }
 
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<(), Fault> {
-        bytes.copy_from_slice(&self.read::<u8>(from, bytes.len())?);
+        bytes.copy_from_slice(&self.values::<u8>(from, bytes.len())?);
         Ok(())
     }
 
@@ -112,6 +117,42 @@ impl Card for TestCard<'_> {
         let grid = geometry.grid.map(|blocks| u32::try_from(blocks).unwrap());
         let threads = u32::try_from(geometry.threads).unwrap();
         self.0.launch(&geometry.symbol.to_string(), grid, threads, geometry.shared_bytes, arguments)
+    }
+
+    fn multiply(&mut self, element: Element, product: &Product) -> Result<(), Fault> {
+        let Product { x, weight, out, rows, input, output, precision } = *product;
+        let floats =
+            |bits: Vec<u16>| bits.iter().map(|&bits| from_half(element, bits) as f32).collect::<Vec<_>>();
+        let x = floats(self.values(x, rows * input)?);
+        if !self.1.contains_key(&weight.0) {
+            let read = floats(self.values(weight, output * input)?);
+            self.1.insert(weight.0, read);
+        }
+        let weights = self.1.get(&weight.0).map(Vec::as_slice).unwrap_or_default();
+        let mut products = vec![0f32; rows * output];
+        for (x, products) in x.chunks_exact(input).zip(products.chunks_exact_mut(output)) {
+            if x.iter().all(|&x| x == 0.0) {
+                continue; // a row that no sequence has
+            }
+            for (weight, product) in weights.chunks_exact(input).zip(products) {
+                let mut sums = [0f32; 8];
+                for (x, w) in x.as_chunks::<8>().0.iter().zip(weight.as_chunks::<8>().0) {
+                    for (sum, (x, w)) in sums.iter_mut().zip(x.iter().zip(w)) {
+                        *sum += x * w;
+                    }
+                }
+                *product = sums.iter().sum();
+            }
+        }
+        let written = match precision {
+            Precision::F32 => self.0.write(out.0, &products),
+            Precision::Element => {
+                let rounded: Vec<u16> = products.iter().map(|&x| to_half(element, x)).collect();
+                self.0.write(out.0, &rounded)
+            }
+        };
+        assert!(written, "a product beyond its output");
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// An address in a card's memory.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address(pub u64);
 
 impl Address {
@@ -121,6 +121,53 @@ pub trait Arguments: Copy {
     fn geometry(&self, instance: Instance) -> Geometry;
 }
 
+/// What may be copied to a card byte by byte, and back.
+///
+/// # Safety
+/// No padding, and every pattern of bits is a value.
+pub unsafe trait Words: Copy + Default {}
+// SAFETY: A number.
+unsafe impl Words for u16 {}
+// SAFETY: A number.
+unsafe impl Words for u32 {}
+// SAFETY: A number.
+unsafe impl Words for i32 {}
+// SAFETY: A number.
+unsafe impl Words for f32 {}
+
+fn bytes_of<T: Words>(values: &[T]) -> &[u8] {
+    // SAFETY: `Words` has no padding, and the length is that of the values.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// The numbers that a product writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// The model's own type, rounded once.
+    Element,
+    /// f32: logits in the model's type would tie too often.
+    F32,
+}
+
+/// A matrix product, added up in f32: `out[row][o] = sum over i of x[row][i] * weight[o][i]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// `[rows][input]`, in the model's type.
+    pub x: Address,
+    /// `[output][input]`, in the model's type.
+    pub weight: Address,
+    /// `[rows][output]`.
+    pub out: Address,
+    /// Rows. A decode step always has the same number, so that a row's bits do not depend on its batch.
+    pub rows: usize,
+    /// Columns of `x`.
+    pub input: usize,
+    /// Columns of `out`.
+    pub output: usize,
+    /// The type of `out`.
+    pub precision: Precision,
+}
+
 /// A GPU, or the emulator. Everything happens in the order of the calls.
 pub trait Card {
     /// Why something failed.
@@ -131,6 +178,9 @@ pub trait Card {
     /// # Errors
     /// Where there is not enough.
     fn allocate(&mut self, bytes: usize) -> Result<Address, Self::Error>;
+
+    /// Gives memory back that [`Card::allocate`] reserved.
+    fn release(&mut self, address: Address);
 
     /// Copies bytes into memory.
     ///
@@ -149,4 +199,41 @@ pub trait Card {
     /// # Errors
     /// Of the device. A GPU may report them later.
     fn launch<A: Arguments>(&mut self, instance: Instance, arguments: &A) -> Result<(), Self::Error>;
+
+    /// Multiplies matrices.
+    ///
+    /// # Errors
+    /// Of the device.
+    fn multiply(&mut self, element: Element, product: &Product) -> Result<(), Self::Error>;
+
+    /// New memory with these values.
+    ///
+    /// # Errors
+    /// Where there is not enough.
+    fn store<T: Words>(&mut self, values: &[T]) -> Result<Address, Self::Error> {
+        let address = self.allocate(size_of_val(values))?;
+        self.write(address, values)?;
+        Ok(address)
+    }
+
+    /// Overwrites memory with values.
+    ///
+    /// # Errors
+    /// Of the device.
+    fn write<T: Words>(&mut self, to: Address, values: &[T]) -> Result<(), Self::Error> {
+        self.upload(to, bytes_of(values))
+    }
+
+    /// Reads `len` values.
+    ///
+    /// # Errors
+    /// As [`Card::download`].
+    fn read<T: Words>(&mut self, from: Address, len: usize) -> Result<Vec<T>, Self::Error> {
+        let mut values = vec![T::default(); len];
+        let bytes = size_of_val(values.as_slice());
+        // SAFETY: `Words` has no padding and takes any bits, and the length is that of the values.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), bytes) };
+        self.download(from, bytes)?;
+        Ok(values)
+    }
 }

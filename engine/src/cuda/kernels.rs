@@ -2,7 +2,7 @@
 //!
 //! Lengths are `i32`, as kernels count in 32 bits; offsets are 64 bits wide there.
 
-use super::card::{Address, Arguments, Element, Geometry, HeadDim, Instance, Symbol};
+use super::card::{Address, Arguments, Element, Geometry, HeadDim, Instance, Symbol, Words};
 
 /// A sliding window that hides nothing.
 pub const NO_WINDOW: i32 = i32::MAX;
@@ -149,7 +149,7 @@ impl Arguments for KeyNorms {
 
 /// One list of `gather.cu`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct GatherItem {
     pub k: Address,
     pub v: Address,
@@ -159,6 +159,9 @@ pub struct GatherItem {
     pub len: i32,
     pub reserved: i32,
 }
+
+// SAFETY: Numbers, and their sizes add up to the whole.
+unsafe impl Words for GatherItem {}
 
 /// `gather.cu`.
 #[repr(C)]
@@ -182,7 +185,7 @@ impl Arguments for Gather {
 
 /// One piece of a list of `ragged_decode.cu`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeItem {
     pub k: Address,
     pub v: Address,
@@ -193,6 +196,9 @@ pub struct DecodeItem {
     pub part: i32,
     pub reserved: i32,
 }
+
+// SAFETY: Numbers, and their sizes add up to the whole.
+unsafe impl Words for DecodeItem {}
 
 /// `ragged_decode.cu`.
 #[repr(C)]

@@ -4,5 +4,8 @@
 //! launch is the same code on both.
 
 pub mod card;
+pub mod decode;
 pub mod kernels;
 pub mod lists;
+pub mod model;
+pub mod prompt;

@@ -37,9 +37,9 @@ pub fn check(case: Case<'_>) -> Checked {
                 .collect::<Vec<_>>()
         })
         .collect();
-    let ours = card.read::<f32>(stream, sums.len()).map_err(|fault| fault.to_string())?;
+    let ours = card.values::<f32>(stream, sums.len()).map_err(|fault| fault.to_string())?;
     close("residual stream", ours.iter().map(|&x| f64::from(x)), &sums, 1e-6)?;
-    let ours = card.read::<u16>(out, exact.len()).map_err(|fault| fault.to_string())?;
+    let ours = card.values::<u16>(out, exact.len()).map_err(|fault| fault.to_string())?;
     close("normed", ours.iter().map(|&x| from_half(element, x)), &exact, rounding(element))?;
     Ok(card.0.synchronisations())
 }

@@ -14,7 +14,7 @@ pub fn check(case: Case<'_>) -> Checked {
     let out = card.output::<[u32; 2]>(rows);
     let arguments = Argmax { logits: card.constant(&logits), out, vocab: int(vocab), rows: int(rows) };
     card.launch(case.instance, &arguments).map_err(|fault| fault.to_string())?;
-    let ours = card.read::<[u32; 2]>(out, rows).map_err(|fault| fault.to_string())?;
+    let ours = card.values::<[u32; 2]>(out, rows).map_err(|fault| fault.to_string())?;
     for (row, [best, bad]) in logits.chunks_exact(vocab).zip(ours) {
         let first_bad = row.iter().position(|x| !x.is_finite()).unwrap_or(vocab);
         if bad as usize != first_bad {

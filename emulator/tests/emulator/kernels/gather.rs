@@ -37,7 +37,7 @@ pub fn check(case: Case<'_>) -> Checked {
     let items = upload_items(&mut card, &items);
     card.launch(case.instance, &Gather { items, count, longest }).map_err(|fault| fault.to_string())?;
     for (at, expected) in expected {
-        let ours = card.read::<u16>(at, expected.len()).map_err(|fault| fault.to_string())?;
+        let ours = card.values::<u16>(at, expected.len()).map_err(|fault| fault.to_string())?;
         if ours != expected {
             return Err("entries differ".into());
         }

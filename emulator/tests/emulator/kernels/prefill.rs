@@ -29,9 +29,9 @@ fn check_prompt(case: Case<'_>, prompt: &Prompt) -> Checked {
     };
     card.launch(case.instance, &arguments).map_err(|fault| fault.to_string())?;
     let element = case.instance.element;
-    let ours = card.read::<u16>(out, prompt.q.len()).map_err(|fault| fault.to_string())?;
+    let ours = card.values::<u16>(out, prompt.q.len()).map_err(|fault| fault.to_string())?;
     close("output", ours.iter().map(|&x| from_half(element, x)), &prompt.out(), 1.5 * rounding(element))?;
-    let ours = card.read::<f32>(log_sums, prompt.log_sums.len()).map_err(|fault| fault.to_string())?;
+    let ours = card.values::<f32>(log_sums, prompt.log_sums.len()).map_err(|fault| fault.to_string())?;
     close("log-sums", ours.iter().map(|&x| f64::from(x)), &prompt.log_sums, 1e-5)?;
     match card.0.counters().bank_conflicts {
         0 => Ok(card.0.synchronisations()),

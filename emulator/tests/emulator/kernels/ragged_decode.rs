@@ -140,7 +140,7 @@ fn step(
     };
     card.launch(instance, &decode).map_err(|fault| fault.to_string())?;
     card.launch(instance, &merge).map_err(|fault| fault.to_string())?;
-    card.read(out, q.len()).map_err(|fault| fault.to_string())
+    card.values(out, q.len()).map_err(|fault| fault.to_string())
 }
 
 /// The formula, in f64.

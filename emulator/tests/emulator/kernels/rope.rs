@@ -70,7 +70,7 @@ pub fn check(case: Case<'_>) -> Checked {
                 None => (q, token * heads + head),
                 Some(kv) => (if value { v } else { k }, rows[token] as usize + kv % kv_heads * head_rows),
             };
-            let ours = card.read::<u16>(base.at(row, dim * 2), dim).map_err(|fault| fault.to_string())?;
+            let ours = card.values::<u16>(base.at(row, dim * 2), dim).map_err(|fault| fault.to_string())?;
             close("head", ours.iter().map(|&x| from_half(element, x)), &x, rounding(element))?;
         }
     }

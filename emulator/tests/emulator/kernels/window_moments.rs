@@ -51,7 +51,7 @@ pub fn check(case: Case<'_>) -> Checked {
         }
     }
     let read = |at, len| -> Result<Vec<f64>, String> {
-        let ours = card.read::<f32>(at, len).map_err(|fault| fault.to_string())?;
+        let ours = card.values::<f32>(at, len).map_err(|fault| fault.to_string())?;
         Ok(ours.into_iter().map(f64::from).collect())
     };
     let limit = 2.0 * prompt.sum_limit();
