@@ -11,8 +11,8 @@ extern "C" {
 Machine* emulator_new() { return new Machine; }
 void emulator_free(Machine* machine) { delete machine; }
 
-void* emulator_allocate(Machine* machine, size_t bytes, bool writable) {
-    return machine->memory.allocate(bytes, writable).base();
+void* emulator_allocate(Machine* machine, size_t bytes, uint32_t content) {
+    return machine->memory.allocate(bytes, emulator::Content(content)).base();
 }
 
 // False if the bytes do not lie in one allocation.

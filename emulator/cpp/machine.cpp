@@ -23,8 +23,8 @@ bool Machine::launch(const Kernel& kernel, const void* arguments, Index3 grid, s
     grid_ = grid;
     schedule_ = schedule;
     random_ = seed * 0x9e3779b97f4a7c15ull | 1;
-    shared_ = std::make_unique<Region>(shared_bytes, true);
-    arguments_ = std::make_unique<Region>(kernel.argument_bytes, false);
+    shared_ = std::make_unique<Region>(shared_bytes, Content::Writable);
+    arguments_ = std::make_unique<Region>(kernel.argument_bytes, Content::Constant);
     arguments_->write(arguments_->base(), arguments, kernel.argument_bytes);
     while (threads_.size() < kernel.threads) threads_.push_back(std::make_unique<Thread>());
     first_block_ = block_ + 1;

@@ -6,25 +6,25 @@
 
 namespace emulator {
 
-Region::Region(size_t bytes, bool writable) : bytes_(bytes), writable_(writable) {
+Region::Region(size_t bytes, Content content) : bytes_(bytes), content_(content) {
     void* reserved = mmap(nullptr, bytes + 2 * GAP, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reserved == MAP_FAILED) throw std::bad_alloc();
     reserved_ = static_cast<unsigned char*>(reserved);
     base_ = reserved_ + GAP;
-    poison();
+    if (content != Content::Sparse) poison();
 }
 
 Region::~Region() { munmap(reserved_, bytes_ + 2 * GAP); }
 
 void Region::poison() {
     std::memset(base_, POISON, bytes_);
-    if (writable_) cells_.assign((bytes_ + Cell::BYTES - 1) / Cell::BYTES, Cell());
+    if (writable()) cells_.assign((bytes_ + Cell::BYTES - 1) / Cell::BYTES, Cell());
 }
 
 void Region::write(void* to, const void* from, size_t bytes) {
     std::memcpy(to, from, bytes);
-    if (!writable_) return;
+    if (!writable()) return;
     Cell* const cell = cells(to);
     for (size_t i = 0; i < (bytes + Cell::BYTES - 1) / Cell::BYTES; ++i) {
         cell[i] = Cell();
@@ -34,7 +34,7 @@ void Region::write(void* to, const void* from, size_t bytes) {
 
 size_t Region::read(void* to, const void* from, size_t bytes) {
     std::memcpy(to, from, bytes);
-    if (!writable_) return 0;
+    if (!writable()) return 0;
     size_t unwritten = 0;
     const Cell* const cell = cells(from);
     for (size_t i = 0; i < (bytes + Cell::BYTES - 1) / Cell::BYTES; ++i)
@@ -42,8 +42,8 @@ size_t Region::read(void* to, const void* from, size_t bytes) {
     return unwritten;
 }
 
-Region& Memory::allocate(size_t bytes, bool writable) {
-    auto region = std::make_unique<Region>(bytes, writable);
+Region& Memory::allocate(size_t bytes, Content content) {
+    auto region = std::make_unique<Region>(bytes, content);
     Region& made = *region;
     regions_[uintptr_t(made.base())] = std::move(region);
     return made;

@@ -30,15 +30,18 @@ struct Cell {
     State state = UNWRITTEN;
 };
 
+// Sparse memory is read-only zeros, of which only the pages that somebody writes take room.
+enum class Content { Constant, Writable, Sparse };
+
 class Region {
 public:
-    Region(size_t bytes, bool writable);
+    Region(size_t bytes, Content content);
     Region(const Region&) = delete;
     ~Region();
 
     unsigned char* base() const { return base_; }
     size_t bytes() const { return bytes_; }
-    bool writable() const { return writable_; }
+    bool writable() const { return content_ == Content::Writable; }
     bool contains(const void* p) const { return uintptr_t(p) - uintptr_t(base_) < bytes_; }
     bool contains(const void* p, size_t n) const {
         return contains(p) && n <= bytes_ - (uintptr_t(p) - uintptr_t(base_));
@@ -56,13 +59,13 @@ private:
     static constexpr size_t GAP = 16 << 20;
     unsigned char *reserved_, *base_;
     size_t bytes_;
-    bool writable_;
+    Content content_;
     std::vector<Cell> cells_;
 };
 
 class Memory {
 public:
-    Region& allocate(size_t bytes, bool writable);
+    Region& allocate(size_t bytes, Content content);
     // The region around an address, or null.
     Region* find(const void* p);
     void release(void* base);

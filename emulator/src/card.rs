@@ -24,6 +24,14 @@ unsafe impl Plain for f32 {}
 // SAFETY: As above, and an array has no padding.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
+/// `emulator::Content` of `cpp/memory.h`.
+#[derive(Clone, Copy)]
+enum Content {
+    Constant,
+    Writable,
+    Sparse,
+}
+
 /// What a kernel, or its caller, did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kernel}: {what}{}", site.as_ref().map(|site| format!(", at {site}")).unwrap_or_default())]
@@ -99,7 +107,7 @@ impl<'p> Card<'p> {
     /// Memory that kernels may only read, with these values. Returns its address.
     #[must_use]
     pub fn constant<T: Plain>(&mut self, values: &[T]) -> u64 {
-        let at = self.allocate::<T>(values.len(), false);
+        let at = self.allocate::<T>(values.len(), Content::Constant);
         self.write(at, values);
         at
     }
@@ -107,20 +115,28 @@ impl<'p> Card<'p> {
     /// Memory that nobody has written yet, for `len` values.
     #[must_use]
     pub fn output<T: Plain>(&mut self, len: usize) -> u64 {
-        self.allocate::<T>(len, true)
+        self.allocate::<T>(len, Content::Writable)
+    }
+
+    /// Memory of zeros that kernels may only read: only pages that [`Card::write`] writes take room.
+    #[must_use]
+    pub fn sparse<T: Plain>(&mut self, len: usize) -> u64 {
+        self.allocate::<T>(len, Content::Sparse)
     }
 
     /// Memory that kernels may read and write, with these values.
     #[must_use]
     pub fn state<T: Plain>(&mut self, values: &[T]) -> u64 {
-        let at = self.allocate::<T>(values.len(), true);
+        let at = self.allocate::<T>(values.len(), Content::Writable);
         self.write(at, values);
         at
     }
 
-    fn allocate<T: Plain>(&mut self, len: usize, writable: bool) -> u64 {
+    fn allocate<T: Plain>(&mut self, len: usize, content: Content) -> u64 {
         // SAFETY: `machine` is alive.
-        unsafe { (self.program.interface.allocate)(self.machine, len * size_of::<T>(), writable) as u64 }
+        unsafe {
+            (self.program.interface.allocate)(self.machine, len * size_of::<T>(), content as u32) as u64
+        }
     }
 
     /// Overwrites memory from `at` on. Returns whether all of it lies in one allocation.

@@ -20,7 +20,7 @@ pub(crate) struct Kernel {
 pub(crate) struct Interface {
     pub(crate) new: unsafe extern "C" fn() -> *mut c_void,
     pub(crate) free: unsafe extern "C" fn(*mut c_void),
-    pub(crate) allocate: unsafe extern "C" fn(*mut c_void, usize, bool) -> *mut c_void,
+    pub(crate) allocate: unsafe extern "C" fn(*mut c_void, usize, u32) -> *mut c_void,
     pub(crate) write: unsafe extern "C" fn(*mut c_void, u64, *const c_void, usize) -> bool,
     pub(crate) read: unsafe extern "C" fn(*mut c_void, *mut c_void, u64, usize) -> usize,
     pub(crate) release: unsafe extern "C" fn(*mut c_void, u64),

@@ -4,6 +4,7 @@ pub mod add_norm;
 pub mod argmax;
 pub mod column_sums;
 pub mod embedding;
+mod far;
 pub mod gather;
 pub mod key_norms;
 pub mod prefill;

@@ -1,6 +1,11 @@
 use super::prompt::Prompt;
-use crate::cuda::{card::Card, kernels::Prefill};
-use crate::support::{Case, Checked, check_all, close, from_half, int, rounding};
+use crate::cuda::{
+    card::{Card, Element},
+    kernels::{NO_WINDOW, Prefill, scale_log2},
+};
+use crate::support::{
+    Case, Checked, TestCard, check_all, close, from_half, instance, int, program, rounding,
+};
 
 pub fn check(case: Case<'_>) -> Checked {
     check_prompt(case, &Prompt::random(&case))
@@ -42,4 +47,32 @@ fn check_prompt(case: Case<'_>, prompt: &Prompt) -> Checked {
 #[test]
 fn attention_is_that_of_the_formula() {
     check_all(check, 0..5);
+}
+
+#[test]
+fn tiles_that_nobody_sees_are_left_out() {
+    let Some(program) = program() else { return };
+    // 200 rows of one head of 64: blocks of 128 rows, tiles of 64 keys. A warp makes 128 products a tile.
+    for (window, tiles) in [(NO_WINDOW, 2 + 4), (66, 2 + 4), (65, 2 + 3), (1, 2 + 2)] {
+        let mut card = TestCard::new(program, 0, None);
+        let instance = instance(Element::F16, 64);
+        let zeros = card.constant(&[0u16; 200 * 64]);
+        let arguments = Prefill {
+            q: zeros,
+            k: zeros,
+            v: zeros,
+            out: card.output::<u16>(200 * 64),
+            log_sums: card.output::<f32>(200),
+            q_len: 200,
+            q_start: 0,
+            kv_len: 200,
+            capacity: 200,
+            heads: 1,
+            group: 1,
+            window,
+            scale_log2: scale_log2(instance.head_dim),
+        };
+        card.launch(instance, &arguments).unwrap();
+        assert_eq!(card.0.counters().products, tiles * 4 * 128, "window {window}");
+    }
 }
