@@ -2,7 +2,7 @@
 
     python3 scripts/make_golden_subset.py ../shared
 
-Writes `methods/tests/golden` and `tasks/tests/golden`. Their READMEs say how the vectors were made; this file says
+Writes `golden/methods` and `golden/metrics`. Their READMEs say how the vectors were made; this file says
 which of them are taken. Files and lines are copied as they are; what is left out is left out whole. The one line that
 is made here is the total of the cloze cases, which is over the lines of its file.
 """
@@ -40,7 +40,7 @@ def listed(head, name, items):
 
 
 def methods():
-    out = ROOT / "methods/tests/golden"
+    out = ROOT / "golden/methods"
     for folder in ("cases", "budgets"):
         shutil.rmtree(out / folder, ignore_errors=True)
         (out / folder).mkdir(parents=True)
@@ -115,7 +115,7 @@ class Written:
 
 
 def metrics():
-    out = ROOT / "tasks/tests/golden"
+    out = ROOT / "golden/metrics"
     for old in out.glob("*.jsonl"):
         old.unlink()
     first = {path.stem: lines(path.stem)[0][1] for path in METRICS.glob("*.jsonl")}

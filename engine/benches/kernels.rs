@@ -5,25 +5,23 @@
 
 use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
-use candle_core::{DType, Device};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kvsweep_engine::{
+    Cpu, CpuPrompt,
     decode::{DecodeRule, Sequence},
-    model::{
-        Model,
-        random::{llama_config, random_weights},
-    },
+    model::random::{llama_config, random_weights},
     prefill::{Prefill, PrefillOptions},
+    session::Session,
 };
 use kvsweep_methods::{Granularity, LayerSelection, Selection};
 
-fn model() -> Model {
+fn model() -> Session<Cpu> {
     let config = llama_config([2048, 256, 768, 8, 8, 2]);
     let weights = random_weights(&config, 1).expect("weights");
-    Model::from_weights("random", config, weights, &Device::Cpu, DType::F32).expect("model")
+    Session::<Cpu>::from_weights("random", config, &weights).expect("model")
 }
 
-fn read(model: &Model, tokens: u32) -> Prefill {
+fn read(model: &Session<Cpu>, tokens: u32) -> Prefill<CpuPrompt> {
     let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919) % 2048).collect();
     model.prefill(&ids, &BTreeSet::new(), PrefillOptions::default()).expect("prefill")
 }
@@ -41,13 +39,20 @@ fn prefill(criterion: &mut Criterion) {
 }
 
 /// A variant that keeps every `every`-th position and generates `max_new` tokens.
-fn variant(prefill: &Arc<Prefill>, every: usize, granularity: Granularity, max_new: usize) -> Sequence {
+fn variant(
+    prefill: &Arc<Prefill<CpuPrompt>>,
+    every: usize,
+    granularity: Granularity,
+    max_new: usize,
+) -> Sequence<CpuPrompt> {
     let shape = prefill.shape();
-    let kept: Vec<u32> = (0..shape.prompt_len as u32).step_by(every).collect();
-    let heads = LayerSelection::Heads(vec![kept; granularity.heads(shape)]);
+    let kept: Vec<u32> = (0..shape.len as u32).step_by(every).collect();
+    let heads = LayerSelection::Heads(vec![kept; granularity.heads(&shape.layers[0])]);
     Sequence {
         prefill: Arc::clone(prefill),
-        selection: Arc::new(Selection { granularity, layers: vec![heads; shape.layers] }),
+        selection: Arc::new(Selection { granularity, layers: vec![heads; shape.layers.len()] }),
+        follow: Arc::default(),
+        again: None,
         rule: DecodeRule { max_new, ignore_stops: true, ..DecodeRule::default() },
         keep_logits: false,
         masked_heads: None,
@@ -57,7 +62,7 @@ fn variant(prefill: &Arc<Prefill>, every: usize, granularity: Granularity, max_n
 fn decode(criterion: &mut Criterion) {
     let model = model();
     let prefill = Arc::new(read(&model, 2048));
-    let mut run = |name: &str, sequences: &[Sequence]| {
+    let mut run = |name: &str, sequences: &[Sequence<CpuPrompt>]| {
         let mut group = criterion.benchmark_group("decode");
         group.sample_size(10);
         let tokens = sequences.iter().map(|one| one.rule.max_new as u64 - 1).sum();

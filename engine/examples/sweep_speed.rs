@@ -15,15 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use candle_core::{DType, Device};
 use kvsweep_engine::{
-    decode::{DecodeRule, Decoded, Sequence},
+    Cpu, CpuPrompt,
+    decode::{DecodeRule, Decoded},
     memory::Planner,
-    model::{
-        Model,
-        random::{llama_config, random_weights},
-    },
-    prefill::{Prefill, PrefillOptions},
+    model::random::{llama_config, random_weights},
+    prefill::PrefillOptions,
+    session::Session,
     source,
 };
 use kvsweep_methods::{
@@ -31,6 +29,8 @@ use kvsweep_methods::{
 };
 use rayon::prelude::*;
 
+type Prefill = kvsweep_engine::prefill::Prefill<CpuPrompt>;
+type Sequence = kvsweep_engine::decode::Sequence<CpuPrompt>;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Tokens that every variant generates.
@@ -77,7 +77,7 @@ fn memory(field: &str) -> f64 {
 
 /// One prompt and what is run on it.
 struct Bench {
-    model: Model,
+    model: Session<Cpu>,
     ids: Vec<u32>,
     variants: Vec<Variant>,
     repeats: usize,
@@ -92,6 +92,8 @@ impl Bench {
         Sequence {
             prefill: Arc::clone(prefill),
             selection: Arc::new(selection),
+            follow: Arc::default(),
+            again: None,
             rule: DecodeRule { max_new: NEW_TOKENS, ignore_stops: true, ..DecodeRule::default() },
             keep_logits: false,
             masked_heads: None,
@@ -99,7 +101,7 @@ impl Bench {
     }
 
     fn full(&self, prefill: &Arc<Prefill>) -> Sequence {
-        let layers = vec![LayerSelection::All; prefill.shape().layers];
+        let layers = vec![LayerSelection::All; prefill.shape().layers.len()];
         self.sequence(prefill, Selection { granularity: Granularity::KvHead, layers })
     }
 
@@ -187,11 +189,11 @@ fn main() -> Result<()> {
         None => Ok(default),
     };
     let model = match options.get("model") {
-        Some(dir) => Model::load(&source::from_dir(dir.as_ref())?, &Device::Cpu, DType::F32)?,
+        Some(dir) => Session::<Cpu>::load(&source::from_dir(dir.as_ref())?)?,
         None => {
             let config = llama_config([2048, 256, 768, 8, 8, 2]);
             let weights = random_weights(&config, 1)?;
-            Model::from_weights("random", config, weights, &Device::Cpu, DType::F32)?
+            Session::<Cpu>::from_weights("random", config, &weights)?
         }
     };
     let vocab = model.config.vocab_size as u32;

@@ -1,96 +1,94 @@
-//! Who computes: our kernels on the CPU in f32, or candle's operations on any device and in any dtype.
+//! What a back end is: it reads prompts, makes the caches of variants, and reads tokens into many of them at once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
-use candle_core::{DType, Device};
-use kvsweep_methods::{observation::Observation, selection::Selection};
+use kvsweep_methods::{
+    observation::Observation,
+    selection::{Granularity, Selection},
+};
 
 use crate::{
     cache::Held,
     cancel::Cancel,
-    cpu::forward::CpuModel,
     error::Result,
-    model::{config::ModelConfig, weights::WeightParts},
     prefill::{Prefill, PrefillOptions},
-    reference::ReferenceModel,
 };
-
-/// The weights, in the form that the device wants.
-#[derive(Debug)]
-pub(crate) enum Backend {
-    /// The kernels of [`crate::cpu`].
-    Cpu(CpuModel),
-    /// Candle's operations.
-    Reference(ReferenceModel),
-}
-
-impl Backend {
-    /// Kernels for f32 on the CPU, candle for everything else.
-    pub(crate) fn new(
-        config: &ModelConfig,
-        weights: &dyn WeightParts,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Self> {
-        Ok(if device.is_cpu() && dtype == DType::F32 {
-            Self::Cpu(CpuModel::new(config, weights)?)
-        } else {
-            Self::Reference(ReferenceModel::new(config, weights, device, dtype)?)
-        })
-    }
-}
 
 /// Query heads to silence, as (layer, head).
 pub type HeadSet = BTreeSet<(usize, usize)>;
 
-/// One sequence of a decode step.
-pub(crate) struct StepRow<'a, C> {
-    /// Its cache, which grows by the token.
-    pub(crate) cache: &'a mut C,
-    /// The token to read.
-    pub(crate) token: u32,
+/// Tokens that one sequence reads.
+#[derive(Debug)]
+pub struct Extend<'a, C> {
+    /// Its cache, which grows by the tokens.
+    pub cache: &'a mut C,
+    /// The tokens, in order; each sees the cache and the ones before it.
+    pub tokens: &'a [u32],
     /// Heads whose query is zero.
-    pub(crate) masked: Option<&'a HeadSet>,
+    pub masked: Option<&'a HeadSet>,
 }
 
 /// Sees one layer's attention rows.
-pub(crate) type OnLayerRows<'a> = &'a mut dyn FnMut(usize, &[f32]);
+pub type OnLayerRows<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
-/// What a calibration pass looks at in a decode step of one sequence.
-pub(crate) struct StepTap<'a, C> {
+/// What a calibration pass looks at while one sequence reads one token.
+pub struct Tap<'a, C> {
     /// Sees each layer's attention rows, `[query_heads][entries]`; the sequence must keep the whole prompt.
-    pub(crate) rows: Option<OnLayerRows<'a>>,
+    pub rows: Option<OnLayerRows<'a>>,
     /// A second cache of the same sequence, and per layer the sum of relative errors of the attention output that
     /// the same query gets from it.
-    pub(crate) shadow: Option<(&'a mut C, &'a mut [f64])>,
+    pub shadow: Option<(&'a mut C, &'a mut [f64])>,
 }
 
-/// A model that computes.
-pub(crate) trait Compute {
-    /// The cache of one variant.
-    type Cache: Send;
+/// The weights of one model where and as they compute. A back end is one module: its own prompts and caches, which no
+/// other can be given.
+pub trait Backend: Debug + Send + Sync {
+    /// Keys and values of a prompt, shared by its variants.
+    type Prompt: Debug + Send + Sync;
+    /// Keys and values of one variant, ragged, with room for the tokens that it reads.
+    type Cache: Debug + Send + Sync;
 
-    /// Reads a prompt that was checked. Looks at `cancel` between the blocks of a layer.
+    /// Reads a prompt that was checked, with full causal attention. Looks at `cancel` between the blocks of a layer.
+    ///
+    /// # Errors
+    /// A failing device, numbers that are not finite, or an interruption.
     fn prefill(
         &self,
         ids: &[u32],
         wanted: &[Observation],
         options: PrefillOptions,
         cancel: &Cancel,
-    ) -> Result<Prefill>;
+    ) -> Result<Prefill<Self::Prompt>>;
 
-    /// Makes the cache of one variant, with room for `room` tokens. The selection was checked.
-    fn fork(&self, prefill: &Arc<Prefill>, selection: &Selection, room: usize) -> Result<Self::Cache>;
+    /// Makes the cache of one variant, with room for `room` further tokens. The selection was checked.
+    ///
+    /// # Errors
+    /// A failing device.
+    fn fork(&self, prompt: &Arc<Self::Prompt>, selection: &Selection, room: usize) -> Result<Self::Cache>;
 
-    /// Measures what a cache holds of its prompt.
-    fn held(&self, cache: &Self::Cache) -> Result<Held>;
+    /// Evicts from a cache that grew: of each head's entries, the prompt's first and those read since behind them, it
+    /// keeps the selected ones, in their order; the selection counts them from 0. The next position stays.
+    ///
+    /// # Errors
+    /// A failing device.
+    fn evict(&self, cache: &mut Self::Cache, selection: &Selection) -> Result<()>;
 
-    /// Reads one token a sequence; returns the logits, `[rows][vocab]`. A tap wants a single row. Looks at `cancel`
-    /// between the layers.
-    fn step(
+    /// Entries of each layer and head that a selection of the granularity may choose from, the tokens read since the last cut included.
+    fn entries(&self, cache: &Self::Cache, granularity: Granularity) -> Vec<Vec<usize>>;
+
+    /// Measures what a cache holds, the tokens read since its last cut left out.
+    fn held(&self, cache: &Self::Cache) -> Held;
+
+    /// Reads tokens, the projections once over all of them; returns the logits behind each sequence's last token,
+    /// `[rows][vocab]`. What a sequence gets does not depend on the others, nor on how its tokens are cut into calls.
+    /// A tap wants a single sequence and token. Looks at `cancel` between the layers.
+    ///
+    /// # Errors
+    /// A failing device, numbers that are not finite, or an interruption.
+    fn extend(
         &self,
-        rows: &mut [StepRow<'_, Self::Cache>],
-        tap: Option<&mut StepTap<'_, Self::Cache>>,
+        rows: &mut [Extend<'_, Self::Cache>],
+        tap: Option<&mut Tap<'_, Self::Cache>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>>;
 }

@@ -5,19 +5,25 @@
 
 use std::sync::Arc;
 
-use kvsweep_methods::selection::Selection;
+use kvsweep_methods::{selection::Selection, spec::Variant};
 use rayon::prelude::*;
 
 pub use crate::backend::HeadSet;
 use crate::{
-    backend::{Backend, Compute, OnLayerRows, StepRow, StepTap},
-    cache::{Held, check_selection},
-    calibrate::OnRows,
+    backend::{Backend, Extend, OnLayerRows, Tap},
+    cache::{Held, check_entries, check_selection},
     cancel::Cancel,
     error::Result,
-    model::Model,
     prefill::Prefill,
 };
+
+/// Tokens that one call reads at most while sequences still read what follows their prompts: it bounds the memory that
+/// they take together.
+const CHUNK: usize = 512;
+
+/// Sees the attention of one decode step in one layer: (step, layer, rows), where `rows` is
+/// `[query_heads][entries]` over the prompt and every token read so far, the current one included.
+pub type OnRows<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
 
 /// When a sequence ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,13 +38,18 @@ pub struct DecodeRule {
     pub ignore_stops: bool,
 }
 
-/// One variant of one prompt.
-#[derive(Clone, Debug)]
-pub struct Sequence {
+/// One variant of one prompt. `P` is the back end's own store of the prompt.
+#[derive(Debug)]
+pub struct Sequence<P> {
     /// The prompt, read.
-    pub prefill: Arc<Prefill>,
+    pub prefill: Arc<Prefill<P>>,
     /// What the variant keeps of it.
     pub selection: Arc<Selection>,
+    /// Tokens read after the cut and before the answer: what the methods could not see. They stand at the positions
+    /// behind the prompt.
+    pub follow: Arc<[u32]>,
+    /// What evicts again while the answer grows, if its [`Variant::interval`] says so.
+    pub again: Option<Arc<Variant>>,
     /// When to end.
     pub rule: DecodeRule,
     /// Keep the logits of every generated token.
@@ -47,18 +58,39 @@ pub struct Sequence {
     pub masked_heads: Option<Arc<HeadSet>>,
 }
 
-impl Sequence {
+impl<P> Clone for Sequence<P> {
+    fn clone(&self) -> Self {
+        Self {
+            prefill: Arc::clone(&self.prefill),
+            selection: Arc::clone(&self.selection),
+            follow: Arc::clone(&self.follow),
+            again: self.again.clone(),
+            rule: self.rule.clone(),
+            keep_logits: self.keep_logits,
+            masked_heads: self.masked_heads.clone(),
+        }
+    }
+}
+
+impl<P> Sequence<P> {
     /// Whether the two generate the same tokens from the same entries by construction.
     fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.prefill, &other.prefill)
+            && self.follow == other.follow
+            && self.evicts_again().map(Variant::id) == other.evicts_again().map(Variant::id)
             && self.rule == other.rule
             && self.keep_logits == other.keep_logits
             && self.masked_heads == other.masked_heads
             && (Arc::ptr_eq(&self.selection, &other.selection) || self.same_selection(&other.selection))
     }
 
+    /// The variant, where it acts while the answer grows.
+    fn evicts_again(&self) -> Option<&Variant> {
+        self.again.as_deref().filter(|variant| variant.interval().is_some())
+    }
+
     fn same_selection(&self, other: &Selection) -> bool {
-        let len = self.prefill.shape().prompt_len;
+        let len = self.prefill.shape().len;
         self.selection.layers.len() == other.layers.len()
             && self.selection.layers.iter().zip(&other.layers).all(|(a, b)| {
                 match (a.keeps_everything(len), b.keeps_everything(len)) {
@@ -78,7 +110,7 @@ pub struct Decoded {
     /// The stop token that ended the answer; `None` if it reached `max_new`.
     pub stopped_by: Option<u32>,
     /// Row-major `[steps][vocab]`: the logits that each generated token, the stop token included, was chosen from.
-    /// The first row is the prompt's last.
+    /// The first row is that of the last token before the answer.
     pub logits: Option<Vec<f32>>,
     /// Tokens chosen, the stop token included.
     pub steps: usize,
@@ -112,38 +144,51 @@ fn argmax(logits: &[f32], banned: &[u32]) -> u32 {
 struct Running<'a, C> {
     rule: &'a DecodeRule,
     masked: Option<&'a HeadSet>,
+    /// What evicts again, and after how many tokens of the answer.
+    again: Option<(&'a Variant, usize)>,
     cache: C,
     /// Where the result goes.
     index: usize,
     result: Decoded,
-    next: Option<u32>,
+    /// Tokens to read next; the answer goes on behind the last of them.
+    unread: Vec<u32>,
+    /// Tokens of the answer that were read since the last cut.
+    grown: usize,
 }
 
 impl<'a, C: Send> Running<'a, C> {
-    fn new<M: Compute<Cache = C>>(
-        model: &M,
-        sequence: &'a Sequence,
+    fn new<B: Backend<Cache = C>>(
+        backend: &B,
+        sequence: &'a Sequence<B::Prompt>,
         index: usize,
         cancel: &Cancel,
     ) -> Result<Self> {
         cancel.check()?;
-        check_selection(&sequence.selection, sequence.prefill.shape())?;
-        let cache = model.fork(&sequence.prefill, &sequence.selection, sequence.rule.max_new)?;
-        let held = model.held(&cache)?;
+        let Sequence { prefill, selection, follow, rule, .. } = sequence;
+        check_selection(selection, prefill.shape())?;
+        let again = sequence.evicts_again().and_then(|variant| Some((variant, variant.interval()?)));
+        let room = again.map_or(rule.max_new, |(_, interval)| interval.min(rule.max_new));
+        let cache = backend.fork(&prefill.prompt, selection, follow.len() + room)?;
+        let held = backend.held(&cache);
         let logits = sequence.keep_logits.then(Vec::new);
-        Ok(Self {
-            rule: &sequence.rule,
+        let mut one = Self {
+            rule,
             masked: sequence.masked_heads.as_deref(),
+            again,
             cache,
             index,
             result: Decoded { ids: Vec::new(), stopped_by: None, logits, steps: 0, held },
-            next: None,
-        })
+            unread: follow.to_vec(),
+            grown: 0,
+        };
+        if follow.is_empty() {
+            one.accept(prefill.logits());
+        }
+        Ok(one)
     }
 
     /// Chooses the next token.
     fn accept(&mut self, logits: &[f32]) {
-        self.next = None;
         if self.result.ids.len() >= self.rule.max_new {
             return;
         }
@@ -158,23 +203,49 @@ impl<'a, C: Send> Running<'a, C> {
             return;
         }
         self.result.ids.push(token);
-        self.next = (self.result.ids.len() < self.rule.max_new).then_some(token);
+        if self.result.ids.len() < self.rule.max_new {
+            self.unread.push(token);
+        }
     }
 
-    fn row(&mut self) -> Option<StepRow<'_, C>> {
-        self.next.map(|token| StepRow { cache: &mut self.cache, token, masked: self.masked })
+    /// Its next tokens, `most` at most, which it must have.
+    fn next(&mut self, most: usize) -> Extend<'_, C> {
+        let count = most.min(self.unread.len());
+        Extend { cache: &mut self.cache, tokens: &self.unread[..count], masked: self.masked }
+    }
+
+    /// Takes the logits behind the tokens that [`Running::next`] gave, and evicts where it is time.
+    fn read<B: Backend<Cache = C>>(&mut self, backend: &B, most: usize, logits: &[f32]) -> Result<()> {
+        if !self.result.ids.is_empty() {
+            self.grown += 1;
+        }
+        self.unread.drain(..most.min(self.unread.len()));
+        if self.unread.is_empty() {
+            self.accept(logits);
+        }
+        let due = |&(_, interval): &(&Variant, usize)| self.grown >= interval && !self.unread.is_empty();
+        if let Some((variant, _)) = self.again.filter(due) {
+            let entries = backend.entries(&self.cache, variant.spec().granularity());
+            if let Some(selection) = variant.select_again(&entries) {
+                check_entries(&selection, &entries)?;
+                backend.evict(&mut self.cache, &selection)?;
+            }
+            self.grown = 0;
+        }
+        Ok(())
     }
 }
 
-fn decode<M: Compute + Sync>(
-    model: &M,
-    sequences: &[Sequence],
+/// See [`Session::decode`](crate::session::Session::decode).
+pub(crate) fn decode<B: Backend>(
+    backend: &B,
+    sequences: &[Sequence<B::Prompt>],
     progress: &mut dyn FnMut(DecodeProgress),
     cancel: &Cancel,
 ) -> Result<Vec<Decoded>> {
     // Sequences that are the same by construction are computed once.
     let mut firsts: Vec<usize> = Vec::new();
-    let twin: Vec<usize> = (0..sequences.len())
+    let computed: Vec<usize> = (0..sequences.len())
         .map(|i| match firsts.iter().find(|&&first| sequences[first].same(&sequences[i])) {
             Some(&first) => first,
             None => {
@@ -185,15 +256,13 @@ fn decode<M: Compute + Sync>(
         .collect();
     let mut running = firsts
         .par_iter()
-        .map(|&i| Running::new(model, &sequences[i], i, cancel))
+        .map(|&i| Running::new(backend, &sequences[i], i, cancel))
         .collect::<Result<Vec<_>>>()?;
-    for one in &mut running {
-        one.accept(sequences[one.index].prefill.logits());
-    }
     let mut results = vec![None; sequences.len()];
     let mut done = DecodeProgress { step: 0, active: 0, tokens: running.len() };
     loop {
-        let (active, finished): (Vec<_>, Vec<_>) = running.into_iter().partition(|one| one.next.is_some());
+        let (active, finished): (Vec<_>, Vec<_>) =
+            running.into_iter().partition(|one| !one.unread.is_empty());
         running = active;
         for one in finished {
             results[one.index] = Some(one.result);
@@ -203,41 +272,40 @@ fn decode<M: Compute + Sync>(
         if running.is_empty() {
             break;
         }
-        let mut rows: Vec<_> = running.iter_mut().filter_map(Running::row).collect();
-        let logits = model.step(&mut rows, None, cancel)?;
+        let most = (CHUNK / running.len()).max(1);
+        let mut rows: Vec<_> = running.iter_mut().map(|one| one.next(most)).collect();
+        let logits = backend.extend(&mut rows, None, cancel)?;
         let vocab = logits.len() / running.len();
-        running.par_iter_mut().zip(logits.par_chunks_exact(vocab)).for_each(|(one, row)| one.accept(row));
+        let rows = running.par_iter_mut().zip(logits.par_chunks_exact(vocab));
+        rows.try_for_each(|(one, row)| one.read(backend, most, row))?;
         done.step += 1;
         done.tokens += running.len();
     }
-    Ok(twin.into_iter().filter_map(|i| results[i].clone()).collect())
+    Ok(computed.into_iter().filter_map(|i| results[i].clone()).collect())
 }
 
-/// Decodes one sequence under the eyes of a calibration. `feed` is read first, before the first token is chosen;
-/// without it the first token comes from the prefill's logits. `shadow` is a second selection to compare with.
-pub(crate) fn decode_tapped<M: Compute>(
-    model: &M,
-    sequence: &Sequence,
-    feed: Option<u32>,
+/// Decodes one sequence under the eyes of a calibration; what follows its prompt is one token at most. `shadow` is a
+/// second selection to compare with.
+pub(crate) fn decode_tapped<B: Backend>(
+    backend: &B,
+    sequence: &Sequence<B::Prompt>,
     mut on_rows: Option<OnRows<'_>>,
     mut shadow: Option<(&Selection, &mut [f64])>,
     cancel: &Cancel,
 ) -> Result<Decoded> {
-    let mut one = Running::new(model, sequence, 0, cancel)?;
-    let room = sequence.rule.max_new;
+    let mut one = Running::new(backend, sequence, 0, cancel)?;
     let mut second = match &shadow {
         Some((selection, _)) => {
             check_selection(selection, sequence.prefill.shape())?;
-            Some(model.fork(&sequence.prefill, selection, room)?)
+            let room = sequence.follow.len() + sequence.rule.max_new;
+            Some(backend.fork(&sequence.prefill.prompt, selection, room)?)
         }
         None => None,
     };
-    match feed {
-        Some(token) => one.next = Some(token),
-        None => one.accept(sequence.prefill.logits()),
-    }
     for step in 0.. {
-        let Some(row) = one.row() else { break };
+        if one.unread.is_empty() {
+            break;
+        }
         let mut rows_of_step;
         let rows = match on_rows.as_mut() {
             Some(on_rows) => {
@@ -247,35 +315,9 @@ pub(crate) fn decode_tapped<M: Compute>(
             None => None,
         };
         let pair = second.as_mut().zip(shadow.as_mut()).map(|(cache, (_, errors))| (cache, &mut **errors));
-        let mut tap = StepTap { rows, shadow: pair };
-        let logits = model.step(&mut [row], Some(&mut tap), cancel)?;
-        one.accept(&logits);
+        let mut tap = Tap { rows, shadow: pair };
+        let logits = backend.extend(&mut [one.next(1)], Some(&mut tap), cancel)?;
+        one.read(backend, 1, &logits)?;
     }
     Ok(one.result)
-}
-
-impl Model {
-    /// Decodes all sequences in one batch, greedily; ties go to the lowest id. The token at step `t` stands at
-    /// position `prompt_len + t`, whatever was evicted. Finished sequences leave the batch; sequences that are
-    /// equal by construction are computed once.
-    ///
-    /// `progress` is called before every step.
-    ///
-    /// # Errors
-    /// A prompt and answer that do not fit the model (see [`Model::check_prompt`]), a selection that does not fit its
-    /// prompt, a prefill of another device, a failing device, numbers that are not finite, or
-    /// [`EngineError::Interrupted`](crate::error::EngineError::Interrupted) where [`Model::cancel`] asks for it.
-    pub fn decode(
-        &self,
-        sequences: &[Sequence],
-        progress: &mut dyn FnMut(DecodeProgress),
-    ) -> Result<Vec<Decoded>> {
-        for sequence in sequences {
-            self.config.check_room(sequence.prefill.shape().prompt_len, sequence.rule.max_new)?;
-        }
-        match &self.backend {
-            Backend::Cpu(model) => decode(model, sequences, progress, &self.cancel),
-            Backend::Reference(model) => decode(model, sequences, progress, &self.cancel),
-        }
-    }
 }

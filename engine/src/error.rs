@@ -241,9 +241,6 @@ pub enum EngineError {
         /// What is wrong, with the layer and the head.
         reason: String,
     },
-    /// A prefill was handed to a model on another device than the one that made it.
-    #[error("the prefill was made on another device; prefill and decode with the same model")]
-    ForeignPrefill,
     /// A thread could not be started.
     #[error("cannot start a thread: {reason}")]
     Threads {
@@ -252,13 +249,13 @@ pub enum EngineError {
     },
     /// The model computes a number that is none.
     #[error(
-        "{place} computes {value} at position {position}, so there is no answer: its weights hold NaN or infinity, or \
+        "{stage} computes {value} at position {position}, so there is no answer: its weights hold NaN or infinity, or \
          numbers overflow the type they are computed in\n\
          hint: fetch or copy the weights again, and where the device computes in f16, use `--dtype f32`"
     )]
     NotFinite {
         /// What computed it.
-        place: Place,
+        stage: Stage,
         /// Position of its token, from 0.
         position: usize,
         /// NaN or an infinity.
@@ -277,14 +274,14 @@ pub enum EngineError {
 
 /// A part of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Stage {
     /// A layer, from 0.
     Layer(usize),
     /// The output layer.
     Output,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Layer(layer) => write!(f, "layer {layer}"),

@@ -1,7 +1,7 @@
 //! Numbers that are none. NaN and infinity in weights, or an overflow, would go on as a plausible answer: the largest
 //! of scores that are NaN is some token, and softmax kernels may swallow a NaN.
 
-use crate::error::{EngineError, Place, Result};
+use crate::error::{EngineError, Result, Stage};
 
 /// The index of the first value that is NaN or infinite. Costs one pass without branches where there is none.
 pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
@@ -14,11 +14,11 @@ pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
 ///
 /// # Errors
 /// [`EngineError::NotFinite`] with the first bad value.
-pub(crate) fn check_rows(place: Place, first: usize, values: &[f32], width: usize) -> Result<()> {
+pub(crate) fn check_rows(stage: Stage, first: usize, values: &[f32], width: usize) -> Result<()> {
     match first_not_finite(values) {
         None => Ok(()),
         Some(at) => {
-            Err(EngineError::NotFinite { place, position: first + at / width.max(1), value: values[at] })
+            Err(EngineError::NotFinite { stage, position: first + at / width.max(1), value: values[at] })
         }
     }
 }
@@ -40,7 +40,7 @@ mod tests {
                 assert_eq!(first_not_finite(&values), Some(at));
             }
         }
-        let error = check_rows(Place::Layer(3), 64, &[0.0, 0.0, 1.0, f32::INFINITY], 2).unwrap_err();
+        let error = check_rows(Stage::Layer(3), 64, &[0.0, 0.0, 1.0, f32::INFINITY], 2).unwrap_err();
         assert!(error.to_string().starts_with("layer 3 computes inf at position 65"), "{error}");
     }
 }

@@ -1,23 +1,28 @@
 //! What computes: models of the Llama family on candle tensors, their tokenizers and chat templates.
 
+#![warn(unreachable_pub)]
+
 pub mod backend;
 pub mod cache;
 pub mod calibrate;
 pub mod cancel;
+mod candle;
 pub mod chat;
 mod cpu;
 pub mod decode;
 pub mod error;
 mod finite;
 mod jinja;
+mod math;
 pub mod memory;
 pub mod model;
 pub mod prefill;
-mod reference;
+pub mod session;
 pub mod source;
 pub mod tokenizer;
 
-pub use cpu::rates;
+pub use candle::{Candle, CandleCache, CandlePrompt};
+pub use cpu::{Cpu, CpuCache, CpuPrompt, rates};
 
 #[cfg(test)]
 mod tests;

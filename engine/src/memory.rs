@@ -64,7 +64,7 @@ impl<'a> Planner<'a> {
 
     /// Weights of the projections in all layers: what every token is multiplied with, the output layer aside.
     #[must_use]
-    pub fn projection_weights(&self) -> u64 {
+    pub(crate) fn projection_weights(&self) -> u64 {
         let c = self.config;
         let attention = product([2 * (c.query_heads + c.kv_heads), c.head_dim, c.hidden_size]);
         let mlp = product([3, c.hidden_size, c.intermediate_size]);
@@ -91,7 +91,7 @@ impl<'a> Planner<'a> {
 
     /// Bytes of the key and value of one entry in one head.
     #[must_use]
-    pub fn entry_bytes(&self) -> u64 {
+    pub(crate) fn entry_bytes(&self) -> u64 {
         product([2, self.config.head_dim, self.element])
     }
 
@@ -105,8 +105,8 @@ impl<'a> Planner<'a> {
     /// Bytes of a prompt in flight at most: keys, values, last logits, and what was observed for the methods.
     #[must_use]
     pub fn prompt_bytes(&self, tokens: usize, observed: &BTreeSet<Observation>) -> u64 {
-        let shape = self.config.prompt_shape(tokens);
-        let values = observed.iter().map(|one| one.values(&shape)).fold(0, usize::saturating_add);
+        let shape = self.config.layer_shape();
+        let values = observed.iter().map(|one| one.values(&shape, tokens)).fold(0, usize::saturating_add);
         let floats = product([self.config.layers, values]).saturating_add(self.config.vocab_size as u64);
         self.kv_bytes(padded(tokens)).saturating_add(floats.saturating_mul(size_of::<f32>() as u64))
     }
@@ -145,7 +145,7 @@ impl<'a> Planner<'a> {
         let wide = sum(&[query, kv, kv]).max(2 * c.intermediate_size as u64);
         let scratch = sum(&[c.hidden_size as u64, wide, query, query]);
         let rows = row.saturating_mul(prompt as u64);
-        let scratch = scratch.saturating_mul(product([threads, crate::cpu::forward::BLOCK]));
+        let scratch = scratch.saturating_mul(product([threads, crate::cpu::prefill::BLOCK]));
         rows.saturating_add(scratch).saturating_mul(size_of::<f32>() as u64)
     }
 

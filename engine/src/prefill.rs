@@ -1,19 +1,8 @@
 //! One full-attention pass over a prompt: the keys, values, logits and observations that every variant shares.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use candle_core::Tensor;
-use kvsweep_methods::{
-    observation::{Observation, Observations},
-    shape::PromptShape,
-};
-
-use crate::{
-    backend::Compute as _,
-    cache::LayerStore,
-    error::{EngineError, Result},
-    model::Model,
-};
+use kvsweep_methods::{observation::Observations, shape::CacheShape};
 
 /// What a prefill keeps beyond what decoding needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,27 +11,19 @@ pub struct PrefillOptions {
     pub keep_all_logits: bool,
 }
 
-/// A prompt that has been read. Immutable; share it in an [`std::sync::Arc`].
+/// A prompt that has been read. Immutable; share it in an [`Arc`]. `P` is the back end's own store of its keys and
+/// values.
 #[derive(Debug)]
-pub struct Prefill {
+pub struct Prefill<P> {
     pub(crate) ids: Vec<u32>,
-    pub(crate) shape: PromptShape,
+    pub(crate) shape: CacheShape,
     pub(crate) logits: Vec<f32>,
     pub(crate) all_logits: Option<Vec<f32>>,
     pub(crate) observations: Observations,
-    pub(crate) store: Store,
+    pub(crate) prompt: Arc<P>,
 }
 
-/// Rotated keys, and values, where the model computes.
-#[derive(Debug)]
-pub(crate) enum Store {
-    /// One [`LayerStore`] a layer.
-    Cpu(Vec<LayerStore>),
-    /// Keys and values of each layer, `[kv_heads, prompt_len, head_dim]`.
-    Tensors(Vec<(Tensor, Tensor)>),
-}
-
-impl Prefill {
+impl<P> Prefill<P> {
     /// The prompt.
     #[must_use]
     pub fn ids(&self) -> &[u32] {
@@ -51,7 +32,7 @@ impl Prefill {
 
     /// Sizes, for the methods.
     #[must_use]
-    pub fn shape(&self) -> &PromptShape {
+    pub fn shape(&self) -> &CacheShape {
         &self.shape
     }
 
@@ -71,40 +52,5 @@ impl Prefill {
     #[must_use]
     pub fn observations(&self) -> &Observations {
         &self.observations
-    }
-
-    pub(crate) fn cpu_store(&self) -> Result<&[LayerStore]> {
-        match &self.store {
-            Store::Cpu(layers) => Ok(layers),
-            Store::Tensors(_) => Err(EngineError::ForeignPrefill),
-        }
-    }
-
-    pub(crate) fn tensors(&self) -> Result<&[(Tensor, Tensor)]> {
-        match &self.store {
-            Store::Tensors(layers) => Ok(layers),
-            Store::Cpu(_) => Err(EngineError::ForeignPrefill),
-        }
-    }
-}
-
-impl Model {
-    /// Reads a prompt with full causal attention, once for every variant. Memory grows linearly with its length.
-    ///
-    /// # Errors
-    /// A prompt that this model cannot read (see [`Model::check_prompt`]), a failing device, numbers that are not
-    /// finite, or [`EngineError::Interrupted`] where [`Model::cancel`] asks for it.
-    pub fn prefill(
-        &self,
-        ids: &[u32],
-        wanted: &BTreeSet<Observation>,
-        options: PrefillOptions,
-    ) -> Result<Prefill> {
-        self.check_prompt(ids, 0)?;
-        let wanted: Vec<_> = wanted.iter().copied().collect();
-        match &self.backend {
-            crate::backend::Backend::Cpu(model) => model.prefill(ids, &wanted, options, &self.cancel),
-            crate::backend::Backend::Reference(model) => model.prefill(ids, &wanted, options, &self.cancel),
-        }
     }
 }

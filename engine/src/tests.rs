@@ -6,23 +6,25 @@ use candle_core::{DType, Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
     selection::{Granularity, LayerSelection, Selection},
+    spec::{MethodSpec, Variant},
 };
 use rand::{Rng, SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, Extend},
     cancel::Cancel,
+    candle::Candle,
+    cpu::Cpu,
     decode::{DecodeProgress, DecodeRule, Decoded, Sequence},
-    error::{EngineError, Place},
+    error::{EngineError, Stage},
     model::{
-        Model,
         config::ModelConfig,
         random::{llama_config, random_weights},
         weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
-    reference::ReferenceModel,
+    session::Session,
 };
 
 const VOCAB: usize = 150;
@@ -35,23 +37,16 @@ fn configs() -> Vec<ModelConfig> {
     vec![plain, narrow, qwen]
 }
 
-fn model(config: &ModelConfig) -> Model {
-    Model::from_weights(
-        "random",
-        config.clone(),
-        random_weights(config, 3).unwrap(),
-        &Device::Cpu,
-        DType::F32,
-    )
-    .unwrap()
+fn model(config: &ModelConfig) -> Session<Cpu> {
+    Session::<Cpu>::from_weights("random", config.clone(), &random_weights(config, 3).unwrap()).unwrap()
 }
 
-fn reference(config: &ModelConfig) -> Model {
-    let plain =
-        ReferenceModel::new(config, &random_weights(config, 3).unwrap(), &Device::Cpu, DType::F32).unwrap();
-    let mut model = model(config);
-    model.backend = Backend::Reference(plain);
-    model
+fn on_candle(config: &ModelConfig, weights: &ModelWeights, dtype: DType) -> Session<Candle> {
+    Session::<Candle>::from_weights("random", config.clone(), weights, &Device::Cpu, dtype).unwrap()
+}
+
+fn reference(config: &ModelConfig) -> Session<Candle> {
+    on_candle(config, &random_weights(config, 3).unwrap(), DType::F32)
 }
 
 fn prompt(len: usize, seed: u64) -> Vec<u32> {
@@ -59,44 +54,44 @@ fn prompt(len: usize, seed: u64) -> Vec<u32> {
     (0..len).map(|_| rng.random_range(0..VOCAB as u32)).collect()
 }
 
-fn read(model: &Model, ids: &[u32]) -> Arc<Prefill> {
+fn read<B: Backend>(model: &Session<B>, ids: &[u32]) -> Arc<Prefill<B::Prompt>> {
     Arc::new(model.prefill(ids, &BTreeSet::new(), PrefillOptions::default()).unwrap())
 }
 
 /// Keeps `kept` random positions and the last two, a different number in every layer and head.
-fn random_selection(prefill: &Prefill, granularity: Granularity, kept: usize, seed: u64) -> Selection {
+fn random_selection<P>(prefill: &Prefill<P>, granularity: Granularity, kept: usize, seed: u64) -> Selection {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shape = prefill.shape();
     let mut head = || {
-        let past = shape.prompt_len.saturating_sub(2);
+        let past = shape.len.saturating_sub(2);
         let count = rng.random_range(0..=kept.min(past));
         let mut positions: Vec<_> =
             index::sample(&mut rng, past, count).into_iter().map(|i| i as u32).collect();
-        positions.extend(past as u32..shape.prompt_len as u32);
+        positions.extend(past as u32..shape.len as u32);
         positions.sort_unstable();
         positions
     };
-    let heads = granularity.heads(shape);
-    let layers =
-        (0..shape.layers).map(|_| LayerSelection::Heads((0..heads).map(|_| head()).collect())).collect();
-    Selection { granularity, layers }
+    let layer = |sizes| LayerSelection::Heads((0..granularity.heads(sizes)).map(|_| head()).collect());
+    Selection { granularity, layers: shape.layers.iter().map(layer).collect() }
 }
 
 fn everything(layers: usize) -> Selection {
     Selection { granularity: Granularity::KvHead, layers: vec![LayerSelection::All; layers] }
 }
 
-fn sequence(prefill: &Arc<Prefill>, selection: Selection, max_new: usize) -> Sequence {
+fn sequence<P>(prefill: &Arc<Prefill<P>>, selection: Selection, max_new: usize) -> Sequence<P> {
     Sequence {
         prefill: Arc::clone(prefill),
         selection: Arc::new(selection),
+        follow: Arc::default(),
+        again: None,
         rule: DecodeRule { max_new, ..DecodeRule::default() },
         keep_logits: true,
         masked_heads: None,
     }
 }
 
-fn decode(model: &Model, sequences: &[Sequence]) -> Vec<Decoded> {
+fn decode<B: Backend>(model: &Session<B>, sequences: &[Sequence<B::Prompt>]) -> Vec<Decoded> {
     model.decode(sequences, &mut |_| ()).unwrap()
 }
 
@@ -107,10 +102,12 @@ fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
     assert!(worst < 5e-5, "{what}: off by {worst}");
 }
 
-fn values(observed: &Observed) -> &[f32] {
+fn values(observed: &Observed) -> Vec<f32> {
     match observed {
-        Observed::Rows { values, .. } => values,
-        Observed::Moments { mean, .. } => mean,
+        Observed::Rows { values, .. } => values.clone(),
+        Observed::Moments { mean, variance, dispersion, shift, .. } => {
+            [&mean[..], variance, &[*dispersion as f32, *shift as f32]].concat()
+        }
     }
 }
 
@@ -120,7 +117,14 @@ fn kernels_agree_with_candle_in_prefill() {
         Observation::AccumulatedSum { recent: 4 },
         Observation::AccumulatedSum { recent: 70 },
     ]);
-    let mut wanted = BTreeSet::from([Observation::WindowSum { window: 8 }, Observation::KeyNorm]);
+    let mut wanted = BTreeSet::from([
+        Observation::WindowSum { window: 8 },
+        Observation::WindowSum { window: 300 },
+        Observation::WindowMoments { window: 32 },
+        Observation::KeyNorm,
+        Observation::KeySimilarity,
+        Observation::LagRank { sinks: 3, lag: 20 },
+    ]);
     wanted.extend(&summed);
     let options = PrefillOptions { keep_all_logits: true };
     for config in configs() {
@@ -134,7 +138,7 @@ fn kernels_agree_with_candle_in_prefill() {
             assert_close(a.logits(), &a.all_logits().unwrap()[(len - 1) * VOCAB..], &what);
             for (a, b) in a.observations().layers.iter().zip(&b.observations().layers) {
                 for (key, a) in a {
-                    assert_close(values(a), values(&b[key]), &format!("{what}, {key:?}"));
+                    assert_close(&values(a), &values(&b[key]), &format!("{what}, {key:?}"));
                 }
             }
             // The last layer's shortcut leaves the bits of logits and observations alone.
@@ -153,23 +157,22 @@ fn kernels_agree_with_candle_in_prefill() {
 
 #[test]
 fn kernels_agree_with_candle_in_decode() {
+    /// Variants of one prompt; the last two read tokens before they answer.
+    fn run<B: Backend>(model: &Session<B>) -> Vec<Decoded> {
+        let prefill = read(model, &prompt(90, 5));
+        let mut sequences = vec![sequence(&prefill, everything(model.config.layers), 6)];
+        for granularity in [Granularity::KvHead, Granularity::QueryHead] {
+            sequences.push(sequence(&prefill, random_selection(&prefill, granularity, 40, 9), 6));
+        }
+        let masked = Some(Arc::new(BTreeSet::from([(0, 1), (1, 0), (1, 3)])));
+        sequences.push(Sequence { masked_heads: masked, ..sequences[1].clone() });
+        for i in [1, 3] {
+            sequences.push(Sequence { follow: prompt(11, 7).into(), ..sequences[i].clone() });
+        }
+        decode(model, &sequences)
+    }
     for config in configs() {
-        let (ours, theirs) = (model(&config), reference(&config));
-        let ids = prompt(90, 5);
-        let run = |model: &Model| {
-            let prefill = read(model, &ids);
-            let mut sequences = vec![sequence(&prefill, everything(config.layers), 6)];
-            for granularity in [Granularity::KvHead, Granularity::QueryHead] {
-                sequences.push(sequence(&prefill, random_selection(&prefill, granularity, 40, 9), 6));
-            }
-            let masked = Sequence {
-                masked_heads: Some(Arc::new(BTreeSet::from([(0, 1), (1, 0), (1, 3)]))),
-                ..sequences[1].clone()
-            };
-            sequences.push(masked);
-            decode(model, &sequences)
-        };
-        for (a, b) in run(&ours).iter().zip(&run(&theirs)) {
+        for (a, b) in run(&model(&config)).iter().zip(&run(&reference(&config))) {
             assert_eq!(a.ids, b.ids);
             assert_close(a.logits.as_ref().unwrap(), b.logits.as_ref().unwrap(), "decode");
             assert_eq!(a.held.layers, b.held.layers);
@@ -231,6 +234,116 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
+/// What follows a prompt is read at its true positions, in any pieces: on a full cache it is the longer prompt, and the
+/// bits are those of its tokens read one at a time.
+#[test]
+fn what_follows_a_prompt_is_read_at_its_positions() {
+    let config = &configs()[0];
+    let model = model(config);
+    let (ids, follow) = (prompt(70, 6), prompt(600, 9));
+    let prefill = read(&model, &ids);
+    let one =
+        |selection: Selection| Sequence { follow: follow.clone().into(), ..sequence(&prefill, selection, 3) };
+    let whole = &decode(&model, &[one(everything(config.layers))])[0];
+    let longer = read(&model, &[ids.clone(), follow.clone()].concat());
+    assert_close(&whole.logits.as_ref().unwrap()[..VOCAB], longer.logits(), "read on against prefill");
+    assert_eq!(whole.ids, decode(&model, &[sequence(&longer, everything(config.layers), 3)])[0].ids);
+
+    // Alone a sequence reads all it can in a call, among 520 one token.
+    let short: Arc<[u32]> = follow[..40].into();
+    let one = |granularity, seed| Sequence {
+        follow: short.clone(),
+        ..sequence(&prefill, random_selection(&prefill, granularity, 30, seed), 3)
+    };
+    let alone = &decode(&model, &[one(Granularity::KvHead, 1)])[0];
+    let company = (2..521).map(|seed| one(Granularity::QueryHead, seed));
+    let together: Vec<_> = [one(Granularity::KvHead, 1)].into_iter().chain(company).collect();
+    assert_eq!(&decode(&model, &together)[0], alone);
+}
+
+/// StreamingLLM, evicting again after every four tokens of the answer.
+fn rolling(granularity: Granularity, budget: usize) -> Variant {
+    let interval = [("interval".to_owned(), "4".to_owned())];
+    MethodSpec::parse("streamingllm", &interval, Some(granularity)).unwrap().at(budget).unwrap()
+}
+
+/// An eviction keeps entries of the prompt and of the answer, at their positions: the bits are those of a cache that
+/// was cut so from the longer prompt.
+#[test]
+fn an_eviction_is_a_cut_of_the_longer_prompt() {
+    fn run<B: Backend>(model: &Session<B>) {
+        let ids = prompt(60, 6);
+        let [shorter, longer] = [48, 60].map(|len| read(model, &ids[..len]));
+        for granularity in [Granularity::KvHead, Granularity::QueryHead] {
+            // Every second entry of what a first cut and the twelve tokens behind it leave.
+            let first = random_selection(&shorter, granularity, 30, 3);
+            let LayerSelection::Heads(heads) = &first.layers[0] else { panic!() };
+            let first = Selection { granularity, layers: vec![LayerSelection::Heads(heads.clone()); 3] };
+            let mut cache = model.backend.fork(&shorter.prompt, &first, 12).unwrap();
+            let mut row = [Extend { cache: &mut cache, tokens: &ids[48..], masked: None }];
+            model.backend.extend(&mut row, None, &Cancel::default()).unwrap();
+            let entries = model.backend.entries(&cache, granularity);
+            let second = |lens: &Vec<usize>| {
+                LayerSelection::Heads(lens.iter().map(|&len| (0..len as u32).step_by(2).collect()).collect())
+            };
+            let second = Selection { granularity, layers: entries.iter().map(second).collect() };
+            model.backend.evict(&mut cache, &second).unwrap();
+            let positions = |kept: &Vec<u32>| kept.iter().copied().chain(48..60).step_by(2).collect();
+            let both = LayerSelection::Heads(heads.iter().map(positions).collect());
+            let both = Selection { granularity, layers: vec![both; 3] };
+            let whole = model.backend.fork(&longer.prompt, &both, 0).unwrap();
+            assert_eq!(model.backend.held(&cache), model.backend.held(&whole));
+        }
+        // What is read behind a full cache sees all of the prompt.
+        let mut cache = model.backend.fork(&shorter.prompt, &everything(3), 12).unwrap();
+        let mut row = [Extend { cache: &mut cache, tokens: &ids[48..], masked: None }];
+        model.backend.extend(&mut row, None, &Cancel::default()).unwrap();
+        let kept = LayerSelection::Heads(vec![(20..60).collect(); model.config.kv_heads]);
+        let selection = Selection { granularity: Granularity::KvHead, layers: vec![kept; 3] };
+        model.backend.evict(&mut cache, &selection).unwrap();
+        let mut whole = model.backend.fork(&longer.prompt, &selection, 12).unwrap();
+        let logits = [&mut cache, &mut whole].map(|cache| {
+            let mut row = [Extend { cache, tokens: &[7, 8, 9], masked: None }];
+            model.backend.extend(&mut row, None, &Cancel::default()).unwrap()
+        });
+        assert_close(&logits[0], &logits[1], "an eviction");
+    }
+    let config = &configs()[0];
+    run(&model(config));
+    run(&reference(config));
+}
+
+/// The buffers behind a cut have room for an interval, and no more: a token too many would not fit.
+#[test]
+fn a_cache_that_evicts_again_holds_a_budget_and_an_interval() {
+    /// Answers, each before that of a cache that only grows.
+    fn run<B: Backend>(model: &Session<B>) -> Vec<Vec<u32>> {
+        let prefill = read(model, &prompt(50, 6));
+        let mut sequences = Vec::new();
+        for granularity in [Granularity::KvHead, Granularity::QueryHead] {
+            // A prompt within the budget is shared until the answer outgrows it.
+            for (budget, selection) in
+                [(60, everything(3)), (12, random_selection(&prefill, granularity, 8, 1))]
+            {
+                let selection = Selection { granularity, ..selection };
+                let again = Some(Arc::new(rolling(granularity, budget)));
+                sequences.push(Sequence { again, ..sequence(&prefill, selection.clone(), 30) });
+                sequences.push(sequence(&prefill, selection, 30));
+            }
+        }
+        let together = decode(model, &sequences);
+        for (one, decoded) in sequences.iter().zip(&together) {
+            assert_eq!(decode(model, std::slice::from_ref(one))[0].ids, decoded.ids);
+        }
+        together.into_iter().map(|decoded| decoded.ids).collect()
+    }
+    let config = &configs()[0];
+    let ours = run(&model(config));
+    assert_eq!(ours, run(&reference(config)));
+    assert!(ours.chunks(2).all(|pair| pair[0][..4] == pair[1][..4]));
+    assert!(ours.chunks(2).any(|pair| pair[0] != pair[1]), "what was evicted was not missed");
+}
+
 #[test]
 fn weights_in_two_bytes_give_the_bits_of_their_widened_numbers() {
     for config in configs() {
@@ -239,8 +352,7 @@ fn weights_in_two_bytes_give_the_bits_of_their_widened_numbers() {
             let stored = ModelWeights::collect(&weights, config.layers, &Device::Cpu, dtype).unwrap();
             let wide = ModelWeights::collect(&stored, config.layers, &Device::Cpu, DType::F32).unwrap();
             let [stored, wide] = [stored, wide].map(|weights| {
-                let model = Model::from_weights("random", config.clone(), weights, &Device::Cpu, DType::F32);
-                let model = model.unwrap();
+                let model = Session::<Cpu>::from_weights("random", config.clone(), &weights).unwrap();
                 let prefill = read(&model, &prompt(150, 4));
                 let sequences: Vec<_> = (0..9)
                     .map(|seed| random_selection(&prefill, Granularity::KvHead, 20, seed))
@@ -337,9 +449,8 @@ fn a_selection_that_does_not_fit_is_refused() {
 
 #[test]
 fn an_interruption_ends_the_decoding() {
-    let config = &configs()[0];
-    for model in [model(config), reference(config)] {
-        let prefill = read(&model, &prompt(10, 4));
+    fn run<B: Backend>(model: &Session<B>) {
+        let prefill = read(model, &prompt(10, 4));
         let mut calls = 0;
         let result = model.decode(&[sequence(&prefill, everything(3), 9)], &mut |_| {
             calls += 1;
@@ -350,91 +461,77 @@ fn an_interruption_ends_the_decoding() {
         assert!(matches!(result, Err(EngineError::Interrupted)));
         assert_eq!(calls, 3);
     }
+    let config = &configs()[0];
+    run(&model(config));
+    run(&reference(config));
 }
 
 #[test]
 fn a_prefill_ends_between_the_blocks_of_a_layer() {
-    let config = &configs()[0];
-    let ids = prompt(700, 4);
-    let blocks = ids.len().div_ceil(crate::cpu::forward::BLOCK);
-    let wanted = BTreeSet::from([Observation::AccumulatedSum { recent: 4 }]);
-    let runs = |mut model: Model, looks: usize| {
+    fn runs<B: Backend>(mut model: Session<B>, looks: usize) -> bool {
         model.cancel = Cancel::after(looks);
-        let result = model.prefill(&ids, &wanted, PrefillOptions::default());
+        let wanted = BTreeSet::from([Observation::AccumulatedSum { recent: 4 }]);
+        let result = model.prefill(&prompt(700, 4), &wanted, PrefillOptions::default());
         assert!(matches!(result, Ok(_) | Err(EngineError::Interrupted)));
         result.is_ok()
-    };
+    }
+    let config = &configs()[0];
+    let blocks = 700_usize.div_ceil(crate::cpu::prefill::BLOCK);
     // Every block of every layer is a chance to stop: projections, then each layer's attention.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let least = pool.install(|| (0..).find(|&looks| runs(model(config), looks))).unwrap();
     assert!(least > (config.layers + 1) * blocks, "{least} looks");
-    // Candle's path goes by blocks of 256 queries.
+    // Candle's path goes by blocks of 256 queries, to observe and to attend.
     let least = (0..).find(|&looks| runs(reference(config), looks)).unwrap();
-    assert_eq!(least, config.layers * 3);
+    assert_eq!(least, config.layers * 2 * 3);
 }
 
 /// Both heads of every layer differ by much: what is padded to the longest, and what to whole panels, shows.
 #[test]
 fn held_bytes_are_those_of_the_buffers() {
-    let config = &configs()[0];
-    let dim = config.head_dim;
-    for (model, of_a_layer) in [
-        // Keys in panels of 32 entries, values as they are.
-        (model(config), ((32 + 1) + (128 + 100)) * dim * 4),
-        // Two heads of 100 keys and values each.
-        (reference(config), 2 * 2 * 100 * dim * 4),
-    ] {
-        let prefill = read(&model, &prompt(120, 4));
-        let heads = LayerSelection::Heads(vec![vec![7], (0..100).collect()]);
-        let ragged = Selection { granularity: Granularity::KvHead, layers: vec![heads; config.layers] };
-        let decoded = decode(&model, &[sequence(&prefill, ragged, 1)]);
-        assert_eq!(decoded[0].held.layers, vec![vec![1, 100]; config.layers]);
-        assert_eq!(decoded[0].held.bytes, (config.layers * of_a_layer) as u64);
-    }
-    // What reads the shared prompt holds the shared prompt.
-    let (ours, theirs) = (model(config), reference(config));
-    let held = |model: &Model| {
+    /// Bytes of a ragged selection, and of one that reads the shared prompt.
+    fn held<B: Backend>(model: &Session<B>) -> [usize; 2] {
         let prefill = read(model, &prompt(120, 4));
-        decode(model, &[sequence(&prefill, everything(config.layers), 1)])[0].held.bytes
-    };
-    assert_eq!(held(&ours), (config.layers * config.kv_heads * (128 + 120) * dim * 4) as u64);
-    assert_eq!(held(&theirs), (config.layers * config.kv_heads * 2 * 120 * dim * 4) as u64);
+        let layers = model.config.layers;
+        let heads = LayerSelection::Heads(vec![vec![7], (0..100).collect()]);
+        let ragged = Selection { granularity: Granularity::KvHead, layers: vec![heads; layers] };
+        let decoded = decode(model, &[ragged, everything(layers)].map(|one| sequence(&prefill, one, 1)));
+        assert_eq!(decoded[0].held.layers, vec![vec![1, 100]; layers]);
+        [0, 1].map(|i| decoded[i].held.bytes as usize / layers)
+    }
+    let config = &configs()[0];
+    let (heads, dim) = (config.kv_heads, config.head_dim);
+    // Keys in panels of 32 entries, values as they are.
+    assert_eq!(held(&model(config)), [((32 + 1) + (128 + 100)) * dim * 4, heads * (128 + 120) * dim * 4]);
+    // Two heads of 100 keys and values each.
+    assert_eq!(held(&reference(config)), [2 * 2 * 100 * dim * 4, heads * 2 * 120 * dim * 4]);
 }
 
 #[test]
 fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
     let config = &llama_config([VOCAB, 64, 96, 3, 8, 2]);
+    /// What `broken` says of a prompt, or of an answer to a prompt that `whole` has read: so the answer is the first to
+    /// meet the bad weights.
+    fn place<B: Backend>(broken: &Session<B>, whole: &Session<B>, decoding: bool) -> (Stage, usize) {
+        let ids: Vec<u32> = (0..100).map(|i| i % 7).collect();
+        let reader = if decoding { whole } else { broken };
+        let prefill = reader.prefill(&ids, &BTreeSet::new(), PrefillOptions::default());
+        let answer = prefill.and_then(|prefill| {
+            broken.decode(&[sequence(&Arc::new(prefill), everything(3), 4)], &mut |_| ())
+        });
+        match answer {
+            Err(EngineError::NotFinite { stage, position, .. }) => (stage, position),
+            other => panic!("{other:?}"),
+        }
+    }
     let told = |damage: &dyn Fn(&mut ModelWeights), decoding: bool| {
-        [true, false].map(|kernels| {
-            let mut weights = random_weights(config, 3).unwrap();
-            damage(&mut weights);
-            let mut broken = model(config);
-            broken.backend = if kernels {
-                Backend::new(config, &weights, &Device::Cpu, DType::F32).unwrap()
-            } else {
-                Backend::Reference(ReferenceModel::new(config, &weights, &Device::Cpu, DType::F32).unwrap())
-            };
-            let ids: Vec<u32> = (0..100).map(|i| i % 7).collect();
-            // The prompt is read with good weights, so that the answer is the first to meet the bad ones.
-            let reader = if !decoding {
-                None
-            } else if kernels {
-                Some(model(config))
-            } else {
-                Some(reference(config))
-            };
-            let prefill = reader
-                .as_ref()
-                .unwrap_or(&broken)
-                .prefill(&ids, &BTreeSet::new(), PrefillOptions::default())
-                .and_then(|prefill| {
-                    broken.decode(&[sequence(&Arc::new(prefill), everything(3), 4)], &mut |_| ())
-                });
-            match prefill {
-                Err(EngineError::NotFinite { place, position, .. }) => (place, position),
-                other => panic!("{other:?}"),
-            }
-        })
+        let mut weights = random_weights(config, 3).unwrap();
+        damage(&mut weights);
+        let broken = Session::<Cpu>::from_weights("broken", config.clone(), &weights).unwrap();
+        [
+            place(&broken, &model(config), decoding),
+            place(&on_candle(config, &weights, DType::F32), &reference(config), decoding),
+        ]
     };
     let set = |tensor: &mut Tensor, at: usize, value: f32| {
         let shape = tensor.shape().clone();
@@ -447,19 +544,19 @@ fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
             let at = |position: usize| if decoding { 100 } else { position };
             // One bad weight of a query projection: softmax kernels swallow the NaN.
             let [ours, theirs] = told(&|weights| set(&mut weights.layers[1].q.weight, 5, value), decoding);
-            assert_eq!(ours, (Place::Layer(1), at(0)));
+            assert_eq!(ours, (Stage::Layer(1), at(0)));
             // On candle's path it shows in the keys of the layer behind.
-            assert_eq!(theirs, (Place::Layer(2), at(0)));
+            assert_eq!(theirs, (Stage::Layer(2), at(0)));
             let [ours, theirs] = told(&|weights| set(&mut weights.layers[1].k.weight, 5, value), decoding);
-            assert_eq!((ours, theirs), ((Place::Layer(1), at(0)), (Place::Layer(1), at(0))));
+            assert_eq!((ours, theirs), ((Stage::Layer(1), at(0)), (Stage::Layer(1), at(0))));
             let [ours, theirs] = told(&|weights| set(&mut weights.layers[1].down.weight, 5, value), decoding);
-            assert_eq!((ours, theirs), ((Place::Layer(1), at(0)), (Place::Layer(2), at(0))));
+            assert_eq!((ours, theirs), ((Stage::Layer(1), at(0)), (Stage::Layer(2), at(0))));
             let output = told(&|weights| set(weights.lm_head.as_mut().unwrap(), 5, value), decoding);
-            assert_eq!(output, [(Place::Output, if decoding { 100 } else { 99 }); 2]);
+            assert_eq!(output, [(Stage::Output, if decoding { 100 } else { 99 }); 2]);
         }
         // The embedding of one token: its first position, 6 in the prompt.
         let embedding = told(&|weights| set(&mut weights.embedding, 6 * config.hidden_size, value), false);
-        assert_eq!(embedding, [(Place::Layer(0), 6); 2]);
+        assert_eq!(embedding, [(Stage::Layer(0), 6); 2]);
     }
     // Finite weights whose activations overflow.
     let large = |weights: &mut ModelWeights| {
@@ -468,7 +565,7 @@ fn numbers_that_are_not_finite_are_told_with_layer_and_position() {
     };
     let [ours, theirs] = told(&large, false);
     // Behind the last layer only the last position is computed.
-    assert_eq!((ours.0, theirs.0), (Place::Layer(2), Place::Output));
+    assert_eq!((ours.0, theirs.0), (Stage::Layer(2), Stage::Output));
     assert_eq!((ours.1, theirs.1), (99, 99));
 }
 
@@ -478,14 +575,12 @@ fn an_overflow_in_f16_is_told() {
     let config = &configs()[0];
     let mut weights = random_weights(config, 3).unwrap();
     weights.layers[0].o.weight = (&weights.layers[0].o.weight * 1e5).unwrap();
-    let mut model = model(config);
-    let run = |model: &Model| model.prefill(&prompt(20, 4), &BTreeSet::new(), PrefillOptions::default());
-    model.backend =
-        Backend::Reference(ReferenceModel::new(config, &weights, &Device::Cpu, DType::F32).unwrap());
-    assert!(run(&model).is_ok());
-    model.backend =
-        Backend::Reference(ReferenceModel::new(config, &weights, &Device::Cpu, DType::F16).unwrap());
-    let error = run(&model).unwrap_err().to_string();
+    let run = |dtype| {
+        let model = on_candle(config, &weights, dtype);
+        model.prefill(&prompt(20, 4), &BTreeSet::new(), PrefillOptions::default())
+    };
+    assert!(run(DType::F32).is_ok());
+    let error = run(DType::F16).unwrap_err().to_string();
     assert!(error.contains("at position") && error.contains("`--dtype f32`"), "{error}");
 }
 
@@ -509,35 +604,37 @@ fn an_answer_beyond_the_window_or_the_positions_is_refused() {
 
 #[test]
 fn calibration_sees_rows_and_errors() {
-    for config in configs() {
+    type Rows = Vec<(usize, usize, Vec<f32>)>;
+    fn run<B: Backend>(model: &Session<B>) -> (Rows, Vec<f64>) {
+        let config = &model.config;
         let ids = prompt(50, 8);
         let rule = DecodeRule { max_new: 4, ..DecodeRule::default() };
-        let run = |model: &Model| {
-            let prefill = read(model, &ids[..49]);
-            let mut seen = Vec::new();
-            let decoded = model
-                .decode_with_attention(&prefill, Some(ids[49]), &rule, None, &mut |step, layer, rows| {
-                    let entries = 49 + step + 1;
-                    assert_eq!(rows.len(), config.query_heads * entries);
-                    for row in rows.chunks_exact(entries) {
-                        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-                    }
-                    seen.push((step, layer, rows.to_vec()));
-                })
-                .unwrap();
-            assert_eq!(seen.len(), 4 * config.layers);
-            let whole = read(model, &ids);
-            let window = vec![(40..50).collect(); config.kv_heads];
-            let selection = Selection {
-                granularity: Granularity::KvHead,
-                layers: vec![LayerSelection::Heads(window); config.layers],
-            };
-            let (errors, plain) = model.layer_errors(&whole, &selection, &rule).unwrap();
-            assert_eq!(plain.ids, decoded.ids);
-            let (nothing, _) = model.layer_errors(&whole, &everything(config.layers), &rule).unwrap();
-            assert_eq!(nothing, vec![0.0; config.layers]);
-            (seen, errors)
+        let prefill = read(model, &ids[..49]);
+        let mut seen = Vec::new();
+        let decoded = model
+            .decode_with_attention(&prefill, Some(ids[49]), &rule, None, &mut |step, layer, rows| {
+                let entries = 49 + step + 1;
+                assert_eq!(rows.len(), config.query_heads * entries);
+                for row in rows.chunks_exact(entries) {
+                    assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+                }
+                seen.push((step, layer, rows.to_vec()));
+            })
+            .unwrap();
+        assert_eq!(seen.len(), 4 * config.layers);
+        let whole = read(model, &ids);
+        let window = vec![(40..50).collect(); config.kv_heads];
+        let selection = Selection {
+            granularity: Granularity::KvHead,
+            layers: vec![LayerSelection::Heads(window); config.layers],
         };
+        let (errors, plain) = model.layer_errors(&whole, &selection, &rule).unwrap();
+        assert_eq!(plain.ids, decoded.ids);
+        let (nothing, _) = model.layer_errors(&whole, &everything(config.layers), &rule).unwrap();
+        assert_eq!(nothing, vec![0.0; config.layers]);
+        (seen, errors)
+    }
+    for config in configs() {
         let (ours, theirs) = (run(&model(&config)), run(&reference(&config)));
         for (a, b) in ours.0.iter().zip(&theirs.0) {
             assert_eq!((a.0, a.1), (b.0, b.1));

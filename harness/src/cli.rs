@@ -225,6 +225,9 @@ pub struct RunArgs {
     /// Print the table as JSON
     #[arg(long)]
     pub json: bool,
+    /// All columns of the table on a terminal too, however wide
+    #[arg(long)]
+    pub wide: bool,
 }
 
 /// Options of `generate`.
@@ -296,6 +299,9 @@ pub struct TableArgs {
     /// Method against method on the same examples instead: paired differences, Holm-corrected
     #[arg(long)]
     pub pairs: bool,
+    /// All columns on a terminal too, however wide
+    #[arg(long)]
+    pub wide: bool,
 }
 
 /// Options of `heatmap`.

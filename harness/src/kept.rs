@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvsweep_engine::decode::HeadSet;
 use kvsweep_methods::selection::{LayerSelection, Selection};
-use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::shape::{CacheShape, LayerShape};
 use kvsweep_results::{KeptPositions, LayerKept, Needle, VariantKept, VariantKey};
 use sha2::{Digest, Sha256};
 
@@ -31,17 +31,17 @@ pub fn positions(keys: &[VariantKey], selections: &[Arc<Selection>]) -> KeptPosi
 }
 
 /// Share of the needle's own tokens that each layer and head kept, 0 to 1; none where the needle was not located.
-pub fn retention(layers: &[LayerKept], shape: &PromptShape, needle: Needle) -> Option<Vec<Vec<f32>>> {
+pub fn retention(layers: &[LayerKept], shape: &CacheShape, needle: Needle) -> Option<Vec<Vec<f32>>> {
     let needle = needle.start?..needle.end?;
     let share = |head: &Vec<u32>| {
         let kept = head.iter().filter(|position| needle.contains(position)).count();
         kept as f32 / needle.len() as f32
     };
-    let layer = |layer: &LayerKept| match layer {
-        LayerKept::All => vec![1.0; shape.kv_heads],
+    let layer = |(layer, sizes): (&LayerKept, &LayerShape)| match layer {
+        LayerKept::All => vec![1.0; sizes.kv_heads],
         LayerKept::Heads(heads) => heads.iter().map(share).collect(),
     };
-    (!needle.is_empty()).then(|| layers.iter().map(layer).collect())
+    (!needle.is_empty()).then(|| layers.iter().zip(&*shape.layers).map(layer).collect())
 }
 
 /// A number of tokens or entries as records hold it.

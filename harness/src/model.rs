@@ -5,6 +5,7 @@ use kvsweep_engine::chat::Message;
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_engine::model::{Card, Model, known};
+use kvsweep_engine::session::AnySession;
 use kvsweep_engine::source;
 use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
 use kvsweep_methods::instructions::InstructionSet;
@@ -28,15 +29,14 @@ impl ModelArgs {
     }
 
     /// Loads the model on its device, in its compute type. It stops computing on Ctrl-C.
-    pub fn load(&self) -> anyhow::Result<Model> {
+    pub fn load(&self) -> anyhow::Result<AnySession> {
         let (cuda_index, dtype) = self.place()?;
         InstructionSet::asked_for()?;
         if cuda_index.is_none() && InstructionSet::in_use() == InstructionSet::Portable {
             output::note(SLOW);
         }
-        let mut model = Model::load(&source::resolve(self.name())?, &self.device()?, dtype)?;
-        model.cancel = interrupt::signal();
-        Ok(model)
+        let files = source::resolve(self.name())?;
+        Ok(AnySession::load(&files, &self.device()?, dtype, interrupt::signal())?)
     }
 
     /// Opens the device that the options name.

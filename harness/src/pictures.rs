@@ -16,7 +16,7 @@ use crate::destination;
 /// # Errors
 /// A picture that cannot be drawn or written.
 pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut drawn = Vec::new();
+    let mut written = Vec::new();
     for group in &merged.groups {
         for variant in &group.variants {
             let name = variant_file_name(group, variant);
@@ -31,10 +31,10 @@ pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
             }
         }
         if let Some(grid) = sweep::needle_grid(group) {
-            drawn.push(both(&out.join("heatmap"), &heatmap::grid(&grid)?)?);
+            written.push(both(&out.join("heatmap"), &heatmap::grid(&grid)?)?);
         }
     }
-    Ok(drawn)
+    Ok(written)
 }
 
 /// Draws a table: scores of the categories against the budget, and the average against the bytes held.
@@ -42,16 +42,16 @@ pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// # Errors
 /// A picture that cannot be drawn or written.
 pub fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut drawn = Vec::new();
+    let mut written = Vec::new();
     for (name, columns, x) in [
         ("score-by-budget", Columns::Categories, XAxis::Budget),
         ("score-by-bytes", Columns::Average, XAxis::Bytes),
     ] {
         if let Some(curves) = sweep::score_curves(table, columns, x) {
-            drawn.push(both(&out.join(name), &curve::draw(&curves)?)?);
+            written.push(both(&out.join(name), &curve::draw(&curves)?)?);
         }
     }
-    Ok(drawn)
+    Ok(written)
 }
 
 /// Writes a picture as PNG and SVG; gives the PNG's path.

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::cache::Held;
 use kvsweep_engine::decode::{DecodeRule, Decoded, HeadSet, Sequence};
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::memory::Planner;
-use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::{Prefill, PrefillOptions};
+use kvsweep_engine::session::Session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::{MethodState, StateScope};
 use kvsweep_methods::observation::Observation;
 use kvsweep_methods::selection::Selection;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
-    ExampleInfo, ExampleRecord, Finish, Kept, RunDir, SCHEMA, SelectionDigest, Timings, VariantKey,
+    CacheSize, ExampleInfo, ExampleRecord, Finish, RunDir, SCHEMA, SelectionDigest, Timings, VariantKey,
     VariantRecord, VariantTiming,
 };
 use kvsweep_tasks::{ModelFacts, Protocol, Tokenizer};
@@ -31,9 +32,9 @@ use crate::progress::Progress;
 use crate::questions::{Dataset, Prompt, Question};
 
 /// Everything a sweep needs, loaded and checked.
-pub struct Sweep<'a> {
-    /// The model.
-    pub model: &'a Model,
+pub struct Sweep<'a, B> {
+    /// The model, at work.
+    pub session: &'a Session<B>,
     /// Its text side.
     pub text: TextSide<'a>,
     /// Facts that prompts depend on.
@@ -76,10 +77,10 @@ enum Scored {
 }
 
 /// One example between its prefill and its record.
-struct InFlight<'a> {
+struct InFlight<'a, P> {
     question: &'a Question,
     prompt: Prompt,
-    prefill: Arc<Prefill>,
+    prefill: Arc<Prefill<P>>,
     prefill_seconds: f64,
     selections: Vec<Arc<Selection>>,
     select_seconds: Vec<f64>,
@@ -89,13 +90,13 @@ struct InFlight<'a> {
     variant_bytes: Vec<u64>,
 }
 
-impl InFlight<'_> {
+impl<P> InFlight<'_, P> {
     fn bytes(&self) -> u64 {
         self.prompt_bytes + self.variant_bytes.iter().sum::<u64>()
     }
 }
 
-impl Sweep<'_> {
+impl<B: Backend> Sweep<'_, B> {
     /// Runs what `run` does not hold yet; one record an example, in the order of the data sets' rows.
     ///
     /// # Errors
@@ -136,9 +137,9 @@ impl Sweep<'_> {
             waiting.reverse();
             let mut rendered = None;
             while rendered.is_some() || !waiting.is_empty() {
-                let mut flight: Vec<InFlight<'_>> = Vec::new();
+                let mut flight: Vec<InFlight<'_, B::Prompt>> = Vec::new();
                 while flight.len() * self.variants.len() < self.batch {
-                    self.model.cancel.check()?;
+                    self.session.cancel.check()?;
                     let of = |question: &Question| format!("example `{}`", question.key.example);
                     let (question, prompt) = match rendered.take() {
                         Some(rendered) => rendered,
@@ -179,7 +180,7 @@ impl Sweep<'_> {
     }
 
     fn planner(&self) -> Planner<'_> {
-        Planner::new(&self.model.config, self.model.dtype.size_in_bytes())
+        Planner::new(&self.session.config, self.session.dtype.size_in_bytes())
     }
 
     /// Whether a prompt can be read and answered beside `taken` bytes.
@@ -192,7 +193,7 @@ impl Sweep<'_> {
         let (planner, tokens) = (self.planner(), prompt.ids.len());
         let reading = planner.activation_bytes(tokens, machine::processors());
         let answering = self.variants.iter().map(|variant| {
-            let heads = self.model.config.stored_heads(variant.spec().granularity());
+            let heads = self.session.config.stored_heads(variant.spec().granularity());
             planner.variant_bytes(variant.budget().map_or(0, |b| b.min(tokens)), heads, prompt.stop.max_new)
         });
         planner.prompt_bytes(tokens, observations) + reading.max(answering.max().unwrap_or(0))
@@ -228,8 +229,8 @@ impl Sweep<'_> {
         observations: &BTreeSet<Observation>,
         states: &mut States,
         progress: &mut Progress,
-    ) -> anyhow::Result<InFlight<'q>> {
-        self.model.check_prompt(&prompt.ids, prompt.stop.max_new)?;
+    ) -> anyhow::Result<InFlight<'q, B::Prompt>> {
+        self.session.check_prompt(&prompt.ids, prompt.stop.max_new)?;
         if !self.fits(&prompt, observations, 0) {
             let needed = self.least_bytes(&prompt, observations);
             anyhow::bail!(
@@ -243,7 +244,7 @@ impl Sweep<'_> {
         }
         progress.prefilling(&question.key, prompt.ids.len());
         let started = Instant::now();
-        let prefill = self.model.prefill(&prompt.ids, observations, PrefillOptions::default())?;
+        let prefill = self.session.prefill(&prompt.ids, observations, PrefillOptions::default())?;
         let prefill_seconds = started.elapsed().as_secs_f64();
         let expected = question.expected_tokens(self.protocol, self.facts);
         progress.prefilled(expected, prompt.ids.len(), prefill_seconds);
@@ -251,7 +252,7 @@ impl Sweep<'_> {
         let mut selections = Vec::with_capacity(self.variants.len());
         let mut select_seconds = Vec::with_capacity(self.variants.len());
         for (variant, state) in self.variants.iter().zip(&mut states.by_variant) {
-            self.model.cancel.check()?;
+            self.session.cancel.check()?;
             let started = Instant::now();
             let selection = variant.select(shape, prefill.observations(), self.inputs, state)?;
             selections.push(Arc::new(selection));
@@ -277,15 +278,17 @@ impl Sweep<'_> {
     /// depend on its company.
     fn decode(
         &self,
-        flight: &[InFlight<'_>],
+        flight: &[InFlight<'_, B::Prompt>],
         progress: &mut Progress,
     ) -> anyhow::Result<(Vec<Vec<Decoded>>, f64)> {
-        let sequences: Vec<Sequence> = flight
+        let sequences: Vec<_> = flight
             .iter()
             .flat_map(|example| {
-                example.selections.iter().map(|selection| Sequence {
+                example.selections.iter().zip(self.variants).map(|(selection, variant)| Sequence {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(selection),
+                    follow: Arc::default(),
+                    again: variant.interval().map(|_| Arc::new(variant.clone())),
                     rule: decode_rule(&example.prompt),
                     keep_logits: false,
                     masked_heads: self.masked.clone(),
@@ -298,11 +301,12 @@ impl Sweep<'_> {
         let mut decoded = Vec::with_capacity(sequences.len());
         for group in groups(&sizes, self.memory.saturating_sub(prompts)) {
             progress.decoding(group.len());
-            decoded.extend(self.model.decode(&sequences[group], &mut |step| progress.step(step))?);
+            decoded.extend(self.session.decode(&sequences[group], &mut |step| progress.step(step))?);
         }
         let seconds = started.elapsed().as_secs_f64();
         let steps = decoded.iter().map(|decoded| decoded.steps).sum();
-        let expected = |example: &InFlight<'_>| example.question.expected_tokens(self.protocol, self.facts);
+        let expected =
+            |example: &InFlight<'_, B::Prompt>| example.question.expected_tokens(self.protocol, self.facts);
         progress.decoded(flight.iter().map(expected).sum(), steps, seconds);
         let seconds_a_step = seconds / steps.max(1) as f64;
         let mut examples = Vec::with_capacity(flight.len());
@@ -316,7 +320,7 @@ impl Sweep<'_> {
     /// Grades every variant's answer and puts the example into one record.
     fn score(
         &self,
-        example: &InFlight<'_>,
+        example: &InFlight<'_, B::Prompt>,
         decoded: &[Decoded],
         seconds_a_step: f64,
     ) -> anyhow::Result<Scored> {
@@ -334,14 +338,14 @@ impl Sweep<'_> {
             let layers = layers_kept(selection);
             variants.push(VariantRecord {
                 variant: key.clone(),
-                prediction,
-                prediction_sha256: kept::ids_sha256(&decoded.ids),
+                prediction: prediction.into(),
+                prediction_sha256: kept::ids_sha256(&decoded.ids).into(),
                 new_tokens: count(decoded.ids.len())?,
                 finish: if decoded.stopped_by.is_some() { Finish::Stop } else { Finish::Length },
-                metric: grade.metric,
+                metric: grade.metric.into(),
                 score: grade.score,
-                other_scores: grade.others,
-                kept: Kept {
+                other_scores: grade.others.into(),
+                kept: CacheSize {
                     entries_mean: entries_mean(&decoded.held),
                     entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
                     entries_nominal: nominal(variant, prompt.ids.len()),
@@ -432,7 +436,7 @@ struct States {
 }
 
 impl States {
-    fn new(sweep: &Sweep<'_>) -> anyhow::Result<Self> {
+    fn new(sweep: &Sweep<'_, impl Backend>) -> anyhow::Result<Self> {
         let mut states = Self { by_variant: vec![MethodState::default(); sweep.variants.len()] };
         if let Some(first) = sweep.datasets.first() {
             states.restart(sweep, first, StateScope::Run)?;
@@ -440,11 +444,16 @@ impl States {
         Ok(states)
     }
 
-    fn enter(&mut self, sweep: &Sweep<'_>, dataset: &Dataset) -> anyhow::Result<()> {
+    fn enter(&mut self, sweep: &Sweep<'_, impl Backend>, dataset: &Dataset) -> anyhow::Result<()> {
         self.restart(sweep, dataset, StateScope::Dataset)
     }
 
-    fn restart(&mut self, sweep: &Sweep<'_>, dataset: &Dataset, scope: StateScope) -> anyhow::Result<()> {
+    fn restart(
+        &mut self,
+        sweep: &Sweep<'_, impl Backend>,
+        dataset: &Dataset,
+        scope: StateScope,
+    ) -> anyhow::Result<()> {
         let scopes = sweep.variants.iter().map(|variant| variant.spec().state_scope());
         if !scopes.clone().any(|s| s == scope) {
             return Ok(());

@@ -20,7 +20,7 @@ use crate::{output, questions};
 /// # Errors
 /// A stdout that cannot be written to.
 pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Result<Exit> {
-    let text = table.render(format, terminal_width())?;
+    let text = table.render(format)?;
     if format == Format::Json {
         output::json_text(text.trim_end())?;
     } else {
@@ -193,17 +193,20 @@ fn category(dataset: &str) -> String {
     }
 }
 
-/// The terminal's width, where stdout is one.
-fn terminal_width() -> Option<usize> {
-    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0))
+/// What fits the terminal, where stdout is one and not all columns are asked for.
+pub fn text_format(wide: bool) -> Format {
+    match terminal_size::terminal_size_of(std::io::stdout()) {
+        Some((width, _)) if !wide => Format::Terminal(usize::from(width.0)),
+        _ => Format::Text,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use kvsweep_results::{
-        DatasetInfo as RunDataset, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, MethodInfo,
-        ModelInfo, ProgramInfo, ProtocolInfo, RunDir, SCHEMA, VariantRecord,
+        CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores, ModelInfo,
+        ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
     };
 
     /// The table's last row of a full-cache run of these data sets, each with its rows' scores and stated lengths.
@@ -268,14 +271,14 @@ mod tests {
                     },
                     variants: vec![VariantRecord {
                         variant: manifest.variants().remove(0),
-                        prediction: String::new(),
-                        prediction_sha256: String::new(),
+                        prediction: "".into(),
+                        prediction_sha256: "".into(),
                         new_tokens: 1,
                         finish: Finish::Stop,
                         metric: "m".into(),
                         score: *score,
-                        other_scores: [].into(),
-                        kept: Kept { entries_mean: 1.0, entries_max: 1, entries_nominal: 1.0, bytes: 1 },
+                        other_scores: MetricScores::default(),
+                        kept: CacheSize { entries_mean: 1.0, entries_max: 1, entries_nominal: 1.0, bytes: 1 },
                         selection: None,
                         retention: None,
                     }],

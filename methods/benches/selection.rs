@@ -12,7 +12,7 @@ use kvsweep_methods::method::MethodState;
 use kvsweep_methods::observation::{Observation, Observations, Observed};
 use kvsweep_methods::observe::{HeadsView, observe_layer};
 use kvsweep_methods::registry;
-use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::shape::{CacheShape, LayerShape, Reach};
 use kvsweep_methods::spec::{MethodSpec, Variant};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,15 +22,14 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| rng.random_range(0.0..1.0)).collect()
 }
 
-fn inputs(shape: &PromptShape) -> Inputs {
-    let scores: Vec<Vec<f64>> = (0..shape.layers)
-        .map(|l| (0..shape.query_heads).map(|h| ((l * 7 + h * 3) % 11) as f64).collect())
-        .collect();
+fn inputs(layers: usize, query_heads: usize) -> Inputs {
+    let scores: Vec<Vec<f64>> =
+        (0..layers).map(|l| (0..query_heads).map(|h| ((l * 7 + h * 3) % 11) as f64).collect()).collect();
     Inputs {
         retrieval: Some(scores.clone()),
         reasoning: Some(scores),
-        ranking: Some(vec![(0..shape.query_heads).collect(); shape.layers]),
-        layers: Some(vec![1.0 / shape.layers as f64; shape.layers]),
+        ranking: Some(vec![(0..query_heads).collect(); layers]),
+        layers: Some(vec![1.0 / layers as f64; layers]),
         model: None,
     }
 }
@@ -42,13 +41,17 @@ fn variant(name: &str) -> Variant {
 /// One prompt of the embedded model's shape: what a prefill pays for each observation, and each variant for
 /// choosing.
 fn small(c: &mut Criterion) {
-    let shape = PromptShape { layers: 8, query_heads: 8, kv_heads: 2, head_dim: 32, prompt_len: 2048 };
-    let q = random(shape.query_heads * shape.prompt_len * shape.head_dim, 1);
-    let k = random(shape.kv_heads * shape.prompt_len * shape.head_dim, 2);
-    let queries = HeadsView::token_major(&q, [shape.query_heads, shape.prompt_len, shape.head_dim]).unwrap();
-    let keys = HeadsView::token_major(&k, [shape.kv_heads, shape.prompt_len, shape.head_dim]).unwrap();
+    let layer = LayerShape { query_heads: 8, kv_heads: 2, head_dim: 32, reach: Reach::All };
+    let (layers, prompt_len) = (8, 2048);
+    let shape = CacheShape::uniform(layers, layer, prompt_len);
+    let q = random(layer.query_heads * prompt_len * layer.head_dim, 1);
+    let k = random(layer.kv_heads * prompt_len * layer.head_dim, 2);
+    let queries = HeadsView::token_major(&q, [layer.query_heads, prompt_len, layer.head_dim]).unwrap();
+    let keys = HeadsView::token_major(&k, [layer.kv_heads, prompt_len, layer.head_dim]).unwrap();
     let observe = |wanted: &[Observation]| Observations {
-        layers: (0..shape.layers).map(|_| observe_layer(wanted, &shape, &queries, &keys).unwrap()).collect(),
+        layers: (0..layers)
+            .map(|_| observe_layer(wanted, &layer, &queries, &keys, Some(&keys)).unwrap())
+            .collect(),
     };
     let mut group = c.benchmark_group("2048x8x8");
     for (name, wanted) in [
@@ -66,7 +69,7 @@ fn small(c: &mut Criterion) {
     ] {
         group.bench_function(format!("observe {name}"), |b| b.iter(|| black_box(observe(&wanted))));
     }
-    let inputs = inputs(&shape);
+    let inputs = inputs(layers, layer.query_heads);
     for entry in registry::METHODS {
         let variant = variant(entry.name);
         let observations = observe(&variant.observations());
@@ -79,12 +82,13 @@ fn small(c: &mut Criterion) {
 
 /// Choosing at the width of an 8B model and a long prompt.
 fn large(c: &mut Criterion) {
-    let shape = PromptShape { layers: 32, query_heads: 32, kv_heads: 32, head_dim: 128, prompt_len: 32_768 };
+    let layer = LayerShape { query_heads: 32, kv_heads: 32, head_dim: 128, reach: Reach::All };
+    let shape = CacheShape::uniform(32, layer, 32_768);
     let mut group = c.benchmark_group("32768x32x32");
     group.sample_size(10);
     for name in ["snapkv", "pyramidkv", "adakv", "h2o"] {
         let variant = variant(name);
-        let layer: BTreeMap<_, _> = variant
+        let observed: BTreeMap<_, _> = variant
             .observations()
             .into_iter()
             .map(|observation| {
@@ -93,12 +97,12 @@ fn large(c: &mut Criterion) {
                 else {
                     unreachable!("these methods read sums")
                 };
-                let columns = shape.prompt_len - cut;
-                let values = random(shape.query_heads * columns, 3);
-                (observation, Observed::Rows { rows: shape.query_heads, columns, values })
+                let columns = shape.len - cut;
+                let values = random(layer.query_heads * columns, 3);
+                (observation, Observed::Rows { rows: layer.query_heads, columns, values })
             })
             .collect();
-        let observations = Observations { layers: vec![layer; shape.layers] };
+        let observations = Observations { layers: vec![observed; shape.layers.len()] };
         group.bench_function(format!("select {}", variant.id()), |b| {
             b.iter(|| {
                 variant

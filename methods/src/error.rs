@@ -4,9 +4,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::inputs::InputKind;
+use crate::inputs::kind::InputKind;
 use crate::observation::Observation;
 use crate::selection::Granularity;
+use crate::shape::BadShape;
 
 /// The error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +74,8 @@ pub enum MethodError {
         has: Granularity,
     },
     /// The shape of the prompt contradicts itself.
-    #[error("impossible prompt shape: {problem}")]
-    BadShape {
-        /// What is wrong.
-        problem: String,
-    },
+    #[error(transparent)]
+    BadShape(#[from] BadShape),
     /// Numbers that do not have the announced shape.
     #[error("{what}: expected {expected}, found {found}")]
     Mismatch {

@@ -8,10 +8,12 @@
 //! "Section" in the documentation of a method is the section of the specification that the method was
 //! written from; the papers and the files of their code are named with it.
 
+#![warn(unreachable_pub)]
+
 pub mod budget;
+pub mod context;
 pub mod error;
 pub mod group;
-pub mod held;
 pub mod identify;
 pub mod inputs;
 pub mod instructions;
@@ -28,14 +30,12 @@ pub mod shape;
 pub mod spec;
 #[cfg(test)]
 mod testing;
-pub mod topk;
-pub mod verify;
+mod topk;
 
+pub use context::{MethodState, StateScope};
 pub use error::MethodError;
-pub use held::Held;
 pub use inputs::Inputs;
-pub use method::{MethodState, StateScope};
 pub use observation::{Observation, Observations, Observed};
 pub use selection::{Granularity, LayerSelection, Selection};
-pub use shape::PromptShape;
+pub use shape::{CacheShape, LayerShape, Reach};
 pub use spec::{MethodSpec, Variant};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shape::PromptShape;
+use crate::shape::LayerShape;
 
 /// One thing to observe in every layer of a prefill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,19 +32,55 @@ pub enum Observation {
     },
     /// Euclidean norm of each rotated key: `[kv_heads][prompt_len]`.
     KeyNorm,
+    /// Cosine of each rotated key with the mean direction of its head's keys (KeyDiff): `[kv_heads][prompt_len]`.
+    KeySimilarity,
+    /// How far keys and values spread against the entries that follow, as a rank (LagKV): `[kv_heads][prompt_len]`.
+    LagRank {
+        /// First entries, which all rank highest.
+        sinks: usize,
+        /// Entries of a part: its entries are ranked among themselves.
+        lag: usize,
+    },
 }
 
 impl Observation {
-    /// Values that one layer of a prompt shows for it.
+    /// Whether it reads the attention of every row of the prompt, not only of the last ones.
     #[must_use]
-    pub fn values(self, shape: &PromptShape) -> usize {
-        let past = |recent: usize| shape.query_heads * shape.prompt_len.saturating_sub(recent);
-        match self {
-            Self::WindowSum { window } => past(window),
-            Self::WindowMoments { window } => 2 * past(window),
-            Self::AccumulatedSum { recent } => past(recent),
-            Self::KeyNorm => shape.kv_heads * shape.prompt_len,
-        }
+    pub fn reads_every_row(self) -> bool {
+        matches!(self, Self::AccumulatedSum { .. })
+    }
+
+    /// Whether it reads values, not only queries and keys.
+    #[must_use]
+    pub fn reads_values(self) -> bool {
+        matches!(self, Self::LagRank { .. })
+    }
+
+    /// Whether it reads attention rows.
+    #[must_use]
+    pub fn reads_attention(self) -> bool {
+        !matches!(self, Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. })
+    }
+
+    /// Positions of a prompt of `prompt_len` tokens that it covers, the first ones.
+    #[must_use]
+    pub fn columns(self, prompt_len: usize) -> usize {
+        prompt_len.saturating_sub(match self {
+            Self::WindowSum { window } | Self::WindowMoments { window } => window,
+            Self::AccumulatedSum { recent } => recent,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } => 0,
+        })
+    }
+
+    /// Values that one layer of a prompt of `prompt_len` tokens shows for it.
+    #[must_use]
+    pub fn values(self, shape: &LayerShape, prompt_len: usize) -> usize {
+        let rows = match self {
+            Self::WindowSum { .. } | Self::AccumulatedSum { .. } => shape.query_heads,
+            Self::WindowMoments { .. } => 2 * shape.query_heads,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } => shape.kv_heads,
+        };
+        rows * self.columns(prompt_len)
     }
 }
 
@@ -89,7 +125,7 @@ impl Observed {
     }
 }
 
-/// Everything that a prefill observed: `layers[l][observation]`.
+/// Everything that a prefill observed, wherever its keys are: `layers[l][observation]`.
 #[derive(Clone, Debug, Default)]
 pub struct Observations {
     /// One map a layer.

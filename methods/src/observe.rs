@@ -13,9 +13,10 @@ use rayon::prelude::*;
 use crate::error::MethodError;
 use crate::instructions::InstructionSet;
 use crate::observation::{Observation, Observed};
-use crate::shape::PromptShape;
+use crate::shape::LayerShape;
 
 mod kernel;
+mod stored;
 
 /// Keys per vector step.
 const LANES: usize = 16;
@@ -97,27 +98,30 @@ impl<'a> HeadsView<'a> {
 /// Observes one layer whose prompt is at hand as a whole.
 ///
 /// `queries` holds the last rows of the prompt, rotated, as many as the observations need (see
-/// [`rows_needed`]; more is fine); `keys` all `prompt_len` rows, rotated.
+/// [`rows_needed`]; more is fine); `keys` all of its rows, rotated; `values` as many, where an observation
+/// [reads them](Observation::reads_values).
 ///
 /// # Errors
 /// When the views contradict `shape` or hold too few rows.
 pub fn observe_layer(
     wanted: &[Observation],
-    shape: &PromptShape,
+    shape: &LayerShape,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
+    values: Option<&HeadsView<'_>>,
 ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-    let mut observer = LayerObserver::new(wanted, shape)?;
-    let needed = rows_needed(wanted, shape.prompt_len);
-    if queries.tokens < needed || queries.tokens > shape.prompt_len {
+    let prompt_len = keys.tokens;
+    let mut observer = LayerObserver::new(wanted, shape, prompt_len)?;
+    let needed = rows_needed(wanted, prompt_len);
+    if queries.tokens < needed || queries.tokens > prompt_len {
         return Err(MethodError::Mismatch {
             what: "query rows to observe".into(),
-            expected: format!("{needed} to {}", shape.prompt_len),
+            expected: format!("{needed} to {prompt_len}"),
             found: queries.tokens.to_string(),
         });
     }
-    observer.feed(queries, shape.prompt_len - queries.tokens, keys)?;
-    observer.finish(keys)
+    observer.feed(queries, prompt_len - queries.tokens, keys)?;
+    observer.finish(keys, values)
 }
 
 /// How many of the last query rows of a prompt the observations read: all for
@@ -131,7 +135,7 @@ pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
                 window.min(prompt_len)
             }
             Observation::AccumulatedSum { .. } => prompt_len,
-            Observation::KeyNorm => 0,
+            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => 0,
         })
         .max()
         .unwrap_or(0)
@@ -141,7 +145,8 @@ pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
 #[derive(Debug)]
 pub struct LayerObserver {
     wanted: Vec<Observation>,
-    shape: PromptShape,
+    shape: LayerShape,
+    prompt_len: usize,
     /// One list of reductions per query head, in the order of `wanted`.
     heads: Vec<Vec<Reduction>>,
     first_row: usize,
@@ -149,21 +154,22 @@ pub struct LayerObserver {
 }
 
 impl LayerObserver {
-    /// Prepares the accumulators.
+    /// Prepares the accumulators of a prompt of `prompt_len` tokens.
     ///
     /// # Errors
     /// When the shape contradicts itself.
-    pub fn new(wanted: &[Observation], shape: &PromptShape) -> Result<Self, MethodError> {
+    pub fn new(wanted: &[Observation], shape: &LayerShape, prompt_len: usize) -> Result<Self, MethodError> {
         shape.check()?;
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
         let reductions: Vec<Reduction> =
-            wanted.iter().map(|&observation| Reduction::new(observation, shape.prompt_len)).collect();
+            wanted.iter().map(|&observation| Reduction::new(observation, prompt_len)).collect();
         Ok(Self {
-            first_row: shape.prompt_len - rows_needed(&wanted, shape.prompt_len),
+            first_row: prompt_len - rows_needed(&wanted, prompt_len),
             heads: vec![reductions; shape.query_heads],
             shape: *shape,
+            prompt_len,
             wanted,
             set: InstructionSet::in_use(),
         })
@@ -189,9 +195,9 @@ impl LayerObserver {
         let end = first + queries.tokens;
         self.expect("query heads", self.shape.query_heads, queries.heads)?;
         self.expect("query head size", self.shape.head_dim, queries.head_dim)?;
-        self.check_keys(keys, end.min(self.shape.prompt_len))?;
-        if end > self.shape.prompt_len {
-            return self.expect("query positions", self.shape.prompt_len, end);
+        self.check_keys(keys, end.min(self.prompt_len))?;
+        if end > self.prompt_len {
+            return self.expect("query positions", self.prompt_len, end);
         }
         let group = self.shape.group_size();
         let from = first.max(self.first_row);
@@ -201,7 +207,7 @@ impl LayerObserver {
             let mut logits = Vec::new();
             while start < end {
                 let rows = BLOCK.min(end - start);
-                let block = Block { kv_head, group, first: start - first, position: start, rows };
+                let block = QueryBlock { kv_head, group, first: start - first, position: start, rows };
                 logits.resize(block.pieces() * group * rows * PIECE, 0.0);
                 logits
                     .par_chunks_mut(group * rows * PIECE)
@@ -220,13 +226,22 @@ impl LayerObserver {
     /// Hands out what was observed.
     ///
     /// # Errors
-    /// When `keys` is not the whole prompt's.
-    pub fn finish(self, keys: &HeadsView<'_>) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-        self.check_keys(keys, self.shape.prompt_len)?;
+    /// When `keys` are not the whole prompt's, or `values` are needed and are not.
+    pub fn finish(
+        self,
+        keys: &HeadsView<'_>,
+        values: Option<&HeadsView<'_>>,
+    ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+        self.check_keys(keys, self.prompt_len)?;
         let mut answers = BTreeMap::new();
         for (index, &observation) in self.wanted.iter().enumerate() {
             let reductions = self.heads.iter().filter_map(|head| head.get(index));
-            answers.insert(observation, collect(observation, &self.shape, reductions, keys));
+            let observed = if observation.reads_attention() {
+                collect(observation, &self.shape, self.prompt_len, reductions)
+            } else {
+                stored::observe(observation, keys, values)?
+            };
+            answers.insert(observation, observed);
         }
         Ok(answers)
     }
@@ -249,36 +264,19 @@ impl LayerObserver {
     }
 }
 
-/// Puts the heads of one observation together.
+/// Puts the heads of one observation of attention together.
 fn collect<'a>(
     observation: Observation,
-    shape: &PromptShape,
+    shape: &LayerShape,
+    prompt_len: usize,
     reductions: impl Iterator<Item = &'a Reduction>,
-    keys: &HeadsView<'_>,
 ) -> Observed {
+    let columns = observation.columns(prompt_len);
     match observation {
-        Observation::KeyNorm => {
-            let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
-            let values = (0..shape.kv_heads)
-                .flat_map(|head| (0..shape.prompt_len).map(move |token| norm(keys.row(head, token))))
-                .collect();
-            Observed::Rows { rows: shape.kv_heads, columns: shape.prompt_len, values }
-        }
-        Observation::WindowSum { window: cut } | Observation::AccumulatedSum { recent: cut } => {
-            let columns = shape.prompt_len.saturating_sub(cut);
-            let mut values = Vec::with_capacity(shape.query_heads * columns);
-            for reduction in reductions {
-                if let Reduction::Sum { sum, .. } = reduction {
-                    values.extend_from_slice(sum);
-                }
-            }
-            Observed::Rows { rows: shape.query_heads, columns, values }
-        }
         Observation::WindowMoments { window } => {
-            let columns = shape.prompt_len.saturating_sub(window);
             let (mut mean, mut variance) = (Vec::new(), Vec::new());
             let (mut dispersion, mut shift) = (0.0, 0.0);
-            let rows = window.min(shape.prompt_len) as f64;
+            let rows = window.min(prompt_len) as f64;
             for reduction in reductions {
                 if let Reduction::Moments { sum, squares, entropy, .. } = reduction {
                     dispersion += *entropy;
@@ -291,6 +289,15 @@ fn collect<'a>(
                 }
             }
             Observed::Moments { rows: shape.query_heads, columns, mean, variance, dispersion, shift }
+        }
+        _ => {
+            let mut values = Vec::with_capacity(shape.query_heads * columns);
+            for reduction in reductions {
+                if let Reduction::Sum { sum, .. } = reduction {
+                    values.extend_from_slice(sum);
+                }
+            }
+            Observed::Rows { rows: shape.query_heads, columns, values }
         }
     }
 }
@@ -320,7 +327,7 @@ impl Reduction {
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
-            Observation::KeyNorm => Self::None,
+            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => Self::None,
         }
     }
 
@@ -366,7 +373,7 @@ impl Reduction {
 }
 
 /// `rows` query positions of the heads of one group, from `position` on.
-struct Block {
+struct QueryBlock {
     kv_head: usize,
     group: usize,
     /// Index of the first row inside the query view.
@@ -376,7 +383,7 @@ struct Block {
     rows: usize,
 }
 
-impl Block {
+impl QueryBlock {
     /// Pieces of [`PIECE`] keys that some row of the block may look at.
     fn pieces(&self) -> usize {
         (self.position + self.rows).div_ceil(PIECE)
@@ -386,16 +393,22 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{random, shape};
+    use crate::testing::{layer_shape, random};
 
     /// The formula of section 1.3, literally, in f64.
-    fn attention(shape: &PromptShape, q: &[f32], k: &[f32], head: usize, position: usize) -> Vec<f64> {
+    fn attention(
+        shape: &LayerShape,
+        len: usize,
+        q: &[f32],
+        k: &[f32],
+        [head, position]: [usize; 2],
+    ) -> Vec<f64> {
         let d = shape.head_dim;
         let kv = head / shape.group_size();
-        let query = &q[(head * shape.prompt_len + position) * d..][..d];
+        let query = &q[(head * len + position) * d..][..d];
         let logits: Vec<f64> = (0..=position)
             .map(|j| {
-                let key = &k[(kv * shape.prompt_len + j) * d..][..d];
+                let key = &k[(kv * len + j) * d..][..d];
                 query.iter().zip(key).map(|(a, b)| f64::from(a * b)).sum::<f64>() / (d as f64).sqrt()
             })
             .collect();
@@ -412,7 +425,7 @@ mod tests {
     #[test]
     fn every_observation_follows_its_formula() {
         for (heads, kv_heads, dim, tokens) in [(4, 2, 8, 300), (3, 3, 5, 41), (8, 2, 32, 70)] {
-            let shape = shape(1, heads, kv_heads, dim, tokens);
+            let shape = layer_shape(heads, kv_heads, dim);
             let q = random(heads * tokens * dim, 1, 2.0);
             let k = random(kv_heads * tokens * dim, 2, 2.0);
             let (w, recent) = (9, 4);
@@ -425,9 +438,10 @@ mod tests {
             ];
             let qs = HeadsView::head_major(&q, [heads, tokens, dim]).unwrap();
             let ks = HeadsView::head_major(&k, [kv_heads, tokens, dim]).unwrap();
-            let seen = observe_layer(&wanted, &shape, &qs, &ks).unwrap();
-            let rows: Vec<Vec<Vec<f64>>> =
-                (0..heads).map(|h| (0..tokens).map(|p| attention(&shape, &q, &k, h, p)).collect()).collect();
+            let seen = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
+            let rows: Vec<Vec<Vec<f64>>> = (0..heads)
+                .map(|h| (0..tokens).map(|p| attention(&shape, tokens, &q, &k, [h, p])).collect())
+                .collect();
             for window in [w, 1] {
                 let Observed::Rows { rows: n, columns, values } = &seen[&Observation::WindowSum { window }]
                 else {
@@ -472,7 +486,7 @@ mod tests {
 
     #[test]
     fn layout_chunks_and_threads_do_not_change_a_bit() {
-        let shape = shape(1, 4, 2, 16, 700);
+        let shape = layer_shape(4, 2, 16);
         let q = random(4 * 700 * 16, 3, 1.5);
         let k = random(2 * 700 * 16, 4, 1.5);
         let wanted = [
@@ -482,7 +496,7 @@ mod tests {
         ];
         let qs = HeadsView::head_major(&q, [4, 700, 16]).unwrap();
         let ks = HeadsView::head_major(&k, [2, 700, 16]).unwrap();
-        let whole = observe_layer(&wanted, &shape, &qs, &ks).unwrap();
+        let whole = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
 
         let swap = |data: &[f32], heads: usize| -> Vec<f32> {
             (0..700)
@@ -494,20 +508,20 @@ mod tests {
         let qv = HeadsView::token_major(&qt, [4, 700, 16]).unwrap();
         let kv = HeadsView::token_major(&kt, [2, 700, 16]).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv).unwrap()), whole);
+        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv, None).unwrap()), whole);
 
-        let mut observer = LayerObserver::new(&wanted, &shape).unwrap();
+        let mut observer = LayerObserver::new(&wanted, &shape, 700).unwrap();
         for start in (0..700).step_by(96) {
             let rows = 96.min(700 - start);
             let part = HeadsView::new(&q[start * 16..], [4, rows, 16], 700 * 16, 16).unwrap();
             observer.feed(&part, start, &ks).unwrap();
         }
-        assert_eq!(observer.finish(&ks).unwrap(), whole);
+        assert_eq!(observer.finish(&ks, None).unwrap(), whole);
     }
 
     #[test]
     fn a_prompt_inside_the_window_has_no_past() {
-        let shape = shape(1, 2, 1, 4, 5);
+        let shape = layer_shape(2, 1, 4);
         let (q, k) = (random(2 * 5 * 4, 5, 1.0), random(5 * 4, 6, 1.0));
         let wanted = [
             Observation::WindowSum { window: 8 },
@@ -516,7 +530,7 @@ mod tests {
         ];
         let qs = HeadsView::head_major(&q, [2, 5, 4]).unwrap();
         let ks = HeadsView::head_major(&k, [1, 5, 4]).unwrap();
-        for observed in observe_layer(&wanted, &shape, &qs, &ks).unwrap().values() {
+        for observed in observe_layer(&wanted, &shape, &qs, &ks, None).unwrap().values() {
             match observed {
                 Observed::Rows { columns, values, .. } => assert_eq!((*columns, values.len()), (0, 0)),
                 Observed::Moments { columns, mean, .. } => assert_eq!((*columns, mean.len()), (0, 0)),
@@ -526,15 +540,16 @@ mod tests {
 
     #[test]
     fn wrong_views_are_refused() {
-        let shape = shape(1, 2, 1, 4, 10);
+        let shape = layer_shape(2, 1, 4);
         let data = random(80, 7, 1.0);
         assert!(HeadsView::head_major(&data, [2, 11, 4]).is_err());
         let qs = HeadsView::head_major(&data, [2, 3, 4]).unwrap();
         let ks = HeadsView::head_major(&data, [1, 10, 4]).unwrap();
-        let error = observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks).unwrap_err();
+        let error =
+            observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks, None).unwrap_err();
         assert_eq!(error.to_string(), "query rows to observe: expected 4 to 10, found 3");
-        let ks = HeadsView::head_major(&data, [1, 9, 4]).unwrap();
-        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks).is_err());
+        let ks = HeadsView::head_major(&data, [1, 2, 4]).unwrap();
+        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks, None).is_err());
     }
 
     #[test]

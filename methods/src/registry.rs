@@ -2,9 +2,9 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, compresskv, full, h2o, headkv, knorm, pyramidkv, random, snapkv, streamingllm, tova,
+    Entry, adakv, cake, chunkkv, compresskv, full, h2o, headkv, keydiff, knorm, lagkv, pyramidkv, random,
+    snapkv, streamingllm, tova,
 };
-use crate::spec::MethodSpec;
 
 /// Every method, in the order of listings.
 pub const METHODS: &[Entry] = &[
@@ -18,6 +18,9 @@ pub const METHODS: &[Entry] = &[
     compresskv::ENTRY,
     cake::ENTRY,
     h2o::ENTRY,
+    chunkkv::ENTRY,
+    keydiff::ENTRY,
+    lagkv::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,
@@ -46,12 +49,4 @@ pub fn find(name: &str) -> Result<&'static Entry, MethodError> {
         name: name.to_owned(),
         nearest: Nearest::of(name, METHODS.iter().map(|entry| entry.name)),
     })
-}
-
-/// The methods of the default sweep, with their defaults.
-///
-/// # Errors
-/// Never for the table above; a test parses it.
-pub fn headline() -> Result<Vec<MethodSpec>, MethodError> {
-    HEADLINE.iter().map(|name| MethodSpec::parse(name, &[], None)).collect()
 }

@@ -3,12 +3,13 @@
 
 use rayon::prelude::*;
 
+use crate::context::Context;
 use crate::error::MethodError;
 use crate::group::{self, GroupLayout, GroupOrder, GroupReduce};
-use crate::method::Context;
 use crate::observation::Observation;
 use crate::pooling::{self, Pooling};
 use crate::selection::{Granularity, LayerSelection};
+use crate::shape::LayerShape;
 use crate::topk;
 
 /// One row of scores per stored head.
@@ -59,13 +60,13 @@ impl Scoring {
     /// When the prefill did not observe the window.
     pub fn scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
         let (columns, values) =
-            ctx.rows(layer, Observation::WindowSum { window: self.window }, ctx.shape.query_heads)?;
+            ctx.rows(layer, Observation::WindowSum { window: self.window }, ctx.layer(layer).query_heads)?;
         if columns == 0 {
-            return Ok(Scores { columns, rows: vec![Vec::new(); ctx.granularity.heads(ctx.shape)] });
+            return Ok(Scores { columns, rows: vec![Vec::new(); ctx.heads(layer)] });
         }
         let row = |head: usize| &values[head * columns..(head + 1) * columns];
         let pool = |row: &[f32]| pooling::pool(row, self.pooling, self.kernel);
-        let (heads, kv_heads) = (ctx.shape.query_heads, ctx.shape.kv_heads);
+        let LayerShape { query_heads: heads, kv_heads, .. } = *ctx.layer(layer);
         let rows = match ctx.granularity {
             Granularity::QueryHead => (0..heads).into_par_iter().map(|head| pool(row(head))).collect(),
             Granularity::KvHead => (0..kv_heads)
@@ -106,11 +107,11 @@ pub(crate) fn check_kernel(kernel: usize) -> Result<(), (&'static str, String)> 
     if kernel % 2 == 1 { Ok(()) } else { Err(("kernel", "the pooling size must be odd".into())) }
 }
 
-/// Keeps, in each head, the `n[head]` best of the past and the whole window. One row of scores serves all
+/// Keeps, in each head of a layer, the `n[head]` best of the past and the whole window. One row of scores serves all
 /// heads when there is only one.
 #[must_use]
-pub fn cut(ctx: &Context<'_>, scores: &Scores, n: &[usize]) -> LayerSelection {
-    let prompt_len = ctx.shape.prompt_len;
+pub(crate) fn cut(ctx: &Context<'_>, layer: usize, scores: &Scores, n: &[usize]) -> LayerSelection {
+    let prompt_len = ctx.shape.len;
     if n.iter().all(|&n| n >= scores.columns) {
         return LayerSelection::All;
     }
@@ -125,7 +126,7 @@ pub fn cut(ctx: &Context<'_>, scores: &Scores, n: &[usize]) -> LayerSelection {
             kept
         })
         .collect();
-    let heads = ctx.granularity.heads(ctx.shape);
+    let heads = ctx.heads(layer);
     if let (1, Some(shared)) = (scores.rows.len(), kept.first().cloned()) {
         kept.resize(heads, shared);
     }
@@ -136,12 +137,12 @@ pub fn cut(ctx: &Context<'_>, scores: &Scores, n: &[usize]) -> LayerSelection {
 ///
 /// # Errors
 /// When the prefill did not observe the window.
-pub fn select_layers(
+pub(crate) fn select_layers(
     ctx: &Context<'_>,
     scoring: &Scoring,
     n: &[usize],
 ) -> Result<Vec<LayerSelection>, MethodError> {
-    let past = ctx.shape.prompt_len.saturating_sub(scoring.window);
+    let past = ctx.shape.len.saturating_sub(scoring.window);
     n.par_iter()
         .enumerate()
         .map(|(layer, &n)| {
@@ -149,7 +150,7 @@ pub fn select_layers(
                 return Ok(LayerSelection::All);
             }
             let scores = scoring.scores(ctx, layer)?;
-            Ok(cut(ctx, &scores, &vec![n; scores.rows.len()]))
+            Ok(cut(ctx, layer, &scores, &vec![n; scores.rows.len()]))
         })
         .collect()
 }
@@ -158,20 +159,20 @@ pub fn select_layers(
 ///
 /// # Errors
 /// When scoring fails.
-pub fn cut_uniform(
+pub(crate) fn cut_uniform(
     ctx: &Context<'_>,
     window: usize,
     scores: impl Fn(usize) -> Result<Scores, MethodError> + Sync,
 ) -> Result<Vec<LayerSelection>, MethodError> {
     let n = ctx.budget.saturating_sub(window);
-    if n >= ctx.shape.prompt_len.saturating_sub(window) {
-        return Ok(vec![LayerSelection::All; ctx.shape.layers]);
+    if n >= ctx.shape.len.saturating_sub(window) {
+        return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
     }
-    (0..ctx.shape.layers)
+    (0..ctx.shape.layers.len())
         .into_par_iter()
         .map(|layer| {
             let scores = scores(layer)?;
-            Ok(cut(ctx, &scores, &vec![n; scores.rows.len()]))
+            Ok(cut(ctx, layer, &scores, &vec![n; scores.rows.len()]))
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shape::PromptShape;
+use crate::shape::LayerShape;
 
 /// Which heads own a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub enum Granularity {
 impl Granularity {
     /// Heads that own a selection in a layer of this shape.
     #[must_use]
-    pub fn heads(self, shape: &PromptShape) -> usize {
+    pub fn heads(self, shape: &LayerShape) -> usize {
         match self {
             Self::KvHead => shape.kv_heads,
             Self::QueryHead => shape.query_heads,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::context::{Context, MethodState, StateScope};
 use crate::error::{MethodError, Nearest};
 use crate::inputs::{InputKind, Inputs};
-use crate::method::{Context, Entry, Method, MethodState, StateScope};
+use crate::method::{Entry, Method};
 use crate::observation::{Observation, Observations};
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection, Selection};
-use crate::shape::PromptShape;
+use crate::shape::CacheShape;
 use crate::{profile, registry};
 
 /// A method, its profile, its parameters and its granularity: everything but the budget.
@@ -24,8 +25,13 @@ pub struct MethodSpec {
     label: String,
     granularity: Granularity,
     method: Arc<dyn Method>,
+    interval: Option<usize>,
     resolved: Map<String, Value>,
 }
+
+/// The parameter of every method that can choose again while an answer grows: after each so many of its tokens. Runs
+/// name it only where it is set.
+const INTERVAL: &str = "interval";
 
 /// What a record keeps of a variant's method, every parameter spelled out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,7 +91,7 @@ impl MethodSpec {
         let mut parsed = parse(entry, &params, "profile")?;
         let before = parsed.resolved.clone();
         for (key, text) in all {
-            if !entry.parameters.iter().any(|parameter| parameter.name == key) {
+            if key != INTERVAL && !entry.parameters.iter().any(|parameter| parameter.name == key) {
                 return Err(MethodError::UnknownParameter {
                     method: method.to_owned(),
                     parameter: key.to_owned(),
@@ -119,7 +125,14 @@ impl MethodSpec {
         if granularity != default {
             label = format!("{label}:{granularity}");
         }
-        Ok(Self { entry, label, granularity, method: parsed.method, resolved: parsed.resolved })
+        Ok(Self {
+            entry,
+            label,
+            granularity,
+            method: parsed.method,
+            interval: parsed.resolved.get(INTERVAL).and_then(Value::as_u64).map(|tokens| tokens as usize),
+            resolved: parsed.resolved,
+        })
     }
 
     /// Stable name: `snapkv`, `snapkv@compresskv`, `snapkv[window=16]`, `snapkv:query-head`.
@@ -181,7 +194,8 @@ impl MethodSpec {
         }
     }
 
-    /// The method at a budget: tokens per stored head, window included. FullKV ignores it.
+    /// The method at a budget: entries per KV head (per query head at that granularity), averaged over heads and layers,
+    /// window included. FullKV ignores it.
     ///
     /// # Errors
     /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
@@ -223,12 +237,25 @@ fn parse(
     params: &Map<String, Value>,
     key: &str,
 ) -> Result<crate::method::Parsed, MethodError> {
-    (entry.parse)(params.clone()).map_err(|error| MethodError::BadValue {
+    let bad = |problem: String| MethodError::BadValue {
         method: entry.name.to_owned(),
         parameter: key.to_owned(),
         value: params.get(key).map(Value::to_string).unwrap_or_default(),
-        problem: error.to_string(),
-    })
+        problem,
+    };
+    let mut own = params.clone();
+    let interval = own.remove(INTERVAL);
+    let mut parsed = (entry.parse)(own).map_err(|error| bad(error.to_string()))?;
+    if let Some(interval) = interval {
+        if parsed.method.select_again(1, &[]).is_none() {
+            return Err(bad("this method cannot evict while it generates".to_owned()));
+        }
+        if interval.as_u64().is_none_or(|tokens| tokens == 0 || u32::try_from(tokens).is_err()) {
+            return Err(bad("it is a number of tokens, at least 1".to_owned()));
+        }
+        parsed.resolved.insert(INTERVAL.to_owned(), interval);
+    }
+    Ok(parsed)
 }
 
 /// A method at one budget, applied to prefills.
@@ -255,7 +282,8 @@ impl Variant {
         &self.spec
     }
 
-    /// Tokens per stored head, window included; `None` for FullKV.
+    /// Entries per KV head (per query head at that granularity), averaged over heads and layers, window included; `None`
+    /// for FullKV.
     #[must_use]
     pub fn budget(&self) -> Option<usize> {
         (!self.spec.is_full()).then_some(self.budget)
@@ -275,40 +303,54 @@ impl Variant {
     /// and did not.
     pub fn select(
         &self,
-        shape: &PromptShape,
+        shape: &CacheShape,
         observations: &Observations,
         inputs: &Inputs,
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
         let selection = self.choose(shape, observations, inputs, state)?;
-        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.prompt_len));
-        if kept_all && shape.prompt_len > self.spec.method.evicts_above(self.budget) {
-            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.prompt_len });
+        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.len));
+        if kept_all && shape.len > self.spec.method.evicts_above(self.budget) {
+            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.len });
         }
         Ok(selection)
     }
 
     /// [`Variant::select`] without the demand that a long prompt loses something: what the reference code
     /// does with it, for parity checks.
-    pub(crate) fn choose(
+    pub fn choose(
         &self,
-        shape: &PromptShape,
+        shape: &CacheShape,
         observations: &Observations,
         inputs: &Inputs,
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
         shape.check()?;
         if self.spec.state_scope() != StateScope::Prompt {
-            state.first_prompt_len.get_or_insert(shape.prompt_len);
+            state.first_prompt_len.get_or_insert(shape.len);
         }
         let ctx = self.context(shape, observations, inputs);
         let method = &self.spec.method;
-        let layers = if shape.prompt_len <= method.recent() {
-            vec![LayerSelection::All; shape.layers]
+        let layers = if shape.len <= method.recent() {
+            vec![LayerSelection::All; shape.layers.len()]
         } else {
             method.select(&ctx, state)?
         };
         Ok(Selection { granularity: self.spec.granularity, layers })
+    }
+
+    /// After how many tokens of an answer it evicts again, each time; `None` where it chooses once.
+    #[must_use]
+    pub fn interval(&self) -> Option<usize> {
+        self.spec.interval
+    }
+
+    /// Chooses again while an answer grows, of what each head holds now: `entries[layer][head]`, the prompt's first and
+    /// the answer's last. The selection counts these from 0.
+    #[must_use]
+    pub fn select_again(&self, entries: &[Vec<usize>]) -> Option<Selection> {
+        let layers = self.spec.method.select_again(self.budget, entries)?;
+        Some(Selection { granularity: self.spec.granularity, layers })
     }
 
     /// The scores on which one layer is cut; `None` for methods that do not score.
@@ -317,7 +359,7 @@ impl Variant {
     /// A missing observation or input.
     pub fn scores(
         &self,
-        shape: &PromptShape,
+        shape: &CacheShape,
         observations: &Observations,
         inputs: &Inputs,
         layer: usize,
@@ -328,12 +370,13 @@ impl Variant {
 
     fn context<'a>(
         &self,
-        shape: &'a PromptShape,
+        shape: &'a CacheShape,
         observations: &'a Observations,
         inputs: &'a Inputs,
     ) -> Context<'a> {
         Context {
-            entry: self.spec.entry,
+            method: self.spec.entry.name,
+            needs: self.spec.entry.needs,
             shape,
             observations,
             inputs,
@@ -364,6 +407,30 @@ mod tests {
         assert_eq!(spec.resolved().name, "snapkv@compresskv");
         assert_eq!(spec.resolved().params["group_layout"], "strided");
         assert_eq!(MethodSpec::parse("full", &[], None).unwrap().at(0).unwrap().id(), "full");
+    }
+
+    /// Stored runs keep their meaning: what chooses once names no interval.
+    #[test]
+    fn an_interval_is_named_only_where_it_is_set() {
+        let spec = MethodSpec::parse("streamingllm", &[], None).unwrap();
+        assert!(!spec.resolved().params.contains_key("interval"));
+        assert_eq!(spec.at(64).unwrap().interval(), None);
+        let spec = MethodSpec::parse("streamingllm[interval=16]", &[], None).unwrap();
+        assert_eq!(spec.at(64).unwrap().id(), "streamingllm[interval=16]/64");
+        assert_eq!(spec.resolved().params["interval"], 16);
+        let variant = spec.at(8).unwrap();
+        assert_eq!(variant.interval(), Some(16));
+        let kept = variant.select_again(&[vec![24, 6]]).unwrap();
+        let expected = vec![vec![0, 1, 2, 3, 20, 21, 22, 23], (0..6).collect()];
+        assert_eq!(kept.layers, [LayerSelection::Heads(expected)]);
+        assert_eq!(
+            fail("streamingllm", &[("interval", "0")]),
+            "parameter `streamingllm.interval` cannot be `0`: it is a number of tokens, at least 1"
+        );
+        assert_eq!(
+            fail("snapkv", &[("interval", "16")]),
+            "parameter `snapkv.interval` cannot be `16`: this method cannot evict while it generates"
+        );
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::context::MethodState;
 use crate::error::MethodError;
 use crate::inputs::Inputs;
-use crate::method::MethodState;
 use crate::observation::Observations;
 use crate::observe::{HeadsView, observe_layer};
 use crate::selection::{LayerSelection, Selection};
-use crate::shape::PromptShape;
+use crate::shape::{CacheShape, LayerShape, Reach};
 use crate::spec::{MethodSpec, Variant};
 
 /// `n` values uniform in `-scale..scale`.
@@ -25,8 +25,13 @@ pub(crate) fn shape(
     kv_heads: usize,
     head_dim: usize,
     prompt_len: usize,
-) -> PromptShape {
-    PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len }
+) -> CacheShape {
+    CacheShape::uniform(layers, layer_shape(query_heads, kv_heads, head_dim), prompt_len)
+}
+
+/// A layer that looks at everything.
+pub(crate) fn layer_shape(query_heads: usize, kv_heads: usize, head_dim: usize) -> LayerShape {
+    LayerShape { query_heads, kv_heads, head_dim, reach: Reach::All }
 }
 
 /// A variant by name, with `key=value` overrides.
@@ -37,22 +42,25 @@ pub(crate) fn variant(name: &str, overrides: &[&str], budget: usize) -> Variant 
 }
 
 /// What a variant sees of a prompt with seeded random queries and keys.
-pub(crate) fn observe(variant: &Variant, shape: &PromptShape, seed: u64) -> Observations {
-    let PromptShape { layers, query_heads, kv_heads, head_dim, prompt_len } = *shape;
-    let layer = |layer: u64| {
+pub(crate) fn observe(variant: &Variant, shape: &CacheShape, seed: u64) -> Observations {
+    let prompt_len = shape.len;
+    let layer = |(layer, shape): (u64, &LayerShape)| {
+        let LayerShape { query_heads, kv_heads, head_dim, .. } = *shape;
         let q = random(query_heads * prompt_len * head_dim, seed + 2 * layer, 2.0);
         let k = random(kv_heads * prompt_len * head_dim, seed + 2 * layer + 1, 2.0);
         let q = HeadsView::head_major(&q, [query_heads, prompt_len, head_dim]).unwrap();
         let k = HeadsView::head_major(&k, [kv_heads, prompt_len, head_dim]).unwrap();
-        observe_layer(&variant.observations(), shape, &q, &k).unwrap()
+        let v = random(kv_heads * prompt_len * head_dim, seed + 1000 + layer, 2.0);
+        let v = HeadsView::head_major(&v, [kv_heads, prompt_len, head_dim]).unwrap();
+        observe_layer(&variant.observations(), shape, &q, &k, Some(&v)).unwrap()
     };
-    Observations { layers: (0..layers as u64).map(layer).collect() }
+    Observations { layers: (0..).zip(&*shape.layers).map(layer).collect() }
 }
 
 /// Applies a variant to such a prompt.
 pub(crate) fn select(
     variant: &Variant,
-    shape: &PromptShape,
+    shape: &CacheShape,
     inputs: &Inputs,
 ) -> Result<Selection, MethodError> {
     variant.select(shape, &observe(variant, shape, 11), inputs, &mut MethodState::default())

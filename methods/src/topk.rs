@@ -2,7 +2,7 @@
 
 /// Positions of the `n` highest scores, ascending. NaN loses to everything; `n` beyond the row keeps it all.
 #[must_use]
-pub fn top(scores: &[f32], n: usize) -> Vec<u32> {
+pub(crate) fn top(scores: &[f32], n: usize) -> Vec<u32> {
     if n >= scores.len() {
         return (0..scores.len() as u32).collect();
     }

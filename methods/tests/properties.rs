@@ -4,14 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test's set-up may fail loudly")]
 
 use kvsweep_methods::error::MethodError;
-use kvsweep_methods::held::Held;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::listing;
 use kvsweep_methods::method::{MethodState, StateScope};
 use kvsweep_methods::observation::Observations;
 use kvsweep_methods::observe::{HeadsView, observe_layer};
-use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
-use kvsweep_methods::shape::PromptShape;
+use kvsweep_methods::selection::{LayerSelection, Selection};
+use kvsweep_methods::shape::{CacheShape, LayerShape, Reach};
 use kvsweep_methods::spec::{MethodSpec, Variant};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -44,45 +43,47 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| f32::from(rng.random_range(-8i8..=8)) / 4.0).collect()
 }
 
-fn inputs(shape: &PromptShape, seed: u64) -> Inputs {
+fn inputs(shape: &CacheShape, seed: u64) -> Inputs {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut scores = || -> Vec<Vec<f64>> {
-        (0..shape.layers)
-            .map(|_| (0..shape.query_heads).map(|_| rng.random_range(0.0..1.0)).collect())
-            .collect()
+        let mut row =
+            |layer: &LayerShape| (0..layer.query_heads).map(|_| rng.random_range(0.0..1.0)).collect();
+        shape.layers.iter().map(&mut row).collect()
     };
     Inputs {
         retrieval: Some(scores()),
         reasoning: Some(scores()),
-        ranking: Some(vec![(0..shape.query_heads).rev().collect(); shape.layers]),
-        layers: Some(vec![1.0 / shape.layers as f64; shape.layers]),
+        ranking: Some(shape.layers.iter().map(|layer| (0..layer.query_heads).rev().collect()).collect()),
+        layers: Some(vec![1.0 / shape.layers.len() as f64; shape.layers.len()]),
         model: None,
     }
 }
 
 /// One prompt as a variant sees it.
 struct Prompt {
-    shape: PromptShape,
+    shape: CacheShape,
     observations: Observations,
     inputs: Inputs,
 }
 
 impl Prompt {
-    fn new(shape: PromptShape, variant: &Variant, seed: u64) -> Self {
+    fn new(shape: CacheShape, variant: &Variant, seed: u64) -> Self {
         let wanted = variant.observations();
-        let layers = (0..shape.layers as u64)
-            .map(|layer| {
-                let q = random(shape.query_heads * shape.prompt_len * shape.head_dim, seed + 2 * layer);
-                let k = random(shape.kv_heads * shape.prompt_len * shape.head_dim, seed + 2 * layer + 1);
-                let q =
-                    HeadsView::head_major(&q, [shape.query_heads, shape.prompt_len, shape.head_dim]).unwrap();
-                let k =
-                    HeadsView::head_major(&k, [shape.kv_heads, shape.prompt_len, shape.head_dim]).unwrap();
-                observe_layer(&wanted, &shape, &q, &k).unwrap()
+        let layers = (0..)
+            .zip(&*shape.layers)
+            .map(|(layer, sizes)| {
+                let LayerShape { query_heads, kv_heads, head_dim, .. } = *sizes;
+                let q = random(query_heads * shape.len * head_dim, seed + 2 * layer);
+                let k = random(kv_heads * shape.len * head_dim, seed + 2 * layer + 1);
+                let q = HeadsView::head_major(&q, [query_heads, shape.len, head_dim]).unwrap();
+                let k = HeadsView::head_major(&k, [kv_heads, shape.len, head_dim]).unwrap();
+                let v = random(kv_heads * shape.len * head_dim, seed + 1000 + layer);
+                let v = HeadsView::head_major(&v, [kv_heads, shape.len, head_dim]).unwrap();
+                observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap()
             })
             .collect();
         // Calibrated inputs belong to the model, not to the prompt.
-        Self { shape, observations: Observations { layers }, inputs: inputs(&shape, 7) }
+        Self { observations: Observations { layers }, inputs: inputs(&shape, 7), shape }
     }
 
     fn select(&self, variant: &Variant, state: &mut MethodState) -> Result<Selection, MethodError> {
@@ -93,26 +94,39 @@ impl Prompt {
 fn check_selection(variant: &Variant, prompt: &Prompt, selection: &Selection) {
     let shape = &prompt.shape;
     let id = variant.id();
-    let recent = variant.spec().recent().min(shape.prompt_len);
-    assert_eq!(selection.layers.len(), shape.layers, "{id}");
-    for layer in &selection.layers {
+    let recent = variant.spec().recent().min(shape.len);
+    assert_eq!(selection.layers.len(), shape.layers.len(), "{id}");
+    for (layer, sizes) in selection.layers.iter().zip(&*shape.layers) {
         let LayerSelection::Heads(heads) = layer else { continue };
-        assert_eq!(heads.len(), selection.granularity.heads(shape), "{id}");
+        assert_eq!(heads.len(), selection.granularity.heads(sizes), "{id}");
         for kept in heads {
             assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "{id}: sorted and unique: {kept:?}");
-            assert!(kept.iter().all(|&i| (i as usize) < shape.prompt_len), "{id}: in range: {kept:?}");
-            let window = (shape.prompt_len - recent) as u32..shape.prompt_len as u32;
+            assert!(kept.iter().all(|&i| (i as usize) < shape.len), "{id}: in range: {kept:?}");
+            let window = (shape.len - recent) as u32..shape.len as u32;
             assert!(window.eq(kept[kept.len() - recent..].iter().copied()), "{id}: window kept: {kept:?}");
         }
     }
-    let held = Held::of(selection, shape, 4);
     if let (Some(budget), true) = (variant.budget(), is_exact(variant.spec())) {
-        let nominal = budget.min(shape.prompt_len) as u64;
-        assert_eq!((held.min, held.max), (nominal, nominal), "{id} of {} tokens", shape.prompt_len);
-        if variant.spec().granularity() == Granularity::KvHead {
-            assert_eq!(held.overspend(budget, shape.prompt_len), 0.0);
-        }
+        let nominal = budget.min(shape.len);
+        let exact = selection.layers.iter().all(|layer| match layer {
+            LayerSelection::All => shape.len == nominal,
+            LayerSelection::Heads(heads) => heads.iter().all(|kept| kept.len() == nominal),
+        });
+        assert!(exact, "{id} of {} tokens", shape.len);
     }
+}
+
+/// Entries of the first head of each layer.
+fn first_heads(selection: &Selection, len: usize) -> Vec<usize> {
+    let first = |layer: &LayerSelection| match layer {
+        LayerSelection::All => len,
+        LayerSelection::Heads(heads) => heads[0].len(),
+    };
+    selection.layers.iter().map(first).collect()
+}
+
+fn layer(query_heads: usize, kv_heads: usize, head_dim: usize) -> LayerShape {
+    LayerShape { query_heads, kv_heads, head_dim, reach: Reach::All }
 }
 
 /// PyramidKV's flooring can keep a prompt just above the budget whole; that is reported as the error it is.
@@ -137,7 +151,9 @@ proptest! {
     ) {
         for spec in specs() {
             let Ok(variant) = spec.at(budget) else { continue };
-            let shape = |prompt_len| PromptShape { layers, query_heads: kv_heads * group, kv_heads, head_dim, prompt_len };
+            // Layers differ: every second one has a KV head more, and larger groups.
+            let sizes = |i| layer((kv_heads + i % 2) * (group + i % 2), kv_heads + i % 2, head_dim);
+            let shape = |len| CacheShape { layers: (0..layers).map(sizes).collect(), len };
             let prompts = [0, 1].map(|i| Prompt::new(shape(lens[i]), &variant, u64::from(seed) + 100 * i as u64));
             let alone: Vec<_> = prompts.iter().map(|prompt| prompt.select(&variant, &mut MethodState::default())).collect();
             for (prompt, selection) in prompts.iter().zip(&alone) {
@@ -168,21 +184,22 @@ proptest! {
 #[test]
 fn a_frozen_pyramid_depends_on_the_first_prompt() {
     let variant = MethodSpec::parse("pyramidkv@compresskv", &[], None).unwrap().at(40).unwrap();
-    let shape = PromptShape { layers: 4, query_heads: 4, kv_heads: 2, head_dim: 4, prompt_len: 150 };
+    let shape = CacheShape::uniform(4, layer(4, 2, 4), 150);
     let prompt = Prompt::new(shape, &variant, 1);
     let after_long = prompt.select(&variant, &mut MethodState::after(1000)).unwrap();
     let after_short = prompt.select(&variant, &mut MethodState::after(45)).unwrap();
     assert_ne!(after_long, after_short);
-    assert_eq!(Held::of(&after_long, &shape, 4).layers[0], 71.0);
+    assert_eq!(first_heads(&after_long, 150)[0], 71);
 }
 
-/// A pyramid overspends by its flooring; the accounting shows it.
+/// A pyramid overspends by its flooring.
 #[test]
-fn overspend_is_shown() {
+fn a_pyramid_overspends_by_its_flooring() {
     let variant = MethodSpec::parse("pyramidkv", &[], None).unwrap().at(64).unwrap();
-    let shape = PromptShape { layers: 32, query_heads: 2, kv_heads: 1, head_dim: 2, prompt_len: 300 };
+    let shape = CacheShape::uniform(32, layer(2, 1, 2), 300);
     let prompt = Prompt::new(shape, &variant, 3);
     let selection = prompt.select(&variant, &mut MethodState::default()).unwrap();
-    let overspend = Held::of(&selection, &shape, 2).overspend(64, 300);
+    let held: usize = first_heads(&selection, 300).iter().sum();
+    let overspend = held as f64 / (32.0 * 64.0) - 1.0;
     assert!((overspend - 0.117).abs() < 0.0005, "{overspend}");
 }

@@ -2,7 +2,7 @@
 
 /// Round tick positions (1, 2, 2.5 or 5 times a power of ten apart) that cover `low..=high` from inside,
 /// about `target` of them.
-pub fn ticks(low: f64, high: f64, target: usize) -> Vec<f64> {
+pub(crate) fn ticks(low: f64, high: f64, target: usize) -> Vec<f64> {
     let span = high - low;
     if !span.is_finite() || span <= 0.0 || target == 0 {
         return vec![low];
@@ -18,7 +18,7 @@ pub fn ticks(low: f64, high: f64, target: usize) -> Vec<f64> {
 }
 
 /// `value` with as many decimals as a step of `step` needs, a true minus sign, and no `-0`.
-pub fn number(value: f64, step: f64) -> String {
+pub(crate) fn number(value: f64, step: f64) -> String {
     let decimals = (0..6).find(|&d| {
         let scaled = step.abs() * 10f64.powi(d);
         scaled >= 0.999 && (scaled - scaled.round()).abs() < 1e-6 * scaled.max(1.0)
@@ -27,7 +27,7 @@ pub fn number(value: f64, step: f64) -> String {
 }
 
 /// `value` with `decimals` decimals, a true minus sign, and no `-0`.
-pub fn fixed(value: f64, decimals: usize) -> String {
+pub(crate) fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
         Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
@@ -37,7 +37,7 @@ pub fn fixed(value: f64, decimals: usize) -> String {
 }
 
 /// Bytes in the largest unit that keeps the number at least 1, e.g. `1.5 MiB`.
-pub fn bytes(value: f64) -> String {
+pub(crate) fn bytes(value: f64) -> String {
     let mut value = value;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1023.95 || unit == "GiB" {

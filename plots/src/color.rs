@@ -5,20 +5,20 @@
 //! contrast on white is too low; every line has a marker of its own besides.
 
 /// An sRGB colour.
-pub type Rgb = (u8, u8, u8);
+pub(crate) type Rgb = (u8, u8, u8);
 
 /// Text and axes.
-pub const INK: Rgb = (27, 31, 36);
+pub(crate) const INK: Rgb = (27, 31, 36);
 /// Secondary text.
-pub const MUTED: Rgb = (87, 96, 106);
+pub(crate) const MUTED: Rgb = (87, 96, 106);
 /// Grid lines.
-pub const GRID: Rgb = (228, 231, 235);
+pub(crate) const GRID: Rgb = (228, 231, 235);
 /// Frames and ticks.
-pub const RULE: Rgb = (175, 182, 191);
+pub(crate) const RULE: Rgb = (175, 182, 191);
 /// The card a picture is drawn on.
-pub const PAPER: Rgb = (255, 255, 255);
+pub(crate) const PAPER: Rgb = (255, 255, 255);
 /// A cell without a value.
-pub const MISSING: Rgb = (240, 241, 243);
+pub(crate) const MISSING: Rgb = (240, 241, 243);
 
 const STOPS: [Rgb; 17] = [
     (38, 26, 70),
@@ -41,7 +41,7 @@ const STOPS: [Rgb; 17] = [
 ];
 
 /// Line colours, in order of use.
-pub const LINES: [Rgb; 12] = [
+pub(crate) const LINES: [Rgb; 12] = [
     (0, 114, 178),
     (213, 94, 0),
     (0, 148, 110),
@@ -57,7 +57,7 @@ pub const LINES: [Rgb; 12] = [
 ];
 
 /// The sequential colour of `t` (0 dark to 1 light; clamped, NaN is [`MISSING`]).
-pub fn sequential(t: f64) -> Rgb {
+pub(crate) fn sequential(t: f64) -> Rgb {
     if t.is_nan() {
         return MISSING;
     }
@@ -68,13 +68,13 @@ pub fn sequential(t: f64) -> Rgb {
 }
 
 /// `a` with a share `t` of `b`, per channel.
-pub fn mix(a: Rgb, b: Rgb, t: f64) -> Rgb {
+pub(crate) fn mix(a: Rgb, b: Rgb, t: f64) -> Rgb {
     let channel = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * t).round() as u8;
     (channel(a.0, b.0), channel(a.1, b.1), channel(a.2, b.2))
 }
 
 /// Relative luminance (WCAG 2), 0 to 1.
-pub fn luminance(color: Rgb) -> f64 {
+pub(crate) fn luminance(color: Rgb) -> f64 {
     let linear = |c: u8| {
         let c = f64::from(c) / 255.0;
         if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
@@ -83,13 +83,8 @@ pub fn luminance(color: Rgb) -> f64 {
 }
 
 /// Paper on every colour that carries it legibly, else ink.
-pub fn text_on(background: Rgb) -> Rgb {
+pub(crate) fn text_on(background: Rgb) -> Rgb {
     if 1.05 / (luminance(background) + 0.05) >= 4.1 { PAPER } else { INK }
-}
-
-/// CSS hexadecimal form, e.g. `#1b1f24`.
-pub fn hex((r, g, b): Rgb) -> String {
-    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 #[cfg(test)]
@@ -119,7 +114,7 @@ mod tests {
             assert!(contrast(background, text_on(background)) >= 4.0, "level {i}");
         }
         for line in LINES {
-            assert!(contrast(line, PAPER) >= 3.0, "{}", hex(line));
+            assert!(contrast(line, PAPER) >= 3.0, "{line:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result, font};
 /// One measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Budget in KV entries, bytes held, or layer: what [`XAxis`] says.
+    /// Budget in entries per KV head, bytes held, or layer: what [`XAxis`] says.
     pub x: f64,
     /// The score or capacity.
     pub y: f64,
@@ -42,7 +42,7 @@ pub struct Panel {
 /// What x means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XAxis {
-    /// KV entries per head, log 2.
+    /// Entries per KV head, log 2.
     Budget,
     /// Bytes held, log 2; a reference line also gets its own point.
     Bytes,
@@ -92,7 +92,7 @@ impl XAxis {
 
     fn title(self) -> &'static str {
         match self {
-            Self::Budget => "Budget (KV entries per head) →",
+            Self::Budget => "Budget (entries per KV head) →",
             Self::Bytes => "KV bytes held →",
             Self::Layer => "Layer →",
             Self::Commit => "Commit →",

@@ -6,7 +6,7 @@ use crate::{Error, Result, curve};
 
 /// One measured average.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Mark {
+pub struct Average {
     /// The average.
     pub y: f64,
     /// Its 95 % interval, if known.
@@ -17,7 +17,7 @@ pub struct Mark {
 
 /// Averages over commits.
 #[derive(Clone, Debug, PartialEq)]
-pub struct History {
+pub struct HistoryCurves {
     /// What it shows.
     pub title: String,
     /// Configuration, branch; may be empty.
@@ -36,14 +36,14 @@ pub struct HistoryPanel {
     /// e.g. `Budget 128`; may be empty for a single panel.
     pub title: String,
     /// A method's name and its averages, one a commit; `None` where it was not measured.
-    pub lines: Vec<(String, Vec<Option<Mark>>)>,
+    pub lines: Vec<(String, Vec<Option<Average>>)>,
 }
 
 /// Draws the history.
 ///
 /// # Errors
 /// [`Error::Shape`] if a line has not one entry a commit.
-pub fn draw(history: &History) -> Result<Picture> {
+pub fn draw(history: &HistoryCurves) -> Result<Picture> {
     let mut panels = Vec::new();
     for panel in &history.panels {
         let mut lines = Vec::new();
@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn commits_are_shortened_and_losses_ringed_with_their_value() {
-        let mark = |y, loss| Some(Mark { y, interval: Some((y - 1.0, y + 1.0)), loss });
-        let mut history = History {
+        let mark = |y, loss| Some(Average { y, interval: Some((y - 1.0, y + 1.0)), loss });
+        let mut history = HistoryCurves {
             title: "History".into(),
             subtitle: String::new(),
             y_label: "Average".into(),

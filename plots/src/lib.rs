@@ -4,8 +4,10 @@
 //! Every kind of picture is one file that turns a plain struct into a [`Picture`]; [`Picture::encode`] makes it
 //! PNG or SVG. Bytes are deterministic. Text is set in an embedded subset of Inter.
 
-pub mod axis;
-pub mod color;
+#![warn(unreachable_pub)]
+
+mod axis;
+mod color;
 pub mod curve;
 mod error;
 mod font;

@@ -3,10 +3,12 @@
 use crate::curve::{Curves, Line, Panel, Point, XAxis};
 use crate::head::{HeadMap, Kind};
 use crate::heatmap::{Grid, GridRow, Heatmap};
-use crate::history::{self, HistoryPanel, Mark};
+use crate::history::{self, Average, HistoryPanel};
 use crate::retention::Retention;
 use kvsweep_results::baseline::History;
-use kvsweep_results::{Cell, ColumnKind, Group, MergedExample, Row, ScoreTable, VariantKey, VariantRecord};
+use kvsweep_results::{
+    Cell, ColumnKind, Group, MergedExample, ScoreRow, ScoreTable, VariantKey, VariantRecord,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Score, 0 to 1, from which a needle answer counts as right in a retention map.
@@ -16,14 +18,14 @@ pub const RIGHT: f64 = 0.5;
 /// parameters' id where two variants would else read the same.
 pub fn method_name(group: &Group, variant: &VariantKey) -> String {
     let same = |other: &&VariantKey| other.method == variant.method && other.budget == variant.budget;
-    let mut name = variant.method.clone();
+    let mut name = variant.method.to_string();
     if group.variants.iter().filter(same).any(|other| other.granularity != variant.granularity) {
         name.push_str(&format!(" {}", variant.granularity));
     }
-    let twin = |other: &&VariantKey| {
+    let differs_in_params = |other: &&VariantKey| {
         same(other) && other.granularity == variant.granularity && other.params != variant.params
     };
-    if group.variants.iter().any(|other| twin(&other)) {
+    if group.variants.iter().any(|other| differs_in_params(&other)) {
         name.push_str(&format!("#{}", variant.params));
     }
     name
@@ -52,7 +54,7 @@ fn records<'a>(
     group: &'a Group,
     variant: &'a VariantKey,
 ) -> impl Iterator<Item = (&'a MergedExample, &'a VariantRecord)> {
-    group.examples.values().filter_map(move |e| Some((e, &e.variants.get(variant)?.record)))
+    group.examples.values().filter_map(move |e| Some((e, &e.answers.get(variant)?.record)))
 }
 
 /// A depth as a map key, in thousandths of a percent.
@@ -276,7 +278,7 @@ pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Cu
 }
 
 fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
-    let mixed = |row: &Row| {
+    let mixed = |row: &ScoreRow| {
         table.rows.iter().any(|other| other.method == row.method && other.granularity != row.granularity)
     };
     let mut lines: Vec<Line> = Vec::new();
@@ -308,7 +310,7 @@ fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
 /// The averages of a configuration over its commits, a panel a budget, methods without a budget in each. A
 /// loss is ringed where its whole interval lies below that of the commit measured before; `kvsweep compare`
 /// tests pairs, and finds smaller ones.
-pub fn history(history: &History) -> history::History {
+pub fn history(history: &History) -> history::HistoryCurves {
     let variants = history.variants();
     let mut budgets: Vec<Option<u32>> = variants.iter().map(|v| v.1).filter(Option::is_some).collect();
     budgets.sort_unstable();
@@ -323,7 +325,7 @@ pub fn history(history: &History) -> history::History {
             let now = interval(&cell);
             let loss = before.zip(now).is_some_and(|(before, now)| now.1 < before.0);
             before = now.or(before);
-            Some(Mark { y: cell.score, interval: now, loss })
+            Some(Average { y: cell.score, interval: now, loss })
         });
         (variant.0.clone(), marks.collect())
     };
@@ -331,7 +333,7 @@ pub fn history(history: &History) -> history::History {
         title: budget.map_or(String::new(), |b| format!("Budget {b}")),
         lines: variants.iter().filter(|v| v.1.is_none() || v.1 == *budget).map(line).collect(),
     };
-    history::History {
+    history::HistoryCurves {
         title: "Average score over commits".to_owned(),
         subtitle: history.points.last().map_or(String::new(), |point| point.table.title.clone()),
         y_label: "Average score".to_owned(),

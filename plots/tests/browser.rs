@@ -6,7 +6,8 @@
 
 use kvsweep_plots::heatmap::{self, Heatmap};
 use kvsweep_plots::report::{
-    Answer, Cell, Example, Fact, Figure, FigureGroup, Head, Mark, ReportData, Source, Table, Tokens, render,
+    Answer, Emphasis, Example, Fact, Figure, FigureGroup, Provenance, ReportData, Table, TableCell,
+    TableHead, Tokens, render,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -26,27 +27,27 @@ fn sample() -> ReportData {
         variants.extend([64, 128, 256, 512].map(|b| format!("{method} · {b}")));
     }
     let score = |variant: usize, set: usize| 20.0 + ((variant * 13 + set * 29) % 41) as f64 * 0.77;
-    let mut columns = vec![Head { title: "Method".into(), ..Head::default() }];
-    columns.push(Head { title: "Budget".into(), numeric: true, summary: false });
+    let mut columns = vec![TableHead { title: "Method".into(), ..TableHead::default() }];
+    columns.push(TableHead { title: "Budget".into(), numeric: true, summary: false });
     for set in sets {
-        columns.push(Head { title: set.into(), numeric: true, summary: false });
+        columns.push(TableHead { title: set.into(), numeric: true, summary: false });
     }
-    columns.push(Head { title: "Average".into(), numeric: true, summary: true });
+    columns.push(TableHead { title: "Average".into(), numeric: true, summary: true });
     let rows = variants.iter().enumerate().map(|(index, variant)| {
         let (method, budget) = variant.split_once(" · ").unwrap_or((variant, ""));
-        let budget = budget.parse::<f64>().map_or(Cell::text("all"), |b| Cell::number(b, budget));
-        let mut row = vec![Cell::text(method), budget];
+        let budget = budget.parse::<f64>().map_or(TableCell::text("all"), |b| TableCell::number(b, budget));
+        let mut row = vec![TableCell::text(method), budget];
         let scores: Vec<f64> = (0..sets.len()).map(|set| score(index, set)).collect();
         for &value in scores.iter().chain([&(scores.iter().sum::<f64>() / scores.len() as f64)]) {
             let mark = if value > 48.0 {
-                Mark::Best
+                Emphasis::Best
             } else if value > 46.0 {
-                Mark::Second
+                Emphasis::Second
             } else {
-                Mark::None
+                Emphasis::None
             };
             let note = format!("{:.1} to {:.1}", value - 3.2, value + 3.1);
-            row.push(Cell { note, mark, ..Cell::number(value, format!("{value:.2}")) });
+            row.push(TableCell { note, mark, ..TableCell::number(value, format!("{value:.2}")) });
         }
         row
     });
@@ -63,19 +64,19 @@ fn sample() -> ReportData {
         title: "SnapKV, table 1".into(),
         notes: vec![],
         columns: ["Row", "Theirs", "Ours", "Verdict"]
-            .map(|t| Head { title: t.into(), numeric: t == "Theirs" || t == "Ours", summary: false })
+            .map(|t| TableHead { title: t.into(), numeric: t == "Theirs" || t == "Ours", summary: false })
             .to_vec(),
         rows: [
-            ("full", Mark::Reproduced, "reproduced"),
-            ("snapkv 1024", Mark::Close, "close"),
-            ("h2o 1024", Mark::Off, "off"),
+            ("full", Emphasis::Reproduced, "reproduced"),
+            ("snapkv 1024", Emphasis::Close, "close"),
+            ("h2o 1024", Emphasis::Off, "off"),
         ]
         .map(|(row, mark, text)| {
             vec![
-                Cell::text(row),
-                Cell::number(33.2, "33.2"),
-                Cell::number(33.9, "33.9"),
-                Cell { mark, ..Cell::text(text) },
+                TableCell::text(row),
+                TableCell::number(33.2, "33.2"),
+                TableCell::number(33.9, "33.9"),
+                TableCell { mark, ..TableCell::text(text) },
             ]
         })
         .to_vec(),
@@ -117,8 +118,8 @@ fn sample() -> ReportData {
                     variant,
                     prediction: match (index, variant) {
                         (0, 1) => HOSTILE.into(),
-                        (0, 2) => "a".repeat(1 << 20),
-                        (0, 3) => String::new(),
+                        (0, 2) => "a".repeat(1 << 20).into(),
+                        (0, 3) => "".into(),
                         (1, 1) => "吃一条新鲜的鲱鱼。".into(),
                         _ => "sit on the mole and eat a fresh herring".into(),
                     },
@@ -177,7 +178,7 @@ fn sample() -> ReportData {
         examples: examples.collect(),
         variants: variants.clone(),
         provenance: vec![
-            Source {
+            Provenance {
                 title: "Model".into(),
                 facts: vec![
                     fact("Name", "tiny", ""),
@@ -185,7 +186,7 @@ fn sample() -> ReportData {
                 ],
                 remarks: vec![],
             },
-            Source {
+            Provenance {
                 title: "Protocol".into(),
                 facts: vec![fact("Name", "longbench-official", "version 1")],
                 remarks: vec!["Few-shot and code tasks take no chat template.".into()],

@@ -3,14 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use kvsweep_plots::curve::XAxis;
-use kvsweep_plots::report::{Mark, Options, from_runs, render};
+use kvsweep_plots::report::{Emphasis, Options, from_runs, render};
 use kvsweep_plots::sweep::{self, Columns};
 use kvsweep_results::baseline::{History, HistoryPoint};
 use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
 use kvsweep_results::{
-    Bootstrap, Cell, Column, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept,
-    KeptPositions, LayerKept, Manifest, Mean, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo,
-    ProtocolInfo, Run, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept, VariantRecord,
+    Bootstrap, CacheSize, Cell, Column, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions,
+    LayerKept, Manifest, Mean, Merged, MethodInfo, MetricScores, ModelInfo, Needle, ProgramInfo,
+    ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept,
+    VariantRecord,
 };
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ fn manifest() -> Manifest {
         granularity: if spec == "headkv" { "query-head" } else { "kv-head" }.into(),
         budgeted,
     };
-    let dataset = |name: &str, examples| DatasetInfo {
+    let dataset = |name: &str, examples| RunDataset {
         name: name.into(),
         sha256: "ab".repeat(32),
         examples,
@@ -95,14 +96,15 @@ fn write_run(path: &Path) -> Run {
                 kept.variants.push(VariantKept { variant: variant.to_string(), layers: layers.clone() });
                 let size = variant.budget.unwrap_or(PROMPT);
                 VariantRecord {
-                    prediction: format!("answer {row} by {} <script>alert(1)</script>", variant.method),
+                    prediction: format!("answer {row} by {} <script>alert(1)</script>", variant.method)
+                        .into(),
                     prediction_sha256: "p".into(),
                     new_tokens: 5,
                     finish: Finish::Stop,
                     metric: "qa_f1".into(),
                     score: f64::from(size.min(200)) / 400.0 + (row % 3) as f64 / 6.0,
-                    other_scores: [].into(),
-                    kept: Kept {
+                    other_scores: MetricScores::default(),
+                    kept: CacheSize {
                         entries_mean: f64::from(size),
                         entries_max: size,
                         entries_nominal: f64::from(size),
@@ -282,7 +284,7 @@ fn a_run_becomes_a_page() {
     assert_eq!(data.tables[0].title, "LongBench");
     let row = data.tables[0].rows.iter().find(|r| r[0].text == "snapkv").unwrap();
     assert_eq!((row[1].text.as_str(), row[4].text.as_str()), ("64", "64 KiB"));
-    assert!(row.last().unwrap().mark == Mark::Best && row.last().unwrap().note.contains(" to "));
+    assert!(row.last().unwrap().mark == Emphasis::Best && row.last().unwrap().note.contains(" to "));
 
     let paper = &data.papers[0];
     assert_eq!((paper.rows.len(), paper.columns.len()), (1, 3), "only cells that both have");
@@ -290,7 +292,7 @@ fn a_run_becomes_a_page() {
     assert_eq!(texts, ["SnapKV", "128", "32.50"]);
     let cell = &paper.rows[0][2];
     assert_eq!(cell.note, "paper 31.0, +1.50\n30.5 to 34.5, n 200\nreproduced");
-    assert!(cell.mark == Mark::Reproduced && paper.notes[1].contains("1 printed cells are not"));
+    assert!(cell.mark == Emphasis::Reproduced && paper.notes[1].contains("1 printed cells are not"));
     assert!(paper.notes[0].contains("● reproduced"));
     let mut rehearsal = papers[0].clone();
     rehearsal.rehearsal.push("mini split".into());
@@ -299,7 +301,7 @@ fn a_run_becomes_a_page() {
     }
     let rehearsal = kvsweep_plots::report::paper(&rehearsal);
     let shown = &rehearsal.rows[0][2];
-    assert!(shown.mark == Mark::None && shown.note.ends_with("\nunproven: rehearsal"), "{}", shown.note);
+    assert!(shown.mark == Emphasis::None && shown.note.ends_with("\nunproven: rehearsal"), "{}", shown.note);
 
     let page = render(&data).unwrap();
     assert_eq!(page, render(&from_runs(&merged, options()).unwrap()).unwrap(), "the same bytes");

@@ -5,7 +5,7 @@
 
 use kvsweep_plots::curve::{self, Curves, Line, Panel, Point, XAxis};
 use kvsweep_plots::head::{HeadMap, Kind};
-use kvsweep_plots::history::{History, HistoryPanel, Mark};
+use kvsweep_plots::history::{Average, HistoryCurves, HistoryPanel};
 use kvsweep_plots::retention::Retention;
 use kvsweep_plots::{Picture, head, heatmap, history, retention};
 use std::collections::BTreeSet;
@@ -261,10 +261,10 @@ fn history_curve() {
         let marks = |top: f64, fall: usize| {
             (0..12).map(move |i| {
                 let y = top + f64::from((i * 7 % 5) as u8) * 0.2 - if i >= fall { 4.0 } else { 0.0 };
-                (i != 2).then_some(Mark { y, interval: Some((y - 1.2, y + 1.2)), loss: i == fall })
+                (i != 2).then_some(Average { y, interval: Some((y - 1.2, y + 1.2)), loss: i == fall })
             })
         };
-        history::draw(&History {
+        history::draw(&HistoryCurves {
             title: "Average score over commits".to_owned(),
             subtitle: "mini suite · tiny · budget 128".to_owned(),
             y_label: "Average score".to_owned(),

@@ -6,9 +6,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Difference;
 use crate::io::hash_parts;
 use crate::manifest::{
-    CALIBRATION, DatasetInfo, ESSAYS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, NEEDLE_DEPTHS,
-    NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, Shard,
+    CALIBRATION, ESSAYS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, NEEDLE_DEPTHS, NEEDLE_LENGTHS,
+    ProgramInfo, ProtocolInfo, RunDataset, Shard,
 };
+
+impl Manifest {
+    /// What the run is, for continuing, merging, comparing and storing it.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::of(self)
+    }
+
+    /// See [`Identity::configuration`].
+    pub fn configuration(&self) -> String {
+        self.identity().configuration()
+    }
+}
 
 /// What a fact is about, and so where it must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +48,14 @@ struct Fact {
 /// The facts of a manifest, by dotted path; list entries go by their name where they have one, so that an inserted
 /// method does not shift all that follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     schema: u32,
     facts: BTreeMap<String, Fact>,
 }
 
 impl Identity {
     /// The facts of a manifest.
-    pub fn of(manifest: &Manifest) -> Self {
+    pub(crate) fn of(manifest: &Manifest) -> Self {
         use Concern::{Extent, Measurement, Part, Program, Source};
         // No `..` in any pattern here: a field that is added does not compile before it is said what it is about.
         let Manifest {
@@ -79,7 +91,7 @@ impl Identity {
         facts.add("protocol.name", protocol, Measurement, 1);
         facts.add("protocol.version", protocol_version, Measurement, 1);
         facts.add("protocol.sha256", protocol_sha256, Measurement, 2);
-        for DatasetInfo { name, sha256, examples, total } in datasets {
+        for RunDataset { name, sha256, examples, total } in datasets {
             let path = format!("datasets[{name}]");
             facts.add(&format!("{path}.name"), name, Extent, 1);
             facts.add(&format!("{path}.sha256"), sha256, Source, 1);
@@ -128,7 +140,7 @@ impl Identity {
     }
 
     /// Every fact in which `self` (stored) and `wanted` differ, with both values.
-    pub fn differences(&self, wanted: &Self) -> Vec<Difference> {
+    pub(crate) fn differences(&self, wanted: &Self) -> Vec<Difference> {
         self.differing(wanted, |_| true)
     }
 
@@ -140,7 +152,7 @@ impl Identity {
     /// What keeps the records of two runs from standing in one table, or from being compared: a fact about every
     /// number, or one data set, essay collection or calibration of two contents. Other suites, data sets, methods,
     /// budgets, limits and parts are no obstacle: HeadKV's table has LongBench and LooGLE.
-    pub fn incomparable(&self, other: &Self) -> Vec<Difference> {
+    pub(crate) fn incomparable(&self, other: &Self) -> Vec<Difference> {
         let both = |name: &str| self.facts.contains_key(name) && other.facts.contains_key(name);
         self.differing(other, |(name, fact)| match fact.concern {
             Concern::Measurement => true,
@@ -150,7 +162,7 @@ impl Identity {
     }
 
     /// Says whether the two are one measurement, made by whatever program and in whatever parts.
-    pub fn same_measurement(&self, other: &Self) -> bool {
+    pub(crate) fn same_measurement(&self, other: &Self) -> bool {
         self.differing(other, |(_, fact)| !matches!(fact.concern, Concern::Program | Concern::Part))
             .is_empty()
     }
@@ -159,7 +171,7 @@ impl Identity {
     /// sixteen hexadecimal digits. The parts of a run have one configuration, the whole run's.
     ///
     /// The weights' hash is in it: retraining the embedded model starts a new history.
-    pub fn configuration(&self) -> String {
+    pub(crate) fn configuration(&self) -> String {
         // Schema 1 hashed its own number and the examples of the part, too: the directories of stored runs are named so.
         let hashed = |name: &str, fact: &Fact| match self.schema {
             1 => name == "schema" || !(fact.concern == Concern::Program || name.starts_with("shard.")),
@@ -235,7 +247,7 @@ fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests::manifest;
+    use crate::fixture::manifest;
 
     type Edit = fn(&mut Manifest);
 

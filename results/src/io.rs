@@ -66,7 +66,7 @@ pub(crate) fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>, digits: 
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    let mut hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = format!("{:x}", hasher.finalize());
     hex.truncate(digits);
     hex
 }

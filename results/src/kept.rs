@@ -1,4 +1,4 @@
-//! Kept positions of one example: a text file beside the records that git diffs line by line.
+//! CacheSize positions of one example: a text file beside the records that git diffs line by line.
 //!
 //! ```text
 //! kvsweep-kept 1
@@ -65,7 +65,7 @@ pub struct KeptPositions {
 
 impl KeptPositions {
     /// Writes the text form.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut out = format!("{HEADER}\n");
         for variant in &self.variants {
             // A variant's name is one line whatever it contains.
@@ -88,7 +88,7 @@ impl KeptPositions {
     ///
     /// # Errors
     /// A line that is not of the format, with its number; a newer version of the format.
-    pub fn from_text(text: &str, path: &Path) -> Result<Self, ResultsError> {
+    pub(crate) fn from_text(text: &str, path: &Path) -> Result<Self, ResultsError> {
         let bad = |line: usize, why: &str| ResultsError::Malformed {
             path: path.to_owned(),
             why: format!("line {line}: {why}"),
@@ -184,7 +184,7 @@ fn positions_of(text: &str) -> Option<Vec<u32>> {
 /// Shared positions over all positions, head by head, averaged over the heads of one layer; 1 for equal selections.
 ///
 /// None where the two layers have a different number of heads (another granularity).
-pub fn jaccard(a: &LayerKept, b: &LayerKept, prompt_tokens: u32) -> Option<f64> {
+pub(crate) fn jaccard(a: &LayerKept, b: &LayerKept, prompt_tokens: u32) -> Option<f64> {
     match (a, b) {
         (LayerKept::All, LayerKept::All) => Some(1.0),
         (LayerKept::All, LayerKept::Heads(heads)) | (LayerKept::Heads(heads), LayerKept::All) => {

@@ -4,13 +4,20 @@
 //! The formats on disk are described in `docs/results.md`. This crate knows nothing of models, methods or
 //! tasks: names, columns and categories are handed in by the caller.
 
+#![warn(unreachable_pub)]
+
 pub mod baseline;
 pub mod compare;
 mod error;
+#[cfg(test)]
+mod fixture;
+mod git;
 mod identity;
 mod io;
+mod json;
 mod kept;
 mod manifest;
+mod markup;
 mod merge;
 pub mod pairs;
 pub mod paper;
@@ -19,29 +26,30 @@ pub mod published;
 mod record;
 mod render;
 mod run;
-pub mod stats;
+mod shared;
+mod stats;
 mod table;
 mod text;
+mod text_table;
 
 pub use error::{Conflict, Difference, ResultsError};
-pub use identity::Identity;
 pub use io::write_atomic;
-pub use kept::{KeptPositions, LayerKept, VariantKept, jaccard};
+pub use kept::{KeptPositions, LayerKept, VariantKept};
 pub use manifest::{
-    CALIBRATION, DatasetInfo, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
-    NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, Shard, WITHOUT_CONTEXT,
+    CALIBRATION, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
+    NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, RunDataset, Shard, WITHOUT_CONTEXT,
 };
-pub use merge::{Group, Merged, MergedExample, MergedVariant};
-pub use parts::{MissingParts, missing_parts};
+pub use merge::{Answers, Group, Merged, MergedExample, MergedVariant};
 pub use record::{
-    CellKey, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, LayerHash, Needle, SCHEMA,
+    CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, LayerHash, MetricScores, Needle, SCHEMA,
     SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,
 };
 pub use render::Format;
 pub use run::{RecordProblem, Run, RunDir};
-pub use stats::{Bootstrap, Estimate, Sample};
-pub use table::{Cell, CellScope, Column, ColumnKind, FLOOR, Mean, Row, ScoreTable, TableLayout};
-pub use text::{excerpt, is_hidden, printable, visible};
+pub use shared::SharedText;
+pub use stats::{Bootstrap, Estimate, PairedTest};
+pub use table::{Cell, CellScope, Column, ColumnKind, Mean, ScoreRow, ScoreTable, TableLayout};
+pub use text::{is_hidden, printable, visible};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, ResultsError>;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::identity::Identity;
 use crate::io::hash_parts;
 use crate::record::{SCHEMA, VariantKey};
 
@@ -52,7 +51,7 @@ pub struct ProtocolInfo {
 /// One data set of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DatasetInfo {
+pub struct RunDataset {
     /// Registered name.
     pub name: String,
     /// SHA-256 of the file (or of all files, in order), hexadecimal.
@@ -96,7 +95,7 @@ pub struct Shard {
 }
 
 /// Everything the numbers of a run depend on. Two runs with equal manifests give equal records, timings aside. What each
-/// field is about, and where it must agree, is in [`Identity`].
+/// field is about, and where it must agree, is in [`Identity`](crate::identity::Identity).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -113,7 +112,7 @@ pub struct Manifest {
     /// The protocol.
     pub protocol: ProtocolInfo,
     /// The data sets, in the order of the table's columns.
-    pub datasets: Vec<DatasetInfo>,
+    pub datasets: Vec<RunDataset>,
     /// The methods, in the order of the table's rows.
     pub methods: Vec<MethodInfo>,
     /// The budgets of every budgeted method.
@@ -160,13 +159,13 @@ impl Manifest {
     /// The variants of every example, in the order they are recorded: methods, and inside a method the budgets.
     pub fn variants(&self) -> Vec<VariantKey> {
         let of = |method: &MethodInfo| -> Vec<VariantKey> {
-            let params = method.params_id();
-            let key = |budget| VariantKey {
-                method: method.spec.clone(),
-                budget,
-                granularity: method.granularity.clone(),
-                params: params.clone(),
+            let unbudgeted = VariantKey {
+                method: method.spec.as_str().into(),
+                budget: None,
+                granularity: method.granularity.as_str().into(),
+                params: method.params_id().into(),
             };
+            let key = |budget| VariantKey { budget, ..unbudgeted.clone() };
             if method.budgeted {
                 self.budgets.iter().map(|budget| key(Some(*budget))).collect()
             } else {
@@ -179,16 +178,6 @@ impl Manifest {
     /// Examples the complete run has.
     pub fn examples(&self) -> u64 {
         self.datasets.iter().map(|dataset| dataset.examples).fold(0, u64::saturating_add)
-    }
-
-    /// What the run is, for continuing, merging, comparing and storing it.
-    pub fn identity(&self) -> Identity {
-        Identity::of(self)
-    }
-
-    /// See [`Identity::configuration`].
-    pub fn configuration(&self) -> String {
-        self.identity().configuration()
     }
 
     /// Reads a manifest of any schema up to [`SCHEMA`].
@@ -264,7 +253,7 @@ fn state_what_schema_1_did_not(manifest: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests::{manifest, part};
+    use crate::fixture::{manifest, part};
 
     #[test]
     fn schema_1_is_read_and_its_configuration_is_the_old_one() {

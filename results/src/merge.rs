@@ -9,7 +9,7 @@ use crate::Result;
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{DatasetInfo, MASK_HEADS, Manifest, MethodInfo, WITHOUT_CONTEXT};
+use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, RunDataset, WITHOUT_CONTEXT};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -22,9 +22,35 @@ const PIPELINE: &str = " · a check of the pipeline, not of any real model";
 pub struct MergedExample {
     /// What its variants share.
     pub info: ExampleInfo,
-    /// The answers, by variant.
-    pub variants: BTreeMap<VariantKey, MergedVariant>,
+    /// The answers.
+    pub answers: Answers,
     source: usize,
+}
+
+/// The answers to one example, by variant: a list in their order, since a map takes more memory than the answers.
+#[derive(Clone, Debug)]
+pub struct Answers(Vec<MergedVariant>);
+
+impl Answers {
+    /// The answer of a variant, where there is one.
+    pub fn get(&self, variant: &VariantKey) -> Option<&MergedVariant> {
+        self.0.get(self.place(variant).ok()?)
+    }
+
+    /// All of them, ordered by variant.
+    pub fn iter(&self) -> std::slice::Iter<'_, MergedVariant> {
+        self.0.iter()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn remove(&mut self, variant: &VariantKey) {
+        self.0.retain(|answer| answer.record.variant != *variant);
+    }
+
+    /// Where a variant's answer is, or where it would be.
+    fn place(&self, variant: &VariantKey) -> std::result::Result<usize, usize> {
+        self.0.binary_search_by(|answer| answer.record.variant.cmp(variant))
+    }
 }
 
 /// One answer, with where it was read.
@@ -37,7 +63,7 @@ pub struct MergedVariant {
     source: usize,
 }
 
-/// Runs that may stand in one table: nothing keeps them from being compared ([`Identity::incomparable`]).
+/// Runs that may stand in one table: nothing keeps them from being compared.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// The first run's manifest: model, protocol, suite, split.
@@ -45,7 +71,7 @@ pub struct Group {
     /// All runs' manifests, in the order given.
     pub manifests: Vec<Manifest>,
     /// What all runs together are.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// The directories, in the order given.
     pub sources: Vec<String>,
     paths: Vec<PathBuf>,
@@ -56,7 +82,7 @@ pub struct Group {
     /// All variants, in the order of the manifests.
     pub variants: Vec<VariantKey>,
     /// All data sets, in the order met; `examples` is how many the runs together should have, `total` the largest of any.
-    pub datasets: Vec<DatasetInfo>,
+    pub datasets: Vec<RunDataset>,
     /// All examples that have answers.
     pub examples: BTreeMap<ExampleKey, MergedExample>,
     /// Why an example has none: its row cannot be graded.
@@ -179,7 +205,7 @@ impl Group {
     }
 
     /// Runs of the group of which parts are missing.
-    pub fn missing_parts(&self) -> Vec<MissingParts> {
+    pub(crate) fn missing_parts(&self) -> Vec<MissingParts> {
         missing_parts(&self.manifests)
     }
 
@@ -305,15 +331,17 @@ impl Group {
             return Ok(());
         }
         let decode_s = |index: usize| Some(timings.as_ref()?.variants.get(index)?.decode_s);
-        let merged = |(index, record): (usize, VariantRecord)| {
-            let key = record.variant.clone();
-            (key, MergedVariant { record, decode_s: decode_s(index), source })
+        let merged = |(index, record): (usize, VariantRecord)| MergedVariant {
+            record,
+            decode_s: decode_s(index),
+            source,
         };
-        let variants = variants.into_iter().enumerate().map(merged);
+        let answers = variants.into_iter().enumerate().map(merged);
         let example = match self.examples.entry(key.clone()) {
             Entry::Vacant(entry) => {
-                // A map that is collected takes half the memory of one that grows.
-                entry.insert(MergedExample { info, variants: variants.collect(), source });
+                let mut answers: Vec<MergedVariant> = answers.collect();
+                answers.sort_unstable_by(|a, b| a.record.variant.cmp(&b.record.variant));
+                entry.insert(MergedExample { info, answers: Answers(answers), source });
                 return Ok(());
             }
             Entry::Occupied(entry) => entry.into_mut(),
@@ -325,17 +353,19 @@ impl Group {
         if example.info.context.is_none() {
             example.info.context = info.context;
         }
-        for (variant, merged) in variants {
-            match example.variants.get(&variant) {
-                None => {
-                    example.variants.insert(variant, merged);
+        for answer in answers {
+            match example.answers.place(&answer.record.variant) {
+                Err(place) => example.answers.0.insert(place, answer),
+                Ok(place) => {
+                    let known = &example.answers.0[place];
+                    if known.record != answer.record {
+                        let what = format!(
+                            "example `{}` of data set `{}` under {}",
+                            key.example, key.dataset, answer.record.variant
+                        );
+                        return Err(conflict(what, known.source));
+                    }
                 }
-                Some(known) if known.record != merged.record => {
-                    let what =
-                        format!("example `{}` of data set `{}` under {variant}", key.example, key.dataset);
-                    return Err(conflict(what, known.source));
-                }
-                Some(_) => {}
             }
         }
         Ok(())
@@ -372,7 +402,7 @@ impl Group {
                 key.dataset == dataset && (bucket.is_none() || example.info.bucket.as_deref() == bucket)
             })
             .filter_map(|(key, example)| {
-                let value = example.variants.get(variant)?.record.score;
+                let value = example.answers.get(variant)?.record.score;
                 Some((example.info.row, key, Sample { value, context: example.info.context.as_deref() }))
             })
             .collect();
@@ -384,8 +414,8 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{manifest, part, record, write_run};
     use crate::run::RunDir;
-    use crate::run::tests::{manifest, part, record, write_run};
 
     fn score(dataset: &str, row: u64, variant: usize) -> f64 {
         (dataset.len() as f64 + row as f64 + variant as f64) / 20.0

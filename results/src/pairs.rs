@@ -4,14 +4,16 @@
 use serde::Serialize;
 
 use crate::Result;
-use crate::compare::{Change, grid, p_value};
+use crate::compare::{Change, p_value};
 use crate::error::ResultsError;
+use crate::json::versioned;
+use crate::markup::markdown_text;
 use crate::merge::Group;
 use crate::record::{ExampleKey, VariantKey};
-use crate::render::markdown_text;
-use crate::stats::{Bootstrap, PairedTest, Sample, Stratum, holm};
+use crate::stats::{ALPHA, Bootstrap, PairedTest, Sample, Stratum, holm};
 use crate::table::{Column, TableLayout, group_part};
-use crate::text::visible;
+use crate::text::{paragraph, visible};
+use crate::text_table::TextTable;
 
 /// Two methods at one budget, or a compressed variant and the full cache.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,6 +43,9 @@ pub struct MethodPairs {
     pub pairs: Vec<MethodPair>,
 }
 
+/// Columns that name a pair: two methods and a budget.
+const NAMES: usize = 3;
+
 /// One example's score.
 type Keyed<'a> = (&'a ExampleKey, Sample<'a>);
 
@@ -53,7 +58,7 @@ impl MethodPairs {
     ///
     /// # Errors
     /// No two variants share an example.
-    pub fn new(group: &Group, layout: &TableLayout, bootstrap: &Bootstrap, alpha: f64) -> Result<Self> {
+    pub fn new(group: &Group, layout: &TableLayout, bootstrap: &Bootstrap) -> Result<Self> {
         let scored = |variant: &VariantKey| -> Vec<Scored> {
             let column = |column: &Column| {
                 let keyed = group.keyed_samples(variant, &column.dataset, column.bucket.as_deref());
@@ -95,7 +100,7 @@ impl MethodPairs {
         let adjusted = holm(&pairs.iter().map(|pair| pair.test.p).collect::<Vec<_>>());
         for (pair, p) in pairs.iter_mut().zip(adjusted) {
             pair.test.p_holm = p;
-            pair.change = match (p < alpha, pair.test.estimate.mean < 0.0) {
+            pair.change = match (p < ALPHA, pair.test.estimate.mean < 0.0) {
                 (false, _) => Change::Unchanged,
                 (true, true) => Change::Worse,
                 (true, false) => Change::Better,
@@ -103,11 +108,26 @@ impl MethodPairs {
         }
         let part = group_part(group);
         let part = if part.is_empty() { String::new() } else { format!("partial: {} · ", part.join("; ")) };
-        Ok(Self { title: format!("{part}{}", group.label()), bootstrap: *bootstrap, alpha, pairs })
+        Ok(Self { title: format!("{part}{}", group.label()), bootstrap: *bootstrap, alpha: ALPHA, pairs })
     }
 
-    /// Writes the title and one line a pair.
-    pub fn render(&self, markdown: bool) -> String {
+    /// The title and one line a pair.
+    pub fn text(&self) -> String {
+        format!("{}\n\n{}", visible(&self.title), self.table().text())
+    }
+
+    /// As [`MethodPairs::text`], in lines of at most `most` terminal columns, in blocks below each other where one is not
+    /// enough.
+    pub fn fitted_text(&self, most: usize) -> String {
+        format!("{}\n{}", paragraph(&self.title, most), self.table().blocks(NAMES, most).join("\n"))
+    }
+
+    /// The title and one line a pair, in Markdown.
+    pub fn markdown(&self) -> String {
+        format!("**{}**\n\n{}", markdown_text(&self.title), self.table().markdown())
+    }
+
+    fn table(&self) -> TextTable {
         let rows = self.pairs.iter().map(|pair| {
             let points = |value: f64| format!("{:+.2}", 100.0 * value);
             let interval = pair.test.estimate.interval;
@@ -139,9 +159,7 @@ impl MethodPairs {
             "p (sign)",
             "verdict",
         ];
-        let title =
-            if markdown { format!("**{}**", markdown_text(&self.title)) } else { visible(&self.title) };
-        format!("{title}\n\n{}", grid(&head, rows.collect(), markdown))
+        TextTable::of_rows(&head, &[0], &rows.collect::<Vec<_>>())
     }
 
     /// Writes everything as versioned JSON.
@@ -149,14 +167,7 @@ impl MethodPairs {
     /// # Errors
     /// Never for pairs made by [`MethodPairs::new`].
     pub fn to_json(&self) -> Result<String> {
-        #[derive(Serialize)]
-        struct Versioned<'a> {
-            format: &'static str,
-            version: u32,
-            comparison: &'a MethodPairs,
-        }
-        serde_json::to_string_pretty(&Versioned { format: "kvsweep-pairs", version: 1, comparison: self })
-            .map_err(|error| ResultsError::Empty(error.to_string()))
+        versioned("kvsweep-pairs", 1, "comparison", self)
     }
 }
 
@@ -167,7 +178,7 @@ fn label(key: &VariantKey, group: &Group) -> String {
     if ways.count() > 1 {
         format!("{} {}#{}", key.method, key.granularity, key.params)
     } else {
-        key.method.clone()
+        key.method.to_string()
     }
 }
 
@@ -210,9 +221,9 @@ fn test(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::layout;
+    use crate::fixture::{manifest, write_run};
     use crate::merge::Merged;
-    use crate::render::tests::layout;
-    use crate::run::tests::{manifest, write_run};
 
     fn pairs(score: impl Fn(&str, u64, usize) -> f64) -> MethodPairs {
         let dir = tempfile::tempdir().unwrap();
@@ -223,7 +234,7 @@ mod tests {
         m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (30, 30));
         // Variants: full, snapkv@64, snapkv@128, h2o@64, h2o@128.
         let merged = Merged::of(&[write_run(dir.path(), &m, score)], false).unwrap();
-        MethodPairs::new(&merged.groups[0], &layout(), &Bootstrap::default(), 0.05).unwrap()
+        MethodPairs::new(&merged.groups[0], &layout(), &Bootstrap::default()).unwrap()
     }
 
     #[test]
@@ -251,8 +262,11 @@ mod tests {
         assert!((first.estimate.mean - 0.2).abs() < 1e-9, "{first:?}");
         assert_eq!((first.wins, first.losses, first.ties, first.estimate.n), (60, 0, 0, 60));
         assert!(first.p_holm >= first.p);
-        let text = all.render(false);
+        let text = all.text();
         assert!(text.contains("+20.00") && text.contains("60/0/0"), "{text}");
+        let fitted = all.fitted_text(80);
+        assert!(fitted.lines().all(|line| line.chars().count() <= 80), "{fitted}");
+        assert!(["60/0/0", "verdict", "95 %"].iter().all(|part| fitted.contains(part)), "{fitted}");
         let json: serde_json::Value = serde_json::from_str(&all.to_json().unwrap()).unwrap();
         assert_eq!(json["comparison"]["pairs"][3]["change"], "worse");
     }
@@ -266,10 +280,10 @@ mod tests {
         let snapkv = m.variants()[1].clone();
         for (key, example) in &mut group.examples {
             if key.dataset == "trec" && key.example.ends_with('0') {
-                example.variants.remove(&snapkv);
+                example.answers.remove(&snapkv);
             }
         }
-        let all = MethodPairs::new(group, &layout(), &Bootstrap::default(), 0.05).unwrap();
+        let all = MethodPairs::new(group, &layout(), &Bootstrap::default()).unwrap();
         let against_full = |budget| all.pairs.iter().find(|pair| pair.budget == Some(budget)).unwrap().test;
         assert_eq!((against_full(64).estimate.n, against_full(128).estimate.n), (3, 6));
     }

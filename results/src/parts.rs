@@ -11,7 +11,7 @@ const NAMED: usize = 8;
 
 impl Shard {
     /// How many of `total` rows are in this part: row `r`, from 0, is in part `r mod count + 1`.
-    pub fn rows(self, total: u64) -> u64 {
+    pub(crate) fn rows(self, total: u64) -> u64 {
         let (index, count) = (u64::from(self.index), u64::from(self.count));
         if total < index { 0 } else { (total - index) / count + 1 }
     }
@@ -19,15 +19,15 @@ impl Shard {
 
 /// A run of which parts are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingParts {
+pub(crate) struct MissingParts {
     /// The methods of the run, as typed.
-    pub methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     /// How many parts it has.
-    pub count: u32,
+    pub(crate) count: u32,
     /// The parts that are there, ascending, from 1.
-    pub present: Vec<u32>,
+    pub(crate) present: Vec<u32>,
     /// Examples of the missing parts. At least so many where the run is of schema 1, which did not state the whole.
-    pub examples: u64,
+    pub(crate) examples: u64,
 }
 
 impl fmt::Display for MissingParts {
@@ -57,7 +57,7 @@ impl fmt::Display for MissingParts {
 
 /// The runs among `manifests` of which parts are missing, in the order met. Parts belong together where they are one
 /// measurement in as many parts; a run that is there whole, or in all parts of one count, misses nothing.
-pub fn missing_parts<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<MissingParts> {
+pub(crate) fn missing_parts<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<MissingParts> {
     let mut order: Vec<String> = Vec::new();
     let mut runs: BTreeMap<String, BTreeMap<u32, BTreeMap<u32, &Manifest>>> = BTreeMap::new();
     for manifest in manifests {
@@ -107,7 +107,7 @@ pub(crate) fn expected_examples(manifests: &[Manifest], dataset: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests::{manifest, part};
+    use crate::fixture::{manifest, part};
 
     #[test]
     fn parts_have_every_row_once() {

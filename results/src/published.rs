@@ -190,14 +190,14 @@ impl PaperTable {
         names
     }
 
-    /// The table with other data sets in the place of its own, for a rehearsal: `player` names who plays a data set,
-    /// if anyone does. A note says who plays whom.
-    pub fn played(&self, player: &dyn Fn(&str) -> Option<String>) -> Self {
+    /// The table with other data sets in the place of its own, for a rehearsal: `stand_in` names the one for a data set,
+    /// where there is one. A note says which stand for which.
+    pub fn with_stand_ins(&self, stand_in: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut table = self.clone();
         for column in &mut table.columns {
             let mut parts: Vec<(String, f64)> = Vec::new();
             for (name, weight) in &column.parts {
-                let Some(name) = player(name) else {
+                let Some(name) = stand_in(name) else {
                     parts.clear();
                     break;
                 };
@@ -208,16 +208,17 @@ impl PaperTable {
             }
             column.parts = parts;
         }
-        let mut roles: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut replaced: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for name in self.datasets() {
-            if let Some(player) = player(&name).filter(|player| *player != name) {
-                roles.entry(player).or_default().push(name);
+            if let Some(other) = stand_in(&name).filter(|other| *other != name) {
+                replaced.entry(other).or_default().push(name);
             }
         }
-        if !roles.is_empty() {
-            let roles: Vec<String> =
-                roles.iter().map(|(player, names)| format!("{player} for {}", names.join(", "))).collect();
-            let note = format!("rehearsal: other data sets stand in for the paper's: {}", roles.join("; "));
+        if !replaced.is_empty() {
+            let replaced: Vec<String> =
+                replaced.iter().map(|(other, names)| format!("{other} for {}", names.join(", "))).collect();
+            let note =
+                format!("rehearsal: other data sets stand in for the paper's: {}", replaced.join("; "));
             table.note = Some(table.note.map_or(note.clone(), |own| format!("{own}\n{note}")));
         }
         table

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::io::hash_parts;
 use crate::kept::LayerKept;
+use crate::shared::{Pool, SharedText};
 
 /// The newest schema of manifests and records this program writes and reads.
 pub const SCHEMA: u32 = 2;
@@ -34,13 +35,13 @@ pub struct ExampleKey {
 #[serde(deny_unknown_fields)]
 pub struct VariantKey {
     /// The method with its profile, as typed: `snapkv`, `snapkv@headkv`.
-    pub method: String,
-    /// KV entries per KV head; none where the method has no budget (`full`).
+    pub method: SharedText,
+    /// Entries per KV head, averaged over heads and layers; none where the method has no budget (`full`).
     pub budget: Option<u32>,
     /// `kv-head` or `query-head`.
-    pub granularity: String,
+    pub granularity: SharedText,
     /// [`crate::MethodInfo::params_id`] of the resolved parameters.
-    pub params: String,
+    pub params: SharedText,
 }
 
 impl fmt::Display for VariantKey {
@@ -51,21 +52,6 @@ impl fmt::Display for VariantKey {
             write!(f, "/{budget}")?;
         }
         write!(f, "/{}#{}", self.granularity, self.params)
-    }
-}
-
-/// Names one example of one cell.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CellKey {
-    /// Which example.
-    pub example: ExampleKey,
-    /// Which variant.
-    pub variant: VariantKey,
-}
-
-impl fmt::Display for CellKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} {}", self.example.dataset, self.example.example, self.variant)
     }
 }
 
@@ -135,14 +121,12 @@ pub enum Finish {
     Stop,
     /// The protocol's number of new tokens was reached.
     Length,
-    /// A rule of the protocol other than a stop token ended the answer.
-    Rule,
 }
 
 /// What a variant's cache really held after selection, before the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Kept {
+pub struct CacheSize {
     /// Mean entries per head and layer.
     pub entries_mean: f64,
     /// Most entries in any head of any layer.
@@ -153,8 +137,7 @@ pub struct Kept {
     pub bytes: u64,
 }
 
-/// What was selected, small enough for every record; the positions themselves go to [`crate::KeptPositions`]. There is
-/// one for every variant of every example, so it is as small in memory as on disk.
+/// What was selected, small enough for every record; the positions themselves go to [`crate::KeptPositions`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectionDigest {
@@ -174,7 +157,8 @@ impl SelectionDigest {
         Self { layers: layers.iter().map(LayerHash::of).collect(), counts: HeadCounts::of(&counts) }
     }
 
-    /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer.
+    /// Entries kept in each head, layer by layer; an empty inner list means nothing was evicted in the layer. Empty where
+    /// only hashes were read ([`crate::Run::load_for_scores`]).
     pub fn counts(&self) -> Vec<Vec<u32>> {
         self.counts.layers().filter_map(HeadCounts::parse).collect()
     }
@@ -215,15 +199,15 @@ impl<'de> Deserialize<'de> for LayerHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text)
-            .ok_or_else(|| D::Error::custom(format!("bad layer hash `{}`", crate::excerpt(&text, 40))))
+            .ok_or_else(|| D::Error::custom(format!("bad layer hash `{}`", crate::text::excerpt(&text, 40))))
     }
 }
 
 /// Entries of every head of every layer. Each layer is a text of run lengths, `128*8` for eight heads of 128, `12,40`
 /// for two that differ: a real model's thousand equal heads take ten characters, not five thousand. In memory every
 /// layer's text is ended by a blank; on disk they are a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HeadCounts(Box<str>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct HeadCounts(SharedText);
 
 impl HeadCounts {
     /// No model has more heads in a layer: a longer run is a damaged file, not to be expanded into memory.
@@ -268,41 +252,71 @@ impl<'de> Deserialize<'de> for HeadCounts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let layers = Vec::<String>::deserialize(deserializer)?;
         if let Some(bad) = layers.iter().find(|text| Self::parse(text).is_none()) {
-            return Err(D::Error::custom(format!("bad counts `{}`", crate::excerpt(bad, 40))));
+            return Err(D::Error::custom(format!("bad counts `{}`", crate::text::excerpt(bad, 40))));
         }
         Ok(Self(layers.iter().flat_map(|text| [text.as_str(), " "]).collect::<String>().into()))
     }
 }
 
-/// One variant's answer to one example.
+/// Scores by metric name, ascending; an object on disk.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetricScores(Box<[(SharedText, f64)]>);
+
+impl MetricScores {
+    /// Every metric with its score, 0 to 1.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, score)| (&**name, *score))
+    }
+}
+
+impl<T: Into<SharedText>> From<BTreeMap<T, f64>> for MetricScores {
+    fn from(scores: BTreeMap<T, f64>) -> Self {
+        Self(scores.into_iter().map(|(name, score)| (name.into(), score)).collect())
+    }
+}
+
+impl Serialize for MetricScores {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for MetricScores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::<SharedText, f64>::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// One variant's answer to one example. A long run has hundreds of thousands of them in memory at once, so that texts
+/// which several have are held once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VariantRecord {
     /// Which variant.
     pub variant: VariantKey,
     /// The answer as decoded, not stripped. Untrusted.
-    pub prediction: String,
+    pub prediction: SharedText,
     /// SHA-256 over the answer's token ids (little-endian u32), hexadecimal.
-    pub prediction_sha256: String,
+    pub prediction_sha256: SharedText,
     /// Number of new tokens.
     pub new_tokens: u32,
     /// Why decoding stopped.
     pub finish: Finish,
     /// The metric by name.
-    pub metric: String,
+    pub metric: SharedText,
     /// The score, 0 to 1.
     pub score: f64,
     /// Further scores by metric name, 0 to 1 (LooGLE's other metrics, the needle's rouge).
-    pub other_scores: BTreeMap<String, f64>,
+    pub other_scores: MetricScores,
     /// What the cache really held.
-    pub kept: Kept,
+    pub kept: CacheSize,
     /// What was selected; none where the writer does not keep it.
     pub selection: Option<SelectionDigest>,
     /// Share of the needle's own tokens kept, `[layer][head]`, 0 to 1; none without a needle.
     pub retention: Option<Vec<Vec<f32>>>,
 }
 
-/// Seconds of one variant's decode.
+/// Seconds of one variant's selection and decode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VariantTiming {
@@ -383,8 +397,32 @@ impl ExampleRecord {
         }
     }
 
+    /// Holds what the answers have in common once: their variants as in `variants`, the manifest's; names of metrics as
+    /// in `names`; texts that several variants of this example have.
+    pub(crate) fn share(&mut self, variants: &[VariantKey], names: &mut Pool) {
+        let mut texts = Pool::default();
+        for (record, variant) in self.variants.iter_mut().zip(variants) {
+            if record.variant == *variant {
+                record.variant = variant.clone();
+            }
+            names.share(&mut record.metric);
+            record.other_scores.0.iter_mut().for_each(|(name, _)| names.share(name));
+            texts.share(&mut record.prediction);
+            texts.share(&mut record.prediction_sha256);
+            if let Some(selection) = &mut record.selection {
+                texts.share(&mut selection.counts.0);
+            }
+        }
+    }
+
+    /// Forgets how many entries each head kept, which only pictures show: in a large model's record it is the most.
+    pub(crate) fn forget_counts(&mut self) {
+        let selections = self.variants.iter_mut().filter_map(|record| record.selection.as_mut());
+        selections.for_each(|selection| selection.counts = HeadCounts::default());
+    }
+
     /// The same record without its timings: equal for every repetition of the same run.
-    pub fn without_timings(&self) -> Self {
+    pub(crate) fn without_timings(&self) -> Self {
         Self { timings: None, ..self.clone() }
     }
 
@@ -395,8 +433,9 @@ impl ExampleRecord {
         }
         for variant in &self.variants {
             let kept = &variant.kept;
-            let scores = variant.other_scores.iter().map(|(name, score)| (name.as_str(), *score));
-            for (name, score) in [(variant.metric.as_str(), variant.score)].into_iter().chain(scores) {
+            for (name, score) in
+                [(&*variant.metric, variant.score)].into_iter().chain(variant.other_scores.iter())
+            {
                 if !(0.0..=1.0).contains(&score) {
                     return Err(format!("score `{name}` of {} is {score}, not in 0..1", variant.variant));
                 }

@@ -17,18 +17,21 @@ use crate::io::hash_parts;
 
 /// Scores that differ by no more are the same, and a difference no larger is a tie: a hundredth of the last digit that is
 /// printed. A perfect ROUGE is 0.999999995, and equal differences of decimal fractions differ in their last bit.
-pub const SAME: f64 = 1e-6;
+pub(crate) const SAME: f64 = 1e-6;
+
+/// The probability that a comparison, or a table of pairs, without any real difference reports one.
+pub(crate) const ALPHA: f64 = 0.05;
 
 /// Sums over a context of differences that are ties or larger than [`SAME`], weighted: less than this is rounding.
 const NO_SUM: f64 = 1e-12;
 
 /// A score or a difference, and the context that its example is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample<'a> {
+pub(crate) struct Sample<'a> {
     /// The score (0 to 1) or the difference of two.
-    pub value: f64,
+    pub(crate) value: f64,
     /// Names the context; none where it is the example's own or not known.
-    pub context: Option<&'a str>,
+    pub(crate) context: Option<&'a str>,
 }
 
 /// How intervals are made. Recorded beside every number that depends on it.
@@ -77,7 +80,7 @@ struct Unit {
 /// Residuals are scaled by `sqrt(units / (units - 1))` before they are resampled: the plain bootstrap's spread is too
 /// small by that factor.
 #[derive(Clone, Debug)]
-pub struct Stratum {
+pub(crate) struct Stratum {
     n: usize,
     mean: f64,
     units: Vec<Unit>,
@@ -90,16 +93,6 @@ pub struct Stratum {
 }
 
 impl Stratum {
-    /// The mean of the values (0 for none).
-    pub fn mean(&self) -> f64 {
-        self.mean
-    }
-
-    /// Number of values.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
     /// The stratum of `samples`, not resampled yet.
     fn of(samples: &[Sample<'_>]) -> Self {
         let n = samples.len();
@@ -181,7 +174,7 @@ fn units(parts: &[(f64, &Stratum)]) -> Vec<Unit> {
 
 impl Bootstrap {
     /// Resamples one stratum.
-    pub fn stratum(&self, name: &str, samples: &[Sample<'_>]) -> Stratum {
+    pub(crate) fn stratum(&self, name: &str, samples: &[Sample<'_>]) -> Stratum {
         let mut stratum = Stratum::of(samples);
         if stratum.units.len() < 2 {
             return stratum;
@@ -211,7 +204,7 @@ impl Bootstrap {
     /// The ends are percentiles of the resampled means, at levels widened from the normal to Student's t with the
     /// Welch-Satterthwaite degrees of freedom (Hesterberg's expanded percentile interval), so that few examples do not
     /// give too narrow an interval.
-    pub fn combine(&self, parts: &[(f64, &Stratum)]) -> Estimate {
+    pub(crate) fn combine(&self, parts: &[(f64, &Stratum)]) -> Estimate {
         self.add(parts).0
     }
 
@@ -272,7 +265,7 @@ impl Bootstrap {
     /// binomial bound, Clopper-Pearson, for scores of all 0 or all 1) and may score anything from 0 to 1. That is added
     /// to the interval, in squares as independent deviations are (MOVER, Zou and Donner 2008). The ends stay between 0
     /// and 1.
-    pub fn combine_scores(&self, parts: &[(f64, &Stratum)]) -> Estimate {
+    pub(crate) fn combine_scores(&self, parts: &[(f64, &Stratum)]) -> Estimate {
         let mut estimate = self.combine(parts);
         let tail = 0.5 - self.level / 2.0;
         let unseen = |room: &dyn Fn(f64) -> f64| -> f64 {
@@ -291,7 +284,7 @@ impl Bootstrap {
     }
 
     /// Tests whether the weighted mean of paired differences (`head - base`, by named stratum) is zero.
-    pub fn paired(&self, differences: &BTreeMap<String, (f64, Vec<Sample<'_>>)>) -> PairedTest {
+    pub(crate) fn paired(&self, differences: &BTreeMap<String, (f64, Vec<Sample<'_>>)>) -> PairedTest {
         let strata: Vec<(f64, Stratum)> = differences
             .iter()
             .map(|(name, (weight, samples))| (*weight, self.stratum(name, samples)))
@@ -339,7 +332,7 @@ fn quantile(sorted: &[f64], level: f64) -> f64 {
 pub struct PairedTest {
     /// Mean difference `head - base` with its interval.
     pub estimate: Estimate,
-    /// Examples with a higher score, by more than [`SAME`].
+    /// Examples with a higher score, by more than rounding (a millionth).
     pub wins: usize,
     /// Examples with a lower score.
     pub losses: usize,
@@ -350,18 +343,18 @@ pub struct PairedTest {
     pub p: f64,
     /// Two-sided p of the exact sign test over contexts, ties left out.
     pub p_sign: f64,
-    /// `p` after Holm's correction over the family it was tested in; `p` itself before [`holm`] is applied.
+    /// `p` after Holm's correction over the family it was tested in; `p` itself before.
     pub p_holm: f64,
 }
 
 /// The exact two-sided sign test: the probability of so uneven a split of `wins + losses` fair coins.
-pub fn sign_test(wins: usize, losses: usize) -> f64 {
+pub(crate) fn sign_test(wins: usize, losses: usize) -> f64 {
     let n = (wins + losses) as u64;
     Binomial::new(0.5, n).map_or(1.0, |coins| (2.0 * coins.cdf(wins.min(losses) as u64)).min(1.0))
 }
 
 /// Holm's step-down correction of a family of p values, in their order.
-pub fn holm(p_values: &[f64]) -> Vec<f64> {
+pub(crate) fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();
     order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
     let mut adjusted = vec![1.0; p_values.len()];

@@ -1,4 +1,6 @@
-//! Untrusted text made safe to print.
+//! Untrusted text made safe to print, and how much room it takes.
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Returns `text` on one line: every character that [`is_hidden`] written out as `\n`, `\t` or `\u{...}`, so that it
 /// can neither move the cursor nor reorder what stands beside it.
@@ -35,7 +37,7 @@ pub fn is_hidden(c: char) -> bool {
 }
 
 /// At most `limit` characters of [`visible`] text; a cut is marked with `…`.
-pub fn excerpt(text: &str, limit: usize) -> String {
+pub(crate) fn excerpt(text: &str, limit: usize) -> String {
     // Only the part that can be shown is escaped: a prediction of a megabyte costs no more than a short one.
     let mut head: String = text.chars().take(limit).collect();
     let cut = head.len() < text.len();
@@ -44,6 +46,41 @@ pub fn excerpt(text: &str, limit: usize) -> String {
         head.push('…');
     }
     head
+}
+
+/// Terminal columns that visible text takes: two for wide characters, none for marks on the character before.
+pub(crate) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// Visible text in lines of at most `most` terminal columns, broken at blanks, and inside a word only where it alone is
+/// longer.
+pub(crate) fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        if !line.is_empty() {
+            if width(&line) + 1 + width(word) > most {
+                lines.push(std::mem::take(&mut line));
+            } else {
+                line.push(' ');
+            }
+        }
+        for c in word.chars() {
+            if !line.is_empty() && width(&line) + c.width().unwrap_or(0) > most {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+/// Untrusted text as a paragraph of lines of at most `most` terminal columns, all but the first indented.
+pub(crate) fn paragraph(text: &str, most: usize) -> String {
+    const INDENT: &str = "  ";
+    let lines = wrapped(&visible(text), most.saturating_sub(INDENT.len()).max(1));
+    lines.join(&format!("\n{INDENT}")) + "\n"
 }
 
 #[cfg(test)]
@@ -63,6 +100,14 @@ mod tests {
             printable("a\n\tb\r\u{9b}2J\u{1b}]0;x\u{7}\u{202e}"),
             "a\n\tb\\r\\u{9b}2J\\u{1b}]0;x\\u{7}\\u{202e}"
         );
+    }
+
+    #[test]
+    fn lines_are_broken_at_blanks_and_long_words_inside() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a bcdefghij k", 4), ["a", "bcde", "fghi", "j k"]);
+        assert_eq!(wrapped("段落 段落", 5), ["段落", "段落"]);
+        assert_eq!(wrapped("", 5), [""]);
     }
 
     #[test]

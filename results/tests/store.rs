@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kvsweep_results::{
-    Bootstrap, DatasetInfo, ExampleInfo, ExampleKey, ExampleRecord, Finish, Kept, KeptPositions, LayerKept,
-    Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDir, SCHEMA,
+    Bootstrap, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions, LayerKept, Manifest,
+    Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir, SCHEMA,
     ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
 };
 use rand::{Rng, SeedableRng};
@@ -18,8 +18,8 @@ use rand::{Rng, SeedableRng};
 const CHILD: &str = "KVSWEEP_TEST_WRITER";
 const EXAMPLES: u64 = 60;
 
-fn dataset(examples: u64) -> DatasetInfo {
-    DatasetInfo { name: "qasper".into(), sha256: "d".into(), examples, total: examples }
+fn dataset(examples: u64) -> RunDataset {
+    RunDataset { name: "qasper".into(), sha256: "d".into(), examples, total: examples }
 }
 
 fn manifest() -> Manifest {
@@ -89,14 +89,14 @@ fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPo
             .into_iter()
             .enumerate()
             .map(|(place, variant)| VariantRecord {
-                prediction: format!("answer {row} \u{202e}<script>\n"),
+                prediction: format!("answer {row} \u{202e}<script>\n").into(),
                 prediction_sha256: "a".into(),
                 new_tokens: 5,
                 finish: Finish::Stop,
                 metric: "qa-f1".into(),
                 score: (row as f64 + place as f64) / 100.0,
-                other_scores: BTreeMap::from([("rouge-l".to_owned(), 0.1 + 0.2)]),
-                kept: Kept { entries_mean: 63.5, entries_max: 70, entries_nominal: 64.0, bytes: 65_024 },
+                other_scores: BTreeMap::from([("rouge-l", 0.1 + 0.2)]).into(),
+                kept: CacheSize { entries_mean: 63.5, entries_max: 70, entries_nominal: 64.0, bytes: 65_024 },
                 selection: Some(SelectionDigest::of(&layers)),
                 retention: Some(vec![vec![1.0, 0.1], vec![0.0, 1.0 / 3.0]]),
                 variant,

@@ -1,4 +1,4 @@
-//! Mutational fuzzing of everything that reads untrusted text: metrics, the Python literal parser, golden files, data
+//! Mutational fuzzing of everything that reads untrusted text: metrics, the Python literal parser, data
 //! set files, prediction trees and result files. Deterministic: the same arguments give the same inputs.
 //!
 //! `cargo run --release -p kvsweep-tasks --example fuzz_readers -- [EXECUTIONS [SEED [CORPUS_DIR [TARGET]]]]`
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use kvsweep_tasks::metrics::{self, jieba, reorder};
 use kvsweep_tasks::needle::insert::insert_needle;
 use kvsweep_tasks::python::literal;
-use kvsweep_tasks::{datasets, layouts, read_rows, verify};
+use kvsweep_tasks::{datasets, layouts, read_rows};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -42,11 +42,6 @@ const SEEDS: &[&str] = &[
     "[{'Q': 'Who?', 'A': \"it's \\u00e9\", 'S': ['a', None, -1.5e3, (1,), {2}], 'type': b'x'}]",
     r#"{"input":"Q?","context":"some text","answers":["a","b"],"length":5,"dataset":"qasper","language":"en","all_classes":null,"_id":"x"}"#,
     r#"{"input":"","context":"{context}","answers":[],"length":-1,"dataset":"trec","language":"en","all_classes":["A","B"],"_id":"y"}"#,
-    r#"{"id":"c-1","metric":"m","prediction":"3","answers":["3"],"all_classes":["3"],"score":1.0,"scores":[1.0]}"#,
-    r#"{"id":"c-2","task_labels":["a"],"target":"a","prediction":"a","question":"?","correct":true,"text":"北京","tokens":["北京"]}"#,
-    r#"{"id":"c-3","dataset":"trec","n":1,"result":50.0,"per_row":[0.5],"rows":[{"pred":"a","answers":["a"],"all_classes":["a"],"length":1}]}"#,
-    r#"{"id":"c-4","reference":["I","II"],"prediction":["II","I"],"swap_deviation":"None","n":3,"values":[1.0,0.5],"value":2.675}"#,
-    r#"{"id":"c-5","context_ids":[1,2,13],"needle_ids":[9],"period_ids":[13],"depth_percent":50.5,"context_length":9,"final_context_length_buffer":2,"result_ids":[9]}"#,
     r#"{"pred":"Paragraph 3","answers":["Paragraph 3"],"all_classes":null,"length":4000}"#,
     r#"{"prompt":"p","input":"i","context":"c","answers":["a"],"pred":"a","length":3,"dataset":"trec","language":"en","all_classes":["a"],"_id":"x"}"#,
     r#"{"model":"m","context_length":1000,"depth_percent":11.0,"version":1,"needle":"n","model_response":"eat a sandwich","score":7.5,"test_duration_seconds":1.0}"#,
@@ -83,22 +78,6 @@ struct Target {
 fn target(name: &'static str, share: u64, run: impl Fn(&[u8], usize) + 'static) -> Target {
     Target { name, share, run: Box::new(run) }
 }
-
-/// Names of golden files, each with its own format.
-const GOLDEN: [&str; 12] = [
-    "babilong",
-    "count_score",
-    "dataset_scorer",
-    "longbench_e_scorer",
-    "loogle_cloze",
-    "loogle_reorder",
-    "needle_insert",
-    "numpy_mean",
-    "round2",
-    "rouge_zh_score",
-    "ruler_string_match",
-    "unknown",
-];
 
 fn targets(scratch: &Path) -> Vec<Target> {
     let mut all = vec![
@@ -141,11 +120,6 @@ fn targets(scratch: &Path) -> Vec<Target> {
                 out.len() <= ids.len()
                     && (needle.is_empty() || out.windows(needle.len()).any(|w| w == needle))
             );
-        }),
-        target("golden files", 15, |bytes, choice| {
-            let name = GOLDEN.get(choice % GOLDEN.len()).copied().unwrap_or_default();
-            let mut report = verify::VerifyReport::default();
-            let _ = verify::metrics_file(Path::new(&format!("{name}.jsonl")), bytes, &mut report);
         }),
     ];
     let result = scratch.join("result.json");

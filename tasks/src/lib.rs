@@ -17,9 +17,9 @@ pub mod path;
 pub mod protocol;
 pub mod python;
 pub mod reader;
+mod row;
 pub mod score;
 pub mod tokenizer;
-pub mod verify;
 
 pub use error::TaskError;
 pub use example::Example;

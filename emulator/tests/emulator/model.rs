@@ -7,17 +7,19 @@ use std::path::Path;
 use kvsweep_methods::{
     Inputs, MethodState,
     observation::{Observation, Observed},
+    observe::{HeadsView, observe_layer},
     registry::METHODS,
     selection::{Granularity, LayerSelection, Selection},
+    shape::{CacheShape, Reach},
     spec::MethodSpec,
 };
 use safetensors::SafeTensors;
 
-use crate::cuda::card::{Element, Instance};
-use crate::cuda::kernels::NO_WINDOW;
-use crate::cuda::model::{CardModel, Dimensions, LayerWeights, Limits, Weights};
+use crate::cuda::launcher::{Element, Instance};
+use crate::cuda::model::{CudaModel, Dimensions, LayerWeights, Limits, Weights};
+use crate::cuda::prompt::{CudaPrompt, has_kernel};
 use crate::plain::PlainModel;
-use crate::support::{Random, TestCard, close, instance, program};
+use crate::support::{Random, TestCard, close, instance, program, wide};
 
 /// Weights as they lie in memory.
 struct Stored {
@@ -40,6 +42,7 @@ impl Stored {
             .layers
             .iter()
             .map(|[input_norm, qkv, o, post_norm, gate_up, down]| LayerWeights {
+                reach: Reach::All,
                 input_norm,
                 qkv,
                 qkv_bias: self.bias.as_deref(),
@@ -61,9 +64,9 @@ impl Stored {
     }
 
     /// On the card, and in f64.
-    fn models<'p>(&self, card: TestCard<'p>, limits: Limits) -> (CardModel<TestCard<'p>>, PlainModel) {
+    fn models<'p>(&self, card: TestCard<'p>, limits: Limits) -> (CudaModel<TestCard<'p>>, PlainModel) {
         self.with(|weights| {
-            let model = CardModel::new(card, self.instance, self.dimensions, limits, weights).unwrap();
+            let model = CudaModel::new(card, self.instance, self.dimensions, limits, weights).unwrap();
             (model, PlainModel::new(self.instance, self.dimensions, weights))
         })
     }
@@ -99,15 +102,8 @@ fn embedded() -> Stored {
     // Its `rope_scaling`, which the engine computes in f64: here only to have angles like it.
     let frequencies: Vec<f32> = (0..16).map(|i| 500_000f32.powf(-i as f32 / 16.0)).collect();
     let (cosines, sines) = angles(512, &frequencies);
-    let dimensions = Dimensions {
-        hidden: 256,
-        intermediate: 512,
-        heads: 8,
-        kv_heads: 2,
-        vocab: 1152,
-        epsilon: 1e-5,
-        window: NO_WINDOW,
-    };
+    let dimensions =
+        Dimensions { hidden: 256, intermediate: 512, heads: 8, kv_heads: 2, vocab: 1152, epsilon: 1e-5 };
     Stored {
         instance: instance(Element::F16, 32),
         dimensions,
@@ -145,15 +141,7 @@ fn random_model(element: Element, head_dim: usize) -> Stored {
     let (cosines, sines) = angles(300, &random.floats(head_dim / 2, 0.3));
     Stored {
         instance: instance(element, head_dim),
-        dimensions: Dimensions {
-            hidden,
-            intermediate,
-            heads,
-            kv_heads,
-            vocab,
-            epsilon: 1e-5,
-            window: NO_WINDOW,
-        },
+        dimensions: Dimensions { hidden, intermediate, heads, kv_heads, vocab, epsilon: 1e-5 },
         layers,
         bias: Some(random.halves(element, width, 0.3)),
         qk_norms: Some([random.halves(element, head_dim, 1.0), random.halves(element, head_dim, 1.0)]),
@@ -188,20 +176,46 @@ fn limit(element: Element) -> f64 {
     }
 }
 
+/// What no kernel observes, from the entries on the card.
+fn observe_on_the_host(
+    card: &mut CudaModel<TestCard<'_>>,
+    prompt: &mut CudaPrompt,
+    stored: &Stored,
+    wanted: &[Observation],
+) {
+    let wanted: Vec<_> = wanted.iter().copied().filter(|&observation| !has_kernel(observation)).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let layers = prompt.shape.layers.clone();
+    for (layer, sizes) in layers.iter().enumerate() {
+        let entries = card.entries(prompt, layer).unwrap().map(|entries| -> Vec<f32> {
+            wide(stored.instance.element, &entries).into_iter().map(|x| x as f32).collect()
+        });
+        let view = |entries| {
+            HeadsView::head_major(entries, [sizes.kv_heads, prompt.shape.len, sizes.head_dim]).unwrap()
+        };
+        let [k, v] = [view(&entries[0]), view(&entries[1])];
+        let none = HeadsView::head_major(&[], [sizes.query_heads, 0, sizes.head_dim]).unwrap();
+        prompt.observations.layers[layer].extend(observe_layer(&wanted, sizes, &none, &k, Some(&v)).unwrap());
+    }
+}
+
 /// Decodes selections of one prompt side by side, and each of them alone. The exact model is given the card's tokens;
 /// where it prefers another one, the two logits must lie within rounding of a tie. Returns how many such ties there
 /// were.
 fn decode_like_the_exact_model(
     stored: &Stored,
-    card: &mut CardModel<TestCard<'_>>,
+    card: &mut CudaModel<TestCard<'_>>,
     plain: &PlainModel,
     ids: &[u32],
     wanted: &[Observation],
     steps: usize,
-    select: impl FnOnce(&kvsweep_methods::PromptShape, &kvsweep_methods::Observations) -> Vec<Selection>,
+    select: impl FnOnce(&CacheShape, &kvsweep_methods::Observations) -> Vec<Selection>,
 ) -> usize {
     let limit = limit(stored.instance.element);
-    let ours = card.read_prompt(ids, wanted).unwrap();
+    let mut ours = card.read_prompt(ids, wanted).unwrap();
+    observe_on_the_host(card, &mut ours, stored, wanted);
     let exact = plain.read_prompt(ids, wanted);
     close("prompt logits", ours.logits.iter().map(|&x| f64::from(x)), &exact.logits, limit).unwrap();
     for (layer, (ours, exact)) in ours.observations.layers.iter().zip(&exact.observations.layers).enumerate()
@@ -257,34 +271,32 @@ fn decode_like_the_exact_model(
 }
 
 /// Keys and values of every kept entry, in two bytes an element. A layer that keeps everything copies nothing.
-fn copied_bytes(shape: &kvsweep_methods::PromptShape, selection: &Selection) -> u64 {
+fn copied_bytes(shape: &CacheShape, selection: &Selection) -> u64 {
     let entries = selection.layers.iter().map(|kept| match kept {
-        LayerSelection::Heads(heads) if !kept.keeps_everything(shape.prompt_len) => {
-            heads.iter().map(Vec::len).sum()
-        }
+        LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => heads.iter().map(Vec::len).sum(),
         _ => 0,
     });
-    (entries.sum::<usize>() * shape.head_dim * 2 * 2) as u64
+    (entries.sum::<usize>() * shape.layers[0].head_dim * 2 * 2) as u64
 }
 
 /// Random positions in every layer and head, some lists empty; everything; both granularities.
-fn random_selections(shape: &kvsweep_methods::PromptShape) -> Vec<Selection> {
+fn random_selections(shape: &CacheShape) -> Vec<Selection> {
     let mut random = Random::new(5);
     let mut one = |granularity: Granularity| {
         let mut layer = || {
             if random.below(4) == 0 {
                 return LayerSelection::All;
             }
-            let heads = (0..granularity.heads(shape)).map(|_| {
+            let heads = (0..granularity.heads(&shape.layers[0])).map(|_| {
                 let share = random.below(4);
-                (0..shape.prompt_len as u32).filter(|_| random.below(4) < share).collect()
+                (0..shape.len as u32).filter(|_| random.below(4) < share).collect()
             });
             LayerSelection::Heads(heads.collect())
         };
-        Selection { granularity, layers: (0..shape.layers).map(|_| layer()).collect() }
+        Selection { granularity, layers: (0..shape.layers.len()).map(|_| layer()).collect() }
     };
     let everything =
-        Selection { granularity: Granularity::KvHead, layers: vec![LayerSelection::All; shape.layers] };
+        Selection { granularity: Granularity::KvHead, layers: vec![LayerSelection::All; shape.layers.len()] };
     let random = [Granularity::KvHead, Granularity::QueryHead]
         .into_iter()
         .flat_map(|granularity| [(); 2].map(|()| granularity));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cuda::card::Element;
+use crate::cuda::launcher::Element;
 use crate::kernels::{add_norm, argmax, column_sums, prefill, ragged_decode, window_moments};
 use crate::support::{Case, Checked, instance, program};
 

@@ -5,10 +5,10 @@ use kvsweep_methods::{
     observation::Observations,
     observe::{HeadsView, observe_layer, rows_needed},
     selection::{Granularity, LayerSelection, Selection},
-    shape::PromptShape,
+    shape::{CacheShape, LayerShape, Reach},
 };
 
-use crate::cuda::card::Instance;
+use crate::cuda::launcher::Instance;
 use crate::cuda::model::{Dimensions, LayerWeights, Weights};
 use crate::support::wide;
 
@@ -45,7 +45,7 @@ pub struct Entries {
 }
 
 pub struct PlainPrompt {
-    pub shape: PromptShape,
+    pub shape: CacheShape,
     pub logits: Vec<f64>,
     pub observations: Observations,
     /// `[layers][kv_heads]`.
@@ -154,16 +154,17 @@ impl PlainModel {
         multiply(&self.norm(hidden, &self.norm), &self.lm_head)
     }
 
+    pub fn shape(&self, len: usize) -> CacheShape {
+        let Dimensions { heads, kv_heads, .. } = self.dimensions;
+        let head_dim = self.instance.head_dim.get();
+        let layer = LayerShape { query_heads: heads, kv_heads, head_dim, reach: Reach::All };
+        CacheShape::uniform(self.layers.len(), layer, len)
+    }
+
     pub fn read_prompt(&self, ids: &[u32], wanted: &[Observation]) -> PlainPrompt {
         let Dimensions { heads, kv_heads, .. } = self.dimensions;
         let (len, dim, group) = (ids.len(), self.instance.head_dim.get(), heads / kv_heads);
-        let shape = PromptShape {
-            layers: self.layers.len(),
-            query_heads: heads,
-            kv_heads,
-            head_dim: dim,
-            prompt_len: len,
-        };
+        let shape = self.shape(len);
         let mut hidden: Matrix = ids.iter().map(|&token| self.embed(token)).collect();
         let (mut cache, mut observations) = (Vec::new(), Observations::default());
         for layer in &self.layers {
@@ -185,9 +186,11 @@ impl PlainModel {
                 };
                 let q: Vec<f32> = (0..heads).flat_map(|head| flat(&of_head(0, head)[first..])).collect();
                 let k: Vec<f32> = entries.iter().flat_map(|entries| flat(&entries.keys)).collect();
+                let v: Vec<f32> = entries.iter().flat_map(|entries| flat(&entries.values)).collect();
+                let v = HeadsView::head_major(&v, [kv_heads, len, dim]).unwrap();
                 let q = HeadsView::head_major(&q, [heads, len - first, dim]).unwrap();
                 let k = HeadsView::head_major(&k, [kv_heads, len, dim]).unwrap();
-                observations.layers.push(observe_layer(wanted, &shape, &q, &k).unwrap());
+                observations.layers.push(observe_layer(wanted, &shape.layers[0], &q, &k, Some(&v)).unwrap());
             }
             for (position, hidden) in hidden.iter_mut().enumerate() {
                 let attended: Vec<f64> = projected[position][0]
@@ -216,7 +219,9 @@ impl PlainModel {
                 let list = |(index, kept): (usize, &Vec<u32>)| {
                     let own = match selection.granularity {
                         Granularity::KvHead => &cache[index],
-                        Granularity::QueryHead => &cache[index / prompt.shape.group_size()],
+                        Granularity::QueryHead => {
+                            &cache[index / (self.dimensions.heads / self.dimensions.kv_heads)]
+                        }
                     };
                     let rows = |of: &Matrix| kept.iter().map(|&at| of[at as usize].clone()).collect();
                     Entries { keys: rows(&own.keys), values: rows(&own.values) }
@@ -227,7 +232,7 @@ impl PlainModel {
         PlainCache {
             kept: kept.collect(),
             tails: prompt.cache.iter().map(|heads| vec![Entries::default(); heads.len()]).collect(),
-            position: prompt.shape.prompt_len,
+            position: prompt.shape.len,
         }
     }
 

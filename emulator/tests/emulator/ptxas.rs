@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cuda::{
-    card::{Arguments, Geometry, Instance},
     kernels as arguments,
+    launcher::{Arguments, Geometry, Instance},
 };
 use crate::support::{instances, kernel_folder, kernel_sources};
 

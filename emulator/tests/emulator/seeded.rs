@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kvsweep_emulator::{Compiler, Program};
 
-use crate::cuda::card::Element;
+use crate::cuda::launcher::Element;
 use crate::kernels::{argmax, column_sums, prefill, ragged_decode, window_moments};
 use crate::support::{Case, Checked, cache, compiler, instance, kernel_folder};
 

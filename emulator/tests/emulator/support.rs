@@ -9,7 +9,7 @@ use kvsweep_emulator::{Card as Emulated, Compiler, Fault, Program, Site};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::cuda::card::{Address, Arguments, Card, Element, HeadDim, Instance, Precision, Product};
+use crate::cuda::launcher::{Address, Arguments, Element, HeadDim, Instance, Launcher, Precision, Product};
 
 /// Says why a test does nothing; in CI that is a failure.
 pub fn skip(why: &str) {
@@ -91,7 +91,7 @@ impl<'p> TestCard<'p> {
     }
 }
 
-impl Card for TestCard<'_> {
+impl Launcher for TestCard<'_> {
     type Error = Fault;
 
     fn allocate(&mut self, bytes: usize) -> Result<Address, Fault> {

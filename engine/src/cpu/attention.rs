@@ -53,8 +53,16 @@ pub(crate) fn gather_keys(source: &[f32], positions: &[u32], panels: &mut [f32],
     }
 }
 
+/// Reads one key from its panel.
+pub(crate) fn load_key(panels: &[f32], position: usize, key: &mut [f32]) {
+    let panel = &panels[position / PANEL * PANEL * key.len()..];
+    for (d, x) in key.iter_mut().enumerate() {
+        *x = panel[d * PANEL + position % PANEL];
+    }
+}
+
 /// Keys and values of one head.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Entries<'a> {
     /// `[panels][head_dim][32]`.
     pub(crate) keys: &'a [f32],
@@ -188,7 +196,7 @@ impl Causal {
 
 /// The prompt's entries as one variant kept them.
 #[derive(Clone, Copy)]
-pub(crate) enum Kept<'a> {
+pub(crate) enum KeptEntries<'a> {
     /// One list for all query heads of the group.
     Shared(Entries<'a>),
     /// One list a query head.
@@ -202,7 +210,7 @@ pub(crate) enum Kept<'a> {
 pub(crate) fn decode(
     simd: Simd,
     queries: &[f32],
-    kept: Kept<'_>,
+    kept: KeptEntries<'_>,
     tail: Entries<'_>,
     out: &mut [f32],
     weights: &mut Vec<f32>,
@@ -210,8 +218,8 @@ pub(crate) fn decode(
 ) -> WeightLayout {
     let group = queries.len() / head_dim;
     let longest = match kept {
-        Kept::Shared(entries) => entries.len,
-        Kept::PerQuery(heads) => heads.iter().map(|entries| entries.len).max().unwrap_or(0),
+        KeptEntries::Shared(entries) => entries.len,
+        KeptEntries::PerQuery(heads) => heads.iter().map(|entries| entries.len).max().unwrap_or(0),
     };
     let tail_at = longest.next_multiple_of(PANEL);
     let stride = tail_at + tail.len.next_multiple_of(PANEL);
@@ -222,11 +230,11 @@ pub(crate) fn decode(
     let per_query;
     let shared;
     let parts: &[Part<'_>] = match kept {
-        Kept::Shared(entries) => {
+        KeptEntries::Shared(entries) => {
             shared = [all(0, entries), all(tail_at, tail)];
             &shared
         }
-        Kept::PerQuery(heads) => {
+        KeptEntries::PerQuery(heads) => {
             let own = heads.iter().enumerate().map(|(row, &entries)| Part { row, rows: 1, at: 0, entries });
             per_query = own.chain([all(tail_at, tail)]).collect::<Vec<_>>();
             &per_query
@@ -246,8 +254,8 @@ pub(crate) fn decode(
     out.fill(0.0);
     for row in 0..group {
         let own = match kept {
-            Kept::Shared(entries) => entries.len,
-            Kept::PerQuery(heads) => heads[row].len,
+            KeptEntries::Shared(entries) => entries.len,
+            KeptEntries::PerQuery(heads) => heads[row].len,
         };
         let (kept, tail_weights) = weights[row * stride..][..stride].split_at_mut(tail_at);
         let (kept, tail_weights) = (&mut kept[..own], &mut tail_weights[..tail.len]);

@@ -1,11 +1,79 @@
 //! The CPU kernels: f32, deterministic, the same bits whatever the batch, the threads or the instruction set.
 
+use std::sync::Arc;
+
+use kvsweep_methods::{
+    observation::Observation,
+    selection::{Granularity, Selection},
+};
+
+use crate::{
+    backend::{Backend, Extend, Tap},
+    cache::Held,
+    cancel::Cancel,
+    error::Result,
+    prefill::{Prefill, PrefillOptions},
+};
+
 pub(crate) mod attention;
 pub(crate) mod buffer;
-pub(crate) mod forward;
+mod cache;
+mod extend;
 pub(crate) mod matrix;
+mod model;
+pub(crate) mod prefill;
 pub(crate) mod product;
 pub mod rates;
 pub(crate) mod received;
 pub(crate) mod simd;
 mod stored;
+
+pub use cache::{CpuCache, CpuPrompt};
+pub use model::Cpu;
+
+/// A slice of `len` elements, whatever they hold.
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
+
+impl Backend for Cpu {
+    type Prompt = CpuPrompt;
+    type Cache = CpuCache;
+
+    fn prefill(
+        &self,
+        ids: &[u32],
+        wanted: &[Observation],
+        options: PrefillOptions,
+        cancel: &Cancel,
+    ) -> Result<Prefill<CpuPrompt>> {
+        self.read(ids, wanted, options, cancel)
+    }
+
+    fn fork(&self, prompt: &Arc<CpuPrompt>, selection: &Selection, room: usize) -> Result<CpuCache> {
+        Ok(CpuCache::new(prompt, selection, room))
+    }
+
+    fn evict(&self, cache: &mut CpuCache, selection: &Selection) -> Result<()> {
+        cache.evict(selection);
+        Ok(())
+    }
+
+    fn entries(&self, cache: &CpuCache, granularity: Granularity) -> Vec<Vec<usize>> {
+        cache.held().entries_of(&self.config.layer_shape(), granularity, cache.behind())
+    }
+
+    fn held(&self, cache: &CpuCache) -> Held {
+        cache.held()
+    }
+
+    fn extend(
+        &self,
+        rows: &mut [Extend<'_, CpuCache>],
+        tap: Option<&mut Tap<'_, CpuCache>>,
+        cancel: &Cancel,
+    ) -> Result<Vec<f32>> {
+        self.read_on(rows, tap, cancel)
+    }
+}

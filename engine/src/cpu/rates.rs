@@ -14,15 +14,15 @@ use kvsweep_methods::{
     instructions::InstructionSet,
     observation::Observation,
     observe::{HeadsView, LayerObserver},
-    shape::PromptShape,
+    shape::{LayerShape, Reach},
 };
 use rayon::ThreadPoolBuilder;
 
 use super::{
-    attention::{self, Causal, CausalScratch, Entries, Kept},
+    attention::{self, Causal, CausalScratch, Entries, KeptEntries},
     buffer::Buffer,
-    forward::BLOCK,
     matrix::PackedMatrix,
+    prefill::BLOCK,
     simd::Simd,
     stored::Stored,
 };
@@ -215,7 +215,7 @@ fn decode_attention(simd: Simd, seen: &mut dyn FnMut(&str, Rate)) {
     let (group, head_dim) = (4, 64);
     let (keys, values) = (noise(PROMPT * head_dim), noise(PROMPT * head_dim));
     let queries = noise(group * head_dim);
-    let kept = Kept::Shared(Entries { keys: &keys, values: &values, len: PROMPT });
+    let kept = KeptEntries::Shared(Entries { keys: &keys, values: &values, len: PROMPT });
     let tail = Entries { keys: &[], values: &[], len: 0 };
     let mut out = vec![0.0; group * head_dim];
     let mut weights = Vec::new();
@@ -255,7 +255,7 @@ fn elements(simd: Simd, seen: &mut dyn FnMut(&str, Rate)) {
 
 /// What the methods see of a window of 32 positions, in one KV head and its group.
 fn observation(set: InstructionSet, seen: &mut dyn FnMut(&str, Rate)) {
-    let shape = PromptShape { layers: 1, query_heads: 4, kv_heads: 1, head_dim: 64, prompt_len: PROMPT };
+    let shape = LayerShape { query_heads: 4, kv_heads: 1, head_dim: 64, reach: Reach::All };
     let window = 32;
     let (queries, keys) = (noise(window * 4 * 64), noise(PROMPT * 64));
     let views = HeadsView::token_major(&queries, [4, window, 64])
@@ -266,7 +266,7 @@ fn observation(set: InstructionSet, seen: &mut dyn FnMut(&str, Rate)) {
         ("observed window of 32, moments", Observation::WindowMoments { window }),
     ] {
         let time = shortest(|| {
-            let observer = LayerObserver::new(&[wanted], &shape).map(|observer| observer.on(set));
+            let observer = LayerObserver::new(&[wanted], &shape, PROMPT).map(|observer| observer.on(set));
             if let Ok(mut observer) = observer {
                 let _ = black_box(observer.feed(&queries, PROMPT - window, &keys));
             }

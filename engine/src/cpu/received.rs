@@ -34,9 +34,8 @@ impl Received {
         }
     }
 
-    /// The sums of every query head over its first `prompt - recent` columns.
-    pub(crate) fn observed(&self, recent: usize) -> Observed {
-        let columns = self.prompt.saturating_sub(recent);
+    /// The sums of every query head over its first `columns` positions.
+    pub(crate) fn observed(&self, columns: usize) -> Observed {
         let rows = self.heads.len() * self.group;
         let mut values = Vec::with_capacity(rows * columns);
         for head in &self.heads {
@@ -61,7 +60,7 @@ mod tests {
         let add = |order: &mut dyn Iterator<Item = &Vec<f32>>| {
             let received = Received::new(1, 2, 40);
             order.for_each(|block| received.add(Simd::in_use(), 0, block));
-            received.observed(3)
+            received.observed(37)
         };
         let forward = add(&mut blocks.iter());
         assert_eq!(forward, add(&mut blocks.iter().rev()));

@@ -3,11 +3,11 @@
 use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
 
 use super::{
-    card::{Address, Card},
     kernels::{Argmax, Gather, GatherItem, Merge, RaggedDecode, scale_log2},
+    launcher::{Address, Launcher},
     lists::{List, ListLen, Lists},
-    model::{CardModel, Target, int},
-    prompt::CardPrompt,
+    model::{CudaModel, Target, int},
+    prompt::CudaPrompt,
 };
 
 /// What a variant keeps of its prompt, which must outlive it.
@@ -24,7 +24,7 @@ pub struct KeptPrompt {
 
 /// Sequences that decode side by side.
 #[derive(Debug)]
-pub struct CardBatch {
+pub struct CudaBatch {
     positions: Vec<usize>,
     prompt_lens: Vec<usize>,
     /// Tokens of each sequence that there is room for.
@@ -64,15 +64,16 @@ pub struct Next {
     pub logits: Vec<f32>,
 }
 
-impl<C: Card> CardModel<C> {
+impl<L: Launcher> CudaModel<L> {
     /// Copies what a selection keeps of a prompt; a layer that keeps everything reads the prompt itself. The selection
     /// must fit the prompt.
     ///
     /// # Errors
     /// Of the device.
-    pub fn keep(&mut self, prompt: &CardPrompt, selection: &Selection) -> Result<KeptPrompt, C::Error> {
-        let shape = &prompt.shape;
-        let (len, entry) = (shape.prompt_len, self.entry_bytes());
+    pub fn keep(&mut self, prompt: &CudaPrompt, selection: &Selection) -> Result<KeptPrompt, L::Error> {
+        let (len, entry) = (prompt.shape.len, self.entry_bytes());
+        let (layers_of_model, kv_heads) = (self.layers(), self.dimensions.kv_heads);
+        let group = self.dimensions.heads / kv_heads;
         let own = |kept: &LayerSelection| match kept {
             LayerSelection::Heads(heads) if !kept.keeps_everything(len) => Some(heads.clone()),
             _ => None,
@@ -87,24 +88,23 @@ impl<C: Card> CardModel<C> {
             [self.card.allocate(bytes)?, self.card.store(&lists().flatten().copied().collect::<Vec<_>>())?]
         };
         let (mut items, mut at) = (Vec::new(), 0);
-        let mut layers = Vec::with_capacity(shape.layers);
+        let mut layers = Vec::with_capacity(layers_of_model);
         for (layer, heads) in kept.iter().enumerate() {
-            let head =
-                |prompt: Address, kv_head: usize| prompt.at((layer * shape.kv_heads + kv_head) * len, entry);
+            let head = |prompt: Address, kv_head: usize| prompt.at((layer * kv_heads + kv_head) * len, entry);
             let Some(heads) = heads else {
                 let all = |kv_head| List {
                     k: head(prompt.k, kv_head),
                     v: head(prompt.v, kv_head),
                     len: ListLen::Known(len),
                 };
-                layers.push((0..shape.kv_heads).map(all).collect());
+                layers.push((0..kv_heads).map(all).collect());
                 continue;
             };
             let mut lists = Vec::with_capacity(heads.len());
             for (index, kept) in heads.iter().enumerate() {
                 let kv_head = match selection.granularity {
                     Granularity::KvHead => index,
-                    Granularity::QueryHead => index / shape.group_size(),
+                    Granularity::QueryHead => index / group,
                 };
                 let [to_k, to_v] = [memory.at(at, entry), memory.at(total + at, entry)];
                 items.push(GatherItem {
@@ -143,7 +143,7 @@ impl<C: Card> CardModel<C> {
     ///
     /// # Errors
     /// Of the device.
-    pub fn batch(&mut self, sequences: &[&KeptPrompt], room: usize) -> Result<CardBatch, C::Error> {
+    pub fn batch(&mut self, sequences: &[&KeptPrompt], room: usize) -> Result<CudaBatch, L::Error> {
         let (heads, kv_heads) = (self.dimensions.heads, self.dimensions.kv_heads);
         let (layers, dim, entry) = (self.layers(), self.instance.head_dim.get(), self.entry_bytes());
         let tails = layers * sequences.len() * kv_heads * room * entry;
@@ -181,7 +181,7 @@ impl<C: Card> CardModel<C> {
             passes.push(Pass { sequences: of_pass, layers: steps });
         }
         let prompt_lens: Vec<usize> = sequences.iter().map(|kept| kept.prompt_len).collect();
-        Ok(CardBatch {
+        Ok(CudaBatch {
             positions: prompt_lens.clone(),
             prompt_lens,
             room,
@@ -194,7 +194,7 @@ impl<C: Card> CardModel<C> {
     }
 
     /// Gives a batch's memory back.
-    pub fn release_batch(&mut self, batch: &CardBatch) {
+    pub fn release_batch(&mut self, batch: &CudaBatch) {
         let steps = batch.passes.iter().flat_map(|pass| &pass.layers);
         let tables = steps.flat_map(|step| [step.items, step.parts, step.first]);
         for address in tables.chain([batch.tails_k, batch.tails_v, batch.part_out, batch.part_sums]) {
@@ -206,7 +206,7 @@ impl<C: Card> CardModel<C> {
     ///
     /// # Errors
     /// Of the device.
-    pub fn step(&mut self, batch: &mut CardBatch, tokens: &[u32]) -> Result<Vec<Next>, C::Error> {
+    pub fn step(&mut self, batch: &mut CudaBatch, tokens: &[u32]) -> Result<Vec<Next>, L::Error> {
         let (heads, kv_heads, vocab) =
             (self.dimensions.heads, self.dimensions.kv_heads, self.dimensions.vocab);
         let (work, entry) = (self.work, self.entry_bytes());

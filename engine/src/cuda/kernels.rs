@@ -2,7 +2,7 @@
 //!
 //! Lengths are `i32`, as kernels count in 32 bits; offsets are 64 bits wide there.
 
-use super::card::{Address, Arguments, Element, Geometry, HeadDim, Instance, Symbol, Words};
+use super::launcher::{Address, Arguments, Element, Geometry, HeadDim, Instance, Symbol, Words};
 
 /// A sliding window that hides nothing.
 pub const NO_WINDOW: i32 = i32::MAX;

@@ -2,8 +2,8 @@
 //! come together.
 
 use super::{
-    card::{Address, Element, HeadDim},
     kernels::DecodeItem,
+    launcher::{Address, Element, HeadDim},
 };
 
 /// Entries of a piece. A list is split every so many entries from its own start, so where it is split does not depend

@@ -3,9 +3,11 @@
 //! Of a layer's eleven launches, seven are the same in prefill and decode and stand here; attention is in
 //! [`prompt`](super::prompt) and [`decode`](super::decode). The residual stream is f32, everything else the model's type.
 
+use kvsweep_methods::shape::{CacheShape, LayerShape, Reach};
+
 use super::{
-    card::{Address, Card, Element, Instance, Precision, Product},
-    kernels::{AddNorm, Embedding, Rope, SiluTimesUp},
+    kernels::{AddNorm, Embedding, NO_WINDOW, Rope, SiluTimesUp},
+    launcher::{Address, Element, Instance, Launcher, Precision, Product},
 };
 
 /// Sizes of a model.
@@ -23,14 +25,13 @@ pub struct Dimensions {
     pub vocab: usize,
     /// Of every norm.
     pub epsilon: f32,
-    /// Positions that a prompt's query sees, its own included; [`NO_WINDOW`](super::kernels::NO_WINDOW): all. Decode
-    /// reads whole lists: prompt and answer must lie inside the window.
-    pub window: i32,
 }
 
 /// A layer's weights, in the model's type, `[output][input]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerWeights<'a> {
+    /// What its queries look at in a prompt. Decode reads whole lists: prompt and answer must lie inside a window.
+    pub reach: Reach,
     /// `[hidden]`.
     pub input_norm: &'a [u16],
     /// Queries, keys, values: `[(heads + 2 kv_heads) head_dim][hidden]`.
@@ -81,6 +82,7 @@ pub struct Limits {
 /// A layer's weights on the card.
 #[derive(Clone, Copy, Debug)]
 struct Layer {
+    reach: Reach,
     input_norm: Address,
     qkv: Address,
     qkv_bias: Address,
@@ -128,8 +130,8 @@ pub(super) struct Target {
 
 /// A model on a card.
 #[derive(Debug)]
-pub struct CardModel<C> {
-    pub(super) card: C,
+pub struct CudaModel<L> {
+    pub(super) card: L,
     pub(super) instance: Instance,
     pub(super) dimensions: Dimensions,
     pub(super) limits: Limits,
@@ -147,18 +149,18 @@ pub(super) fn int(length: usize) -> i32 {
     i32::try_from(length).unwrap_or(i32::MAX)
 }
 
-impl<C: Card> CardModel<C> {
+impl<L: Launcher> CudaModel<L> {
     /// Copies the weights to the card and reserves the buffers of prefill and decode.
     ///
     /// # Errors
     /// Where the card has not enough memory.
     pub fn new(
-        mut card: C,
+        mut card: L,
         instance: Instance,
         dimensions: Dimensions,
         limits: Limits,
         weights: &Weights<'_>,
-    ) -> Result<Self, C::Error> {
+    ) -> Result<Self, L::Error> {
         let Dimensions { hidden, intermediate, heads, kv_heads, vocab, .. } = dimensions;
         let dim = instance.head_dim.get();
         let mut layers = Vec::with_capacity(weights.layers.len());
@@ -173,6 +175,7 @@ impl<C: Card> CardModel<C> {
                 None => [Address::NONE; 2],
             };
             layers.push(Layer {
+                reach: layer.reach,
                 input_norm: card.store(layer.input_norm)?,
                 qkv: card.store(layer.qkv)?,
                 qkv_bias,
@@ -235,9 +238,25 @@ impl<C: Card> CardModel<C> {
         self.layers.len()
     }
 
+    /// Sizes of a prompt, for the methods.
+    pub(super) fn shape(&self, len: usize) -> CacheShape {
+        let Dimensions { heads, kv_heads, .. } = self.dimensions;
+        let head_dim = self.instance.head_dim.get();
+        let layer = |layer: &Layer| LayerShape { query_heads: heads, kv_heads, head_dim, reach: layer.reach };
+        CacheShape { layers: self.layers.iter().map(layer).collect(), len }
+    }
+
+    /// A layer's window as kernels count it.
+    pub(super) fn window(&self, layer: usize) -> i32 {
+        match self.layers[layer].reach {
+            Reach::All => NO_WINDOW,
+            Reach::Window(window) => int(window),
+        }
+    }
+
     /// The card, to look at.
     #[must_use]
-    pub fn card(&self) -> &C {
+    pub fn card(&self) -> &L {
         &self.card
     }
 
@@ -251,12 +270,12 @@ impl<C: Card> CardModel<C> {
         [x, weight, out]: [Address; 3],
         [rows, input, output]: [usize; 3],
         precision: Precision,
-    ) -> Result<(), C::Error> {
+    ) -> Result<(), L::Error> {
         self.card.multiply(self.instance.element, &Product { x, weight, out, rows, input, output, precision })
     }
 
     /// Starts the residual streams of tokens.
-    pub(super) fn embed(&mut self, tokens: &[u32]) -> Result<(), C::Error> {
+    pub(super) fn embed(&mut self, tokens: &[u32]) -> Result<(), L::Error> {
         self.card.write(self.work.tokens, tokens)?;
         let arguments = Embedding {
             table: self.embedding,
@@ -269,7 +288,7 @@ impl<C: Card> CardModel<C> {
     }
 
     /// What the block before added, and a norm.
-    fn add_norm(&mut self, add: Address, weight: Address, count: usize) -> Result<(), C::Error> {
+    fn add_norm(&mut self, add: Address, weight: Address, count: usize) -> Result<(), L::Error> {
         let arguments = AddNorm {
             residual: self.work.residual,
             add,
@@ -289,7 +308,7 @@ impl<C: Card> CardModel<C> {
         layer: usize,
         [count, rows]: [usize; 2],
         target: Target,
-    ) -> Result<(), C::Error> {
+    ) -> Result<(), L::Error> {
         let Dimensions { hidden, heads, kv_heads, epsilon, .. } = self.dimensions;
         let (own, work) = (self.layers[layer], self.work);
         let add = if layer == 0 { Address::NONE } else { work.delta };
@@ -322,7 +341,7 @@ impl<C: Card> CardModel<C> {
         &mut self,
         layer: usize,
         [count, rows]: [usize; 2],
-    ) -> Result<(), C::Error> {
+    ) -> Result<(), L::Error> {
         let Dimensions { hidden, intermediate, heads, .. } = self.dimensions;
         let (own, work) = (self.layers[layer], self.work);
         let width = heads * self.instance.head_dim.get();
@@ -345,7 +364,7 @@ impl<C: Card> CardModel<C> {
     }
 
     /// Logits of the rows of the last layer from `first` on.
-    pub(super) fn logits(&mut self, count: usize, first: usize, rows: usize) -> Result<(), C::Error> {
+    pub(super) fn logits(&mut self, count: usize, first: usize, rows: usize) -> Result<(), L::Error> {
         let Dimensions { hidden, vocab, .. } = self.dimensions;
         self.add_norm(self.work.delta, self.norm, count)?;
         let x = self.work.normed.at(first, hidden * Element::BYTES);

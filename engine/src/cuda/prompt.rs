@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use kvsweep_methods::{
     observation::{Observation, Observations, Observed},
-    shape::PromptShape,
+    shape::{CacheShape, LayerShape},
 };
 
 use super::{
-    card::{Address, Card},
     kernels::{ColumnSums, KeyNorms, Prefill, WindowMoments, scale_log2},
-    model::{CardModel, Target, int},
+    launcher::{Address, Element, Launcher},
+    model::{CudaModel, Target, int},
 };
 
 /// A prompt on the card.
 #[derive(Debug)]
-pub struct CardPrompt {
+pub struct CudaPrompt {
     /// Sizes, for the methods.
-    pub shape: PromptShape,
+    pub shape: CacheShape,
     /// Of the last position.
     pub logits: Vec<f32>,
-    /// What was asked for.
+    /// What was asked for, as far as kernels compute it ([`has_kernel`]).
     pub observations: Observations,
     /// `[layers][kv_heads][prompt_len][head_dim]`.
     pub(super) k: Address,
@@ -48,27 +48,31 @@ fn chunks(len: usize, chunk: usize, window: usize) -> Vec<std::ops::Range<usize>
     cuts
 }
 
-impl<C: Card> CardModel<C> {
+/// Whether [`CudaModel::read_prompt`] computes an observation. The others are computed from [`CudaModel::entries`].
+#[must_use]
+pub fn has_kernel(observation: Observation) -> bool {
+    !matches!(observation, Observation::KeySimilarity | Observation::LagRank { .. })
+}
+
+impl<L: Launcher> CudaModel<L> {
     /// Reads a prompt, once for every variant. No window may be longer than the limit that the model was made with.
     ///
     /// # Errors
     /// Of the device.
-    pub fn read_prompt(&mut self, ids: &[u32], wanted: &[Observation]) -> Result<CardPrompt, C::Error> {
+    pub fn read_prompt(&mut self, ids: &[u32], wanted: &[Observation]) -> Result<CudaPrompt, L::Error> {
         let (layers, kv_heads, len) = (self.layers(), self.dimensions.kv_heads, ids.len());
-        let shape = PromptShape {
-            layers,
-            query_heads: self.dimensions.heads,
-            kv_heads,
-            head_dim: self.instance.head_dim.get(),
-            prompt_len: len,
-        };
+        let shape = self.shape(len);
         let layer_bytes = kv_heads * len * self.entry_bytes();
         let [k, v] = [self.card.allocate(layers * layer_bytes)?, self.card.allocate(layers * layer_bytes)?];
         let mut seen = Vec::with_capacity(layers);
-        for _ in 0..layers {
-            let seen_of_layer =
-                wanted.iter().map(|&observation| Ok((observation, self.start(observation, &shape)?)));
-            seen.push(seen_of_layer.collect::<Result<Vec<_>, C::Error>>()?);
+        for sizes in &*shape.layers {
+            let mut of_layer = Vec::new();
+            for &observation in wanted {
+                if let Some(begun) = self.begin(observation, sizes, len)? {
+                    of_layer.push((observation, begun));
+                }
+            }
+            seen.push(of_layer);
         }
         for chunk in chunks(len, self.limits.chunk, self.limits.window) {
             let positions: Vec<u32> = chunk.clone().map(|position| position as u32).collect();
@@ -80,9 +84,9 @@ impl<C: Card> CardModel<C> {
                 let target =
                     Target { k: k.at(layer, layer_bytes), v: v.at(layer, layer_bytes), head_rows: len };
                 self.into_attention(layer, count, target)?;
-                self.attend_causally(&chunk, target)?;
+                self.attend_causally(layer, &chunk, target)?;
                 for (_, seen) in seen {
-                    self.look(seen, &chunk, target)?;
+                    self.look(layer, seen, &chunk, target)?;
                 }
                 self.out_of_attention(layer, count)?;
             }
@@ -92,21 +96,39 @@ impl<C: Card> CardModel<C> {
         }
         let logits = self.card.read(self.work.logits, self.dimensions.vocab)?;
         let mut observations = Observations::default();
-        for seen in seen {
-            let observed =
-                seen.into_iter().map(|(observation, seen)| Ok((observation, self.finish(seen, &shape)?)));
-            observations.layers.push(observed.collect::<Result<BTreeMap<_, _>, C::Error>>()?);
+        for (sizes, seen) in shape.layers.iter().zip(seen) {
+            let mut observed = BTreeMap::new();
+            for (observation, seen) in seen {
+                observed.insert(observation, self.finish(seen, sizes, len)?);
+            }
+            observations.layers.push(observed);
         }
-        Ok(CardPrompt { shape, logits, observations, k, v })
+        Ok(CudaPrompt { shape, logits, observations, k, v })
+    }
+
+    /// The keys and the values of a layer, `[kv_heads][prompt_len][head_dim]` each, in the model's type: for what no
+    /// kernel observes.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub fn entries(&mut self, prompt: &CudaPrompt, layer: usize) -> Result<[Vec<u16>; 2], L::Error> {
+        let len = self.dimensions.kv_heads * prompt.shape.len * self.instance.head_dim.get();
+        let at = |address: Address| address.at(layer * len, Element::BYTES);
+        Ok([self.card.read(at(prompt.k), len)?, self.card.read(at(prompt.v), len)?])
     }
 
     /// Gives a prompt's memory back.
-    pub fn release_prompt(&mut self, prompt: &CardPrompt) {
+    pub fn release_prompt(&mut self, prompt: &CudaPrompt) {
         self.card.release(prompt.k);
         self.card.release(prompt.v);
     }
 
-    fn attend_causally(&mut self, chunk: &std::ops::Range<usize>, target: Target) -> Result<(), C::Error> {
+    fn attend_causally(
+        &mut self,
+        layer: usize,
+        chunk: &std::ops::Range<usize>,
+        target: Target,
+    ) -> Result<(), L::Error> {
         let arguments = Prefill {
             q: self.work.q,
             k: target.k,
@@ -119,48 +141,55 @@ impl<C: Card> CardModel<C> {
             capacity: int(target.head_rows),
             heads: int(self.dimensions.heads),
             group: int(self.dimensions.heads / self.dimensions.kv_heads),
-            window: self.dimensions.window,
+            window: self.window(layer),
             scale_log2: scale_log2(self.instance.head_dim),
         };
         self.card.launch(self.instance, &arguments)
     }
 
-    fn start(&mut self, observation: Observation, shape: &PromptShape) -> Result<Seen, C::Error> {
-        let past = |recent: usize| shape.prompt_len.saturating_sub(recent);
-        let mut values = |len: usize| if len == 0 { Ok(Address::NONE) } else { self.card.allocate(len * 4) };
-        let heads = shape.query_heads;
-        Ok(match observation {
-            Observation::WindowSum { window } => {
-                let columns = past(window);
-                Seen::Sums { first: columns, columns, out: values(heads * columns)?, begun: false }
+    /// Makes room for an observation; none where no kernel computes it.
+    fn begin(
+        &mut self,
+        observation: Observation,
+        sizes: &LayerShape,
+        len: usize,
+    ) -> Result<Option<Seen>, L::Error> {
+        let columns = observation.columns(len);
+        let mut values = |rows: usize, columns: usize| {
+            if columns == 0 { Ok(Address::NONE) } else { self.card.allocate(rows * columns * 4) }
+        };
+        let heads = sizes.query_heads;
+        Ok(Some(match observation {
+            Observation::WindowSum { .. } => {
+                Seen::Sums { first: columns, columns, out: values(heads, columns)?, begun: false }
             }
-            Observation::AccumulatedSum { recent } => {
-                let columns = past(recent);
-                Seen::Sums { first: 0, columns, out: values(heads * columns)?, begun: false }
+            Observation::AccumulatedSum { .. } => {
+                Seen::Sums { first: 0, columns, out: values(heads, columns)?, begun: false }
             }
-            Observation::WindowMoments { window } => {
-                let columns = past(window);
-                let [mean, variance] = [values(heads * columns)?, values(heads * columns)?];
-                let entropy = values(heads * columns.div_ceil(64))?;
+            Observation::WindowMoments { .. } => {
+                let [mean, variance] = [values(heads, columns)?, values(heads, columns)?];
+                let entropy = values(heads, columns.div_ceil(64))?;
                 Seen::Moments { first: columns, columns, mean, variance, entropy }
             }
-            Observation::KeyNorm => Seen::Norms { out: values(shape.kv_heads * shape.prompt_len)? },
-        })
+            Observation::KeyNorm => Seen::Norms { out: values(sizes.kv_heads, columns)? },
+            Observation::KeySimilarity | Observation::LagRank { .. } => return Ok(None),
+        }))
     }
 
     /// Adds what the rows of a chunk see.
     fn look(
         &mut self,
+        layer: usize,
         seen: &mut Seen,
         chunk: &std::ops::Range<usize>,
         target: Target,
-    ) -> Result<(), C::Error> {
+    ) -> Result<(), L::Error> {
         let last = chunk.end == target.head_rows;
         let (q, k, log_sums) = (self.work.q, target.k, self.work.log_sums);
         let (q_len, q_start, kv_len) = (int(chunk.len()), int(chunk.start), int(chunk.end));
         let (capacity, heads) = (int(target.head_rows), int(self.dimensions.heads));
         let group = int(self.dimensions.heads / self.dimensions.kv_heads);
-        let (window, scale_log2) = (self.dimensions.window, scale_log2(self.instance.head_dim));
+        let (window, scale_log2) = (self.window(layer), scale_log2(self.instance.head_dim));
         match seen {
             Seen::Sums { first, columns, out, begun } if *columns > 0 && *first < chunk.end => {
                 let first_row = int(first.saturating_sub(chunk.start));
@@ -216,7 +245,7 @@ impl<C: Card> CardModel<C> {
     }
 
     /// Reads an observation, and gives its memory back.
-    fn finish(&mut self, seen: Seen, shape: &PromptShape) -> Result<Observed, C::Error> {
+    fn finish(&mut self, seen: Seen, sizes: &LayerShape, len: usize) -> Result<Observed, L::Error> {
         let mut take = |at: Address, len: usize| {
             if len == 0 {
                 return Ok(Vec::new());
@@ -225,7 +254,7 @@ impl<C: Card> CardModel<C> {
             self.card.release(at);
             Ok(values)
         };
-        let rows = shape.query_heads;
+        let rows = sizes.query_heads;
         Ok(match seen {
             Seen::Sums { columns, out, .. } => {
                 Observed::Rows { rows, columns, values: take(out, rows * columns)? }
@@ -238,7 +267,7 @@ impl<C: Card> CardModel<C> {
                 Observed::Moments { rows, columns, mean, variance, dispersion, shift }
             }
             Seen::Norms { out } => {
-                let (rows, columns) = (shape.kv_heads, shape.prompt_len);
+                let (rows, columns) = (sizes.kv_heads, len);
                 Observed::Rows { rows, columns, values: take(out, rows * columns)? }
             }
         })

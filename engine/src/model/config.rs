@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use kvsweep_methods::{selection::Granularity, shape::PromptShape};
+use kvsweep_methods::{
+    selection::Granularity,
+    shape::{CacheShape, LayerShape, Reach},
+};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
 
@@ -320,22 +323,23 @@ impl ModelConfig {
         })
     }
 
-    /// Sizes of a prompt's keys and queries, for the methods.
+    /// Sizes of each layer's keys and queries.
     #[must_use]
-    pub fn prompt_shape(&self, prompt_len: usize) -> PromptShape {
-        PromptShape {
-            layers: self.layers,
-            query_heads: self.query_heads,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            prompt_len,
-        }
+    pub fn layer_shape(&self) -> LayerShape {
+        let reach = self.sliding_window.map_or(Reach::All, Reach::Window);
+        LayerShape { query_heads: self.query_heads, kv_heads: self.kv_heads, head_dim: self.head_dim, reach }
+    }
+
+    /// Sizes of a prompt's cache, for the methods.
+    #[must_use]
+    pub(crate) fn cache_shape(&self, len: usize) -> CacheShape {
+        CacheShape::uniform(self.layers, self.layer_shape(), len)
     }
 
     /// Heads that store entries of their own: one a KV head, or one a query head.
     #[must_use]
     pub fn stored_heads(&self, granularity: Granularity) -> usize {
-        granularity.heads(&self.prompt_shape(0))
+        granularity.heads(&self.layer_shape())
     }
 
     /// Positions that are computed: those of the model, or its sliding window where that is shorter.
@@ -349,14 +353,18 @@ impl ModelConfig {
         if prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        if let Some(position) = prompt.iter().position(|&id| id as usize >= self.vocab_size) {
-            return Err(EngineError::TokenOutOfRange {
-                id: prompt[position],
-                position,
-                vocab_size: self.vocab_size,
-            });
-        }
+        self.check_ids(prompt)?;
         self.check_room(prompt.len(), new)
+    }
+
+    /// Checks that every token is in the vocabulary.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().position(|&id| id as usize >= self.vocab_size) {
+            Some(position) => {
+                Err(EngineError::TokenOutOfRange { id: ids[position], position, vocab_size: self.vocab_size })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks that `prompt` tokens and `new` ones have positions, and none outside the sliding window.

@@ -25,15 +25,12 @@ use candle_core::{DType, Device};
 use serde::Deserialize;
 
 use crate::{
-    backend::Backend,
-    cancel::Cancel,
     chat::ChatTemplate,
     error::{EngineError, Result},
-    source::{self, Blob, CardFiles, ModelFiles, sha256_hex},
+    source::{Blob, CardFiles, sha256_hex},
     tokenizer::Tokenizer,
 };
 use config::{ModelConfig, TokenIds};
-use weights::ModelWeights;
 
 /// What generation needs to know beyond the graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,20 +109,17 @@ impl Card {
     }
 }
 
-/// A model, ready to compute; it is used as its [`Card`], too.
+/// What is known of a model whose weights were read; it is used as its [`Card`], too. A
+/// [`Session`](crate::session::Session) computes with them.
 #[derive(Debug)]
 pub struct Model {
-    /// The weights, where and as they compute.
-    pub(crate) backend: Backend,
     /// Hex sha256 of the weight files' bytes, in the order of their names. Equal hashes mean equal weights.
     pub weights_sha256: String,
     /// Where the tensors are.
     pub device: Device,
     /// What the weights and activations are computed in. RoPE tables, norms and softmax are f32 always.
     pub dtype: DType,
-    /// Ends prefills and decodes of this model.
-    pub cancel: Cancel,
-    card: Card,
+    pub(crate) card: Card,
 }
 
 impl Deref for Model {
@@ -137,42 +131,6 @@ impl Deref for Model {
 }
 
 impl Model {
-    /// Loads a model.
-    ///
-    /// # Errors
-    /// Any file that is missing, corrupt, contradictory or of an unsupported kind, named with its remedy.
-    pub fn load(files: &ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
-        let mut card = Card::load(&files.card)?;
-        if let Some(index) = &files.weights.index {
-            card.files_sha256.insert(source::INDEX.to_owned(), index.sha256.clone());
-        }
-        let (backend, weights_sha256) = weights::load(&files.weights, &card.config, |parts| {
-            Backend::new(&card.config, parts, device, dtype)
-        })?;
-        Ok(Self { backend, weights_sha256, device: device.clone(), dtype, cancel: Cancel::default(), card })
-    }
-
-    /// A model of given weights, without tokenizer: for measurements and tests on random weights.
-    ///
-    /// # Errors
-    /// A tensor operation that fails.
-    pub fn from_weights(
-        name: &str,
-        config: ModelConfig,
-        weights: ModelWeights,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Self> {
-        Ok(Self {
-            backend: Backend::new(&config, &weights, device, dtype)?,
-            weights_sha256: String::new(),
-            device: device.clone(),
-            dtype,
-            cancel: Cancel::default(),
-            card: Card::from_config(name, config),
-        })
-    }
-
     /// Checks that this model can compute `prompt` followed by `new` generated tokens.
     ///
     /// # Errors

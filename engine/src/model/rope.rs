@@ -8,7 +8,7 @@ use super::config::{Llama3Scaling, ModelConfig};
 /// Cosines and sines of a range of positions, row-major `[positions][head_dim / 2]`. Element `i` of a head is
 /// rotated with element `i + head_dim / 2` (the half-split layout of transformers).
 #[derive(Clone, Debug, PartialEq)]
-pub struct RopeTables {
+pub(crate) struct RopeTables {
     /// Cosines.
     pub cos: Vec<f32>,
     /// Sines.
@@ -20,7 +20,7 @@ pub struct RopeTables {
 impl RopeTables {
     /// Tables of the given positions.
     #[must_use]
-    pub fn new(config: &ModelConfig, positions: std::ops::Range<usize>) -> Self {
+    pub(crate) fn new(config: &ModelConfig, positions: std::ops::Range<usize>) -> Self {
         let frequencies = inverse_frequencies(config);
         // f32 products of an f32 position, as transformers computes them: bit-equal angles.
         let angles = || {
@@ -38,7 +38,7 @@ impl RopeTables {
 
 /// Radians per position of each rotated pair, fastest first: `head_dim / 2` values.
 #[must_use]
-pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
+pub(crate) fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
     let dim = config.head_dim as f32;
     let plain =
         (0..config.head_dim).step_by(2).map(|i| 1.0 / (config.rope.theta as f32).powf(i as f32 / dim));

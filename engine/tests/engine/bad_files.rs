@@ -4,16 +4,17 @@ use std::{collections::HashMap, fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use kvsweep_engine::{
+    Cpu,
     error::Result,
-    model::Model,
+    session::Session,
     source::{from_dir, resolve},
 };
 use serde_json::{Value, json};
 
 use crate::support::{copy_of, fixture};
 
-fn load(dir: &Path) -> Result<Model> {
-    Model::load(&from_dir(dir)?, &Device::Cpu, DType::F32)
+fn load(dir: &Path) -> Result<Session<Cpu>> {
+    Session::<Cpu>::load(&from_dir(dir)?)
 }
 
 /// Loads `dir`, which must fail with a message that contains all of `expected`.
@@ -165,7 +166,7 @@ fn a_model_without_a_tokenizer_says_so_when_text_is_asked_for() {
 
 #[test]
 fn the_hash_names_the_weights() {
-    let hash = |dir: &Path| load(dir).unwrap().weights_sha256;
+    let hash = |dir: &Path| load(dir).unwrap().weights_sha256.clone();
     let original = hash(&fixture("parity/mistral"));
     let dir = copy_of("mistral");
     assert_eq!(hash(dir.path()), original);

@@ -10,9 +10,9 @@ use std::{
     thread,
 };
 
-use candle_core::{DType, Device};
 use kvsweep_engine::{
-    model::Model,
+    Cpu,
+    session::Session,
     source::{Hub, fetch, from_dir, resolve_hub},
 };
 use sha1::Sha1;
@@ -167,9 +167,9 @@ fn fetches_once_then_works_offline() {
     assert_eq!(fetch("test/model", &online, &mut |_, _, _| ()).unwrap(), fetched);
     assert_eq!(server.requests.lock().unwrap().len(), asked + 1);
     let offline = Hub { endpoint: "http://127.0.0.1:9".into(), ..online };
-    let model = Model::load(&resolve_hub("test/model", &offline).unwrap(), &Device::Cpu, DType::F32).unwrap();
+    let model = Session::<Cpu>::load(&resolve_hub("test/model", &offline).unwrap()).unwrap();
     let original = from_dir(&fixture("parity/mistral")).unwrap();
-    let original = Model::load(&original, &Device::Cpu, DType::F32).unwrap();
+    let original = Session::<Cpu>::load(&original).unwrap();
     assert_eq!((model.name.as_str(), &model.weights_sha256), ("test/model", &original.weights_sha256));
 
     // A shard that went missing is named, with the remedy.

@@ -7,9 +7,11 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as candle_llama;
 use kvsweep_engine::{
+    Candle, Cpu,
+    backend::Backend,
     decode::{DecodeRule, Sequence},
-    model::Model,
     prefill::PrefillOptions,
+    session::Session,
     source::from_dir,
 };
 use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
@@ -19,13 +21,13 @@ use crate::support::fixture;
 /// Largest difference allowed in any logit; logits are of the size of 5.
 const TOLERANCE: f32 = 1e-4;
 
-pub(crate) fn load(model: &str) -> Model {
+pub(crate) fn load(model: &str) -> Session<Cpu> {
     let files = from_dir(&fixture("parity").join(model)).unwrap();
-    Model::load(&files, &Device::Cpu, DType::F32).unwrap()
+    Session::<Cpu>::load(&files).unwrap()
 }
 
 /// Logits of every prompt position, and `new` greedy tokens with the full cache.
-pub(crate) fn run(model: &Model, prompt: &[u32], new: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
+pub(crate) fn run<B: Backend>(model: &Session<B>, prompt: &[u32], new: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
     let options = PrefillOptions { keep_all_logits: true };
     let prefill = Arc::new(model.prefill(prompt, &[].into(), options).unwrap());
     let rows: Vec<_> =
@@ -38,6 +40,8 @@ pub(crate) fn run(model: &Model, prompt: &[u32], new: usize) -> (Vec<Vec<f32>>, 
     let sequence = Sequence {
         prefill,
         selection: Arc::new(everything),
+        follow: Arc::default(),
+        again: None,
         rule: DecodeRule { max_new: new, stop_ids: vec![], ban_stops_on_first: false, ignore_stops: true },
         keep_logits: false,
         masked_heads: None,
@@ -137,7 +141,7 @@ fn llama_agrees_with_candle_transformers() {
 fn half_precision_keeps_late_positions() {
     for name in ["llama2", "llama3", "mistral", "qwen2", "qwen3"] {
         let files = from_dir(&fixture("parity").join(name)).unwrap();
-        let model = Model::load(&files, &Device::Cpu, DType::F16).unwrap();
+        let model = Session::<Candle>::load(&files, &Device::Cpu, DType::F16).unwrap();
         let reference = reference(name);
         let (rows, _) = run(&model, &integers(&reference, "prompt_700".into()), 1);
         let expected: Vec<Vec<f32>> = reference["logits_700"].to_vec2().unwrap();

@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-use candle_core::{DType, Device, Tensor};
-use kvsweep_engine::{model::Model, source::from_dir};
+use candle_core::{Device, Tensor};
+use kvsweep_engine::{Cpu, session::Session, source::from_dir};
 use serde::Deserialize;
 
 use crate::{
@@ -92,7 +92,7 @@ fn stories260k() {
     let Some(data) = shared("data/models/stories260K") else { return };
     let dir = tempfile::tempdir().unwrap();
     convert(&data.join("stories260K.bin"), dir.path());
-    let model = Model::load(&from_dir(dir.path()).unwrap(), &Device::Cpu, DType::F32).unwrap();
+    let model = Session::<Cpu>::load(&from_dir(dir.path()).unwrap()).unwrap();
     assert_eq!((model.config.query_heads, model.config.kv_heads), (8, 4));
     let expected: Expected =
         serde_json::from_slice(&fs::read(data.join("expected_greedy.json")).unwrap()).unwrap();

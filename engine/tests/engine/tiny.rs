@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
-use kvsweep_engine::{error::EngineError, model::Model, source::resolve};
+use kvsweep_engine::{Cpu, error::EngineError, session::Session, source::resolve};
 
 use crate::parity::run;
 
@@ -19,7 +18,7 @@ fn tiny_is_embedded_with_its_tokenizer() {
         }
     };
     assert!(there);
-    let model = Model::load(&files, &Device::Cpu, DType::F32).unwrap();
+    let model = Session::<Cpu>::load(&files).unwrap();
     assert_eq!(model.name, "tiny");
     let tokenizer = model.tokenizer().unwrap();
     let text = "The quick brown fox, 42 times.";

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::decode::DecodeRule;
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::session::Session;
+use kvsweep_engine::with_session;
 use kvsweep_methods::identify::{self, HeadKind, RowReading};
 use kvsweep_methods::inputs::{Calibration, HeadScores, InputKind, Inputs, LayerScores};
 use kvsweep_methods::method::MethodState;
@@ -39,11 +42,11 @@ const LAYER_ROWS_SEED: u64 = 1_000_003;
 /// Runs the command.
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<Exit> {
     check(args)?;
-    let model = args.model.load()?;
+    let session = args.model.load()?;
     interrupt::listen()?;
     let done = match args.what {
-        CalibrateWhat::Heads => heads(args, &model),
-        CalibrateWhat::Layers => layers(args, &model),
+        CalibrateWhat::Heads => with_session!(&session, session => heads(args, session)),
+        CalibrateWhat::Layers => with_session!(&session, session => layers(args, session)),
     };
     match done {
         Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
@@ -89,7 +92,7 @@ struct Outcome {
     scores: Vec<Vec<f64>>,
 }
 
-fn heads(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
+fn heads<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyhow::Result<Exit> {
     let (kind, input, title) = match args.kind {
         Some(KindArg::Retrieval) => (HeadKind::Retrieval, InputKind::RetrievalScores, "Retrieval heads"),
         Some(KindArg::Reasoning) => {
@@ -216,8 +219,8 @@ fn tell_apart<'a>(what: &str, scores: impl Iterator<Item = &'a f64>) -> anyhow::
 }
 
 /// Decodes one needle test with the whole cache, and scores every head's attention rows.
-fn test_heads(
-    model: &Model,
+fn test_heads<B: Backend>(
+    model: &Session<B>,
     facts: &ModelFacts,
     text: &TextSide<'_>,
     kind: HeadKind,
@@ -295,7 +298,7 @@ fn lengths(args: &CalibrateArgs, model: &Model, kind: HeadKind) -> anyhow::Resul
     Ok(detection::linspace(from, to, n))
 }
 
-fn layers(args: &CalibrateArgs, model: &Model) -> anyhow::Result<Exit> {
+fn layers<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyhow::Result<Exit> {
     let text = TextSide::new(model)?;
     let calibrations = Calibrations::load(model, &[])?;
     let inputs = Inputs { ranking: calibrations.inputs.ranking.clone(), ..Inputs::default() };

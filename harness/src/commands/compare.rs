@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kvsweep_results::baseline::{self, BaselineStore};
-use kvsweep_results::compare::{CompareOptions, Comparison};
-use kvsweep_results::{Manifest, Merged, Run};
+use kvsweep_results::compare::Comparison;
+use kvsweep_results::{Bootstrap, Manifest, Merged, Run};
 
 use crate::cli::CompareArgs;
 use crate::exit::Exit;
@@ -31,16 +31,16 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
         (repository()?, store(args.store.as_deref())?)
     };
     let base = if args.base == STORED { store.newest(&repository, &args.head)? } else { args.base.clone() };
-    let [(base_name, base), (head_name, head)] = store.open_pair(&repository, [&base, &args.head], None)?;
+    let [(base_name, base), (head_name, head)] = store.open_pair(&repository, [&base, &args.head])?;
     let manifests: Vec<&Manifest> = base.iter().chain(&head).map(|run| &run.manifest).collect();
     let layout = tables::layout(&manifests, None)?;
     let (base, head) = (Merged::of(base, false)?, Merged::of(head, false)?);
     let comparison =
-        Comparison::new((&base_name, &base), (&head_name, &head), &layout, &CompareOptions::default())?;
+        Comparison::new((&base_name, &base), (&head_name, &head), &layout, &Bootstrap::default())?;
     if args.json {
         output::json_text(&comparison.to_json()?)?;
     } else {
-        output::data(&comparison.render(false))?;
+        output::data(&comparison.text())?;
     }
     let told = [tables::tell(&base), tables::tell(&head)];
     let losses = comparison.losses().len();

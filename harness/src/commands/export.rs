@@ -40,7 +40,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     for (group, variant) in merged.groups.iter().flat_map(|g| g.variants.iter().map(move |v| (g, v))) {
         let meta = ExportMeta {
             model: run.manifest.model.name.clone(),
-            method: variant.method.clone(),
+            method: variant.method.to_string(),
             budget: variant.budget.map(|budget| budget as usize),
         };
         // Layouts whose paths carry no method would collide: each variant gets a folder.
@@ -68,7 +68,7 @@ fn predictions(run: &Run, variant: &VariantKey) -> Vec<Prediction> {
         let info = &example.info;
         Prediction {
             dataset: example.key.dataset.clone(),
-            pred: example.variants[place].prediction.clone(),
+            pred: example.variants[place].prediction.to_string(),
             answers: info.answers.clone(),
             all_classes: info.all_classes.clone(),
             length: info.length.unwrap_or_default(),
@@ -106,7 +106,7 @@ fn needle_records(run: &Run, variant: &VariantKey) -> anyhow::Result<Vec<NeedleR
             prompt_tokens: u64::from(example.info.prompt_tokens),
             depth: grid.depth,
             needle: example.info.answers.first().cloned().unwrap_or_default(),
-            response: example.variants[place].prediction.clone(),
+            response: example.variants[place].prediction.to_string(),
             seconds: seconds.unwrap_or_default(),
         });
     }

@@ -5,8 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::decode::{DecodeRule, Sequence};
 use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::session::Session;
+use kvsweep_engine::with_session;
+use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::Variant;
 use kvsweep_tasks::{ChatTemplate, Tokenizer};
@@ -53,13 +57,14 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     if stdout_is_taken && args.json {
         return Err(usage("--json and --logits both write to stdout; give one of them a file"));
     }
-    let model = args.model.load()?;
-    let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
+    let session = args.model.load()?;
+    let calibrations =
+        Calibrations::load(&session, args.variants.calibration.as_deref().unwrap_or_default())?;
     calibrations.fit(&mut variants, true, &args.model)?;
     let ids = match &source {
         Source::Ids(ids) => ids.clone(),
         Source::Text(text) => {
-            let side = TextSide::new(&model)?;
+            let side = TextSide::new(&session)?;
             if args.chat {
                 side.encode(&side.render_user(text).map_err(usage)?, false).map_err(anyhow::Error::msg)?
             } else {
@@ -67,25 +72,43 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
             }
         }
     };
-    model.check_prompt(&ids, args.max_new)?;
+    session.check_prompt(&ids, args.max_new)?;
+    let output =
+        with_session!(&session, session => answer(args, session, &ids, &variants.all, &calibrations.inputs))?;
+    if args.json {
+        output::json(&output)?
+    } else {
+        print(&output, if stdout_is_taken { to_people } else { output::line })?
+    }
+    Ok(Exit::Done)
+}
 
-    let wanted: BTreeSet<_> = variants.all.iter().flat_map(Variant::observations).collect();
+/// Reads the prompt once, and lets every variant answer.
+fn answer<B: Backend>(
+    args: &GenerateArgs,
+    model: &Session<B>,
+    ids: &[u32],
+    variants: &[Variant],
+    inputs: &Inputs,
+) -> anyhow::Result<Output> {
+    let wanted: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
     let started = Instant::now();
     let options = PrefillOptions { keep_all_logits: args.logits.is_some() };
-    let prefill = Arc::new(model.prefill(&ids, &wanted, options)?);
+    let prefill = Arc::new(model.prefill(ids, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
     let mut sequences = Vec::new();
     let mut select_seconds = Vec::new();
-    for variant in &variants.all {
+    for variant in variants {
         let started = Instant::now();
         let mut state = MethodState::default();
-        let selection =
-            variant.select(prefill.shape(), prefill.observations(), &calibrations.inputs, &mut state)?;
+        let selection = variant.select(prefill.shape(), prefill.observations(), inputs, &mut state)?;
         select_seconds.push(started.elapsed().as_secs_f64());
         sequences.push(Sequence {
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
+            follow: Arc::default(),
+            again: variant.interval().map(|_| Arc::new(variant.clone())),
             rule: DecodeRule {
                 max_new: args.max_new,
                 stop_ids: model.generation.eos_ids.iter().copied().collect(),
@@ -103,14 +126,13 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     if let Some(path) = &args.logits {
         let vocab = model.config.vocab_size;
         let mut tensors = vec![("prompt".to_owned(), prefill.all_logits().unwrap_or_default())];
-        for (variant, decoded) in variants.all.iter().zip(&decoded) {
+        for (variant, decoded) in variants.iter().zip(&decoded) {
             tensors.push((variant.id(), decoded.logits.as_deref().unwrap_or_default()));
         }
         write_logits(path, &tensors, vocab)?;
     }
-    let side = TextSide::new(&model).ok();
+    let side = TextSide::new(model).ok();
     let answers = variants
-        .all
         .iter()
         .zip(decoded)
         .zip(select_seconds)
@@ -124,20 +146,14 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
             select_seconds,
         })
         .collect();
-    let output = Output {
+    Ok(Output {
         model: model.name.clone(),
         weights_sha256: model.weights_sha256.clone(),
         prompt_tokens: ids.len(),
         prefill_seconds,
         decode_seconds,
         answers,
-    };
-    if args.json {
-        output::json(&output)?
-    } else {
-        print(&output, if stdout_is_taken { to_people } else { output::line })?
-    }
-    Ok(Exit::Done)
+    })
 }
 
 /// What to read.

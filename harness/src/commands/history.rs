@@ -41,7 +41,7 @@ pub fn run(args: &HistoryArgs) -> anyhow::Result<Exit> {
         output::json(&histories)?;
     } else {
         for history in &histories {
-            output::data(&history.render(false))?;
+            output::data(&history.text())?;
         }
     }
     Ok(Exit::Done)

@@ -50,7 +50,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     if args.json {
         output::json_text(&comparison.to_json()?)?;
     } else {
-        output::data(&comparison.render(false))?;
+        output::data(&comparison.text())?;
     }
     let paths: Vec<String> = runs.iter().map(|run| format!("`{}`", run.path.display())).collect();
     output::note(&format!(
@@ -79,7 +79,7 @@ pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
         return PaperComparison::new(paper, group, &original, &bootstrap);
     }
     let names = paper.datasets();
-    let played = paper.played(&|name| {
+    let rehearsed = paper.with_stand_ins(&|name| {
         if name == NEEDLE {
             return Some(name.to_owned());
         }
@@ -88,12 +88,12 @@ pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
         let same = |info: &DatasetInfo| info.category == of.category && info.metric == of.metric;
         let strict = mini::all().iter().any(same);
         let alike = |info: &DatasetInfo| if strict { same(info) } else { info.category == of.category };
-        let mut rivals = names.iter().filter(|other| datasets::by_name(other).is_ok_and(alike));
-        let place = rivals.position(|other| other == name)?;
-        let players: Vec<_> = mini::all().iter().filter(|info| alike(info)).collect();
-        players.get(place % players.len().max(1)).map(|info| info.name.to_owned())
+        let mut replaced = names.iter().filter(|other| datasets::by_name(other).is_ok_and(alike));
+        let place = replaced.position(|other| other == name)?;
+        let stand_ins: Vec<_> = mini::all().iter().filter(|info| alike(info)).collect();
+        stand_ins.get(place % stand_ins.len().max(1)).map(|info| info.name.to_owned())
     });
-    PaperComparison::new(&played, group, &original, &bootstrap)
+    PaperComparison::new(&rehearsed, group, &original, &bootstrap)
 }
 
 /// Cells of the needle's grid that the paper's repository runs with its model.

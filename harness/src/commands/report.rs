@@ -81,7 +81,7 @@ fn title(runs: &[Origin], merged: &Merged) -> String {
         .collect();
     let models: Vec<String> = models.into_iter().collect();
     let variants = || merged.groups.iter().flat_map(|group| &group.variants);
-    let methods: BTreeSet<&String> = variants().map(|variant| &variant.method).collect();
+    let methods: BTreeSet<&str> = variants().map(|variant| &*variant.method).collect();
     let budgets: BTreeSet<u32> = variants().filter_map(|variant| variant.budget).collect();
     let methods = match methods.first() {
         Some(only) if methods.len() == 1 => format!("method {only}"),

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvsweep_engine::decode::HeadSet;
+use kvsweep_engine::backend::{Backend, HeadSet};
 use kvsweep_engine::model::{Card, Model};
+use kvsweep_engine::session::{AnySession, Session};
+use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_results::{
-    DatasetInfo, Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
-    ProtocolInfo, Run, RunDir, SCHEMA, Shard,
+    Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
+    ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, Shard,
 };
 use kvsweep_tasks::path;
 use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
@@ -34,8 +36,8 @@ const STORE_KEPT: u64 = 2;
 
 /// Everything about a sweep that is known before its first prefill.
 pub struct Plan {
-    /// The model.
-    pub model: Model,
+    /// The model, at work.
+    pub session: AnySession,
     /// Facts that prompts depend on.
     pub facts: ModelFacts,
     /// The protocol.
@@ -99,10 +101,11 @@ impl Asked {
 /// Whatever is wrong with the command line, the model or the data, before any time is spent.
 pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     let Asked { protocol, mut variants, selected } = Asked::of(args)?;
-    let model = args.model.load()?;
-    let text = TextSide::new(&model)?;
-    let facts = crate::model::facts(&model);
-    let calibrations = Calibrations::load(&model, args.variants.calibration.as_deref().unwrap_or_default())?;
+    let session = args.model.load()?;
+    let model: &Model = &session;
+    let text = TextSide::new(model)?;
+    let facts = crate::model::facts(model);
+    let calibrations = Calibrations::load(model, args.variants.calibration.as_deref().unwrap_or_default())?;
     calibrations.fit(&mut variants, args.variants.methods.is_some(), &args.model)?;
     if let Ok(of) = kvsweep_tasks::datasets::suite(selected.suite.name())
         && let Some(info) = of.first()
@@ -110,9 +113,9 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
         protocol.notes(&facts, info.suite).iter().for_each(|note| output::note(note));
     }
     let masked =
-        args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, &model, &args.model)).transpose()?;
+        args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, model, &args.model)).transpose()?;
     let datasets = questions::datasets(&selected, protocol, &facts, &text)?;
-    check_window(&model, protocol, &facts, &datasets)?;
+    check_window(model, protocol, &facts, &datasets)?;
     let mut settings = selected.settings(&datasets);
     settings.extend(calibrations.hashes(&variants.specs));
     if model.name != crate::model::TINY {
@@ -122,7 +125,7 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
         settings.insert(MASK_HEADS.to_owned(), asked.clone());
         settings.insert(MASKED_HEADS.to_owned(), kept::heads_sha256(heads));
     }
-    let manifest = manifest(args, &selected, protocol, &model, &variants, &datasets, settings)?;
+    let manifest = manifest(args, &selected, protocol, model, &variants, &datasets, settings)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&manifest));
     Ok(Plan {
         facts,
@@ -133,7 +136,7 @@ pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
         masked: masked.map(Arc::new),
         manifest,
         out,
-        model,
+        session,
     })
 }
 
@@ -165,7 +168,7 @@ fn manifest(
         },
         datasets: datasets
             .iter()
-            .map(|dataset| DatasetInfo {
+            .map(|dataset| RunDataset {
                 name: dataset.name.clone(),
                 sha256: dataset.sha256.clone(),
                 examples: dataset.questions.len() as u64,
@@ -232,13 +235,22 @@ pub fn execute(plan: &Plan, memory: Option<u64>) -> anyhow::Result<Exit> {
     }
     // The weights are loaded: what is free now is for prompts and their variants.
     let memory =
-        memory.unwrap_or_else(|| crate::model::free_memory(&plan.model.device).unwrap_or(4 << 30) / 5 * 4);
+        memory.unwrap_or_else(|| crate::model::free_memory(&plan.session.device).unwrap_or(4 << 30) / 5 * 4);
     interrupt::listen()?;
-    let text = TextSide::new(&plan.model)?;
+    with_session!(&plan.session, session => sweep(plan, session, &mut run, memory))
+}
+
+fn sweep<B: Backend>(
+    plan: &Plan,
+    session: &Session<B>,
+    run: &mut RunDir,
+    memory: u64,
+) -> anyhow::Result<Exit> {
+    let text = TextSide::new(session)?;
     let keys = plan.manifest.variants();
     let total = plan.manifest.examples();
     let sweep = Sweep {
-        model: &plan.model,
+        session,
         text,
         facts: &plan.facts,
         protocol: plan.protocol,
@@ -251,8 +263,8 @@ pub fn execute(plan: &Plan, memory: Option<u64>) -> anyhow::Result<Exit> {
         memory,
         store_kept: STORE_KEPT,
     };
-    let mut progress = Progress::new(total, run.finished_keys().len() as u64, sweep.tokens_ahead(&run));
-    let ended = sweep.run(&mut run, &mut progress);
+    let mut progress = Progress::new(total, run.finished_keys().len() as u64, sweep.tokens_ahead(run));
+    let ended = sweep.run(run, &mut progress);
     progress.finish();
     Ok(match ended? {
         Ended::Complete => Exit::Done,
@@ -312,7 +324,7 @@ fn check_window(
 /// Prints the table of a finished run, and draws what its suite shows.
 fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
     let run = Run::load(out)?;
-    let format = if args.json { Format::Json } else { Format::Text };
+    let format = if args.json { Format::Json } else { tables::text_format(args.wide) };
     let suite = run.manifest.suite.clone();
     let (table, merged) = tables::of(vec![run], None, false)?;
     tables::print(&table, &merged, format)?;

@@ -7,12 +7,9 @@ use crate::cli::{TableArgs, TableFormat};
 use crate::exit::{Exit, usage};
 use crate::{output, tables};
 
-/// Family-wise error of the paired tests.
-const ALPHA: f64 = 0.05;
-
 /// Runs the command.
 pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
-    let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let runs = args.runs.iter().map(|path| Run::load_for_scores(path)).collect::<Result<Vec<_>, _>>()?;
     let suites = tables::by_suite(runs);
     if suites.len() > 1 && matches!(args.format, TableFormat::Csv | TableFormat::Json) {
         return Err(usage("the runs are of several suites; name those of one to write csv or json"));
@@ -32,7 +29,7 @@ pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
 
 fn scores(args: &TableArgs, runs: Vec<Run>) -> anyhow::Result<Exit> {
     let format = match args.format {
-        TableFormat::Text => Format::Text,
+        TableFormat::Text => tables::text_format(args.wide),
         TableFormat::Md => Format::Markdown,
         TableFormat::Csv => Format::Csv,
         TableFormat::Latex => Format::Latex,
@@ -48,10 +45,13 @@ fn pairs(args: &TableArgs, runs: Vec<Run>) -> anyhow::Result<Exit> {
     let merged = Merged::of(runs, args.mixed)?;
     let layout = tables::layout(&manifests.iter().collect::<Vec<_>>(), args.protocol.as_deref())?;
     for group in &merged.groups {
-        let pairs = MethodPairs::new(group, &layout, &Bootstrap::default(), ALPHA)?;
+        let pairs = MethodPairs::new(group, &layout, &Bootstrap::default())?;
         match args.format {
-            TableFormat::Text => output::data(&pairs.render(false))?,
-            TableFormat::Md => output::data(&pairs.render(true))?,
+            TableFormat::Text => output::data(&match tables::text_format(args.wide) {
+                Format::Terminal(width) => pairs.fitted_text(width),
+                _ => pairs.text(),
+            })?,
+            TableFormat::Md => output::data(&pairs.markdown())?,
             TableFormat::Json => output::json_text(&pairs.to_json()?)?,
             TableFormat::Csv | TableFormat::Latex => {
                 return Err(usage("--pairs is written as text, md or json"));

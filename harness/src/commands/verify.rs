@@ -25,7 +25,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Exit> {
     }
     let report = match args.what {
         VerifyWhat::Methods => {
-            let report = kvsweep_methods::verify::methods(&args.golden)?;
+            let report = kvsweep_golden::methods::check(&args.golden)?;
             Report {
                 passed: report.passed,
                 failed: report.failed,
@@ -34,7 +34,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Exit> {
             }
         }
         VerifyWhat::Metrics => {
-            let report = kvsweep_tasks::verify::metrics(&args.golden)?;
+            let report = kvsweep_golden::metrics::check(&args.golden)?;
             Report {
                 passed: report.passed,
                 failed: report.failed.len(),

@@ -23,4 +23,5 @@ mod parity;
 mod passes;
 mod provenance;
 mod resume;
+mod terminal;
 mod untrusted;

@@ -9,11 +9,10 @@ use crate::common::{run, shared, succeed};
 
 #[test]
 fn verify_passes_every_golden_case_and_names_what_fails() {
-    let golden =
-        |room: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(room).join("tests/golden");
+    let golden = |what: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden").join(what);
     let dir = tempfile::tempdir().unwrap();
-    for (what, room) in [("methods", "methods"), ("metrics", "tasks")] {
-        let folder = golden(room).display().to_string();
+    for what in ["methods", "metrics"] {
+        let folder = golden(what).display().to_string();
         let stdout = succeed(dir.path(), &["verify", what, "--golden", &folder]);
         assert!(stdout.ends_with(" passed, 0 failed\n"), "{stdout}");
         let passed: usize = stdout.trim().rsplit(' ').nth(3).unwrap().parse().unwrap();
@@ -21,7 +20,7 @@ fn verify_passes_every_golden_case_and_names_what_fails() {
     }
     // A changed answer is found, named, and exits 4.
     let name = "count_score.jsonl";
-    let text = std::fs::read_to_string(golden("tasks").join(name)).unwrap();
+    let text = std::fs::read_to_string(golden("metrics").join(name)).unwrap();
     let first = text.lines().next().unwrap();
     let mut case: Value = serde_json::from_str(first).unwrap();
     case["score"] = 0.123.into();

@@ -10,7 +10,7 @@ use crate::topk;
 /// The mixing is in `f32`, halves round to even and the floor is truncated, as in the reference; the sum
 /// can miss `heads * base` by about one token a head. Among equal scores the lower head wins.
 #[must_use]
-pub fn head_budgets(scores: &[Vec<f32>], base: usize, floor: f64, normalize: bool) -> Vec<usize> {
+pub(crate) fn head_budgets(scores: &[Vec<f32>], base: usize, floor: f64, normalize: bool) -> Vec<usize> {
     let columns = scores.first().map_or(0, Vec::len);
     let total = scores.len() * base.min(columns);
     if total == 0 {

@@ -14,7 +14,7 @@ pub struct Cascade {
 
 /// A layer's preference: `dispersion^(1/tau1) * shift^(1/tau2)`.
 #[must_use]
-pub fn preference(dispersion: f64, shift: f64, tau1: f64, tau2: f64) -> f64 {
+pub(crate) fn preference(dispersion: f64, shift: f64, tau1: f64, tau2: f64) -> f64 {
     dispersion.max(0.0).powf(1.0 / tau1) * shift.max(0.0).powf(1.0 / tau2)
 }
 

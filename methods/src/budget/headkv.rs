@@ -37,7 +37,7 @@ fn normalized(values: &[f64]) -> Vec<f64> {
 
 /// Capacities of KV heads: the mean of each contiguous group in `f32`, halves to even (KVCache-Factory).
 #[must_use]
-pub fn group_mean(heads: &[u64], group: usize) -> Vec<u64> {
+pub(crate) fn group_mean(heads: &[u64], group: usize) -> Vec<u64> {
     heads
         .chunks(group.max(1))
         .map(|group| {

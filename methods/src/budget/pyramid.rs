@@ -1,21 +1,6 @@
 //! The pyramid schedule (section 2.4): earlier layers get more.
 
-use serde::{Deserialize, Serialize};
-
-use crate::method::{Context, MethodState};
-
-/// From which prompt the capacities of a run come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CapacityFrom {
-    /// From each prompt, with the uniform split for prompts shorter than twice the budget
-    /// (KVCache-Factory).
-    Prompt,
-    /// Frozen by the first prompt of each data set (CompressKV).
-    Dataset,
-    /// Frozen by the first prompt of the run (HeadKV, AdaKV).
-    Run,
-}
+use crate::context::{CapacityFrom, Context, MethodState};
 
 /// Past tokens of each layer, window excluded, from a prompt with `past` past tokens. `base` is the
 /// budget without the window. Never negative here; the last layers may exceed `base` when `past` is small.
@@ -56,7 +41,7 @@ pub fn per_prompt(
 
 /// Past tokens of each layer for one prompt of a method that follows the pyramid.
 #[must_use]
-pub fn schedule(
+pub(crate) fn schedule(
     ctx: &Context<'_>,
     window: usize,
     beta: usize,
@@ -64,7 +49,7 @@ pub fn schedule(
     state: &MethodState,
 ) -> Vec<usize> {
     let (count, base, prompt_len) =
-        (ctx.shape.layers, ctx.budget.saturating_sub(window), ctx.shape.prompt_len);
+        (ctx.shape.layers.len(), ctx.budget.saturating_sub(window), ctx.shape.len);
     match capacity {
         CapacityFrom::Prompt => per_prompt(count, base, beta, prompt_len, window),
         CapacityFrom::Dataset | CapacityFrom::Run => {

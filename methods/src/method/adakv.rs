@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
 use crate::budget::{adakv, pyramid};
+use crate::context::CapacityFrom;
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
@@ -30,7 +31,7 @@ params! {
         /// If set, layers' budgets follow PyramidKV's schedule of that steepness.
         pyramid_beta: Option<usize> = None,
         /// Which prompt fixes that schedule: `prompt`, `dataset` or `run`.
-        capacity: pyramid::CapacityFrom = pyramid::CapacityFrom::Prompt,
+        capacity: CapacityFrom = CapacityFrom::Prompt,
     }
 }
 
@@ -77,9 +78,9 @@ impl Method for AdaKv {
     fn select(&self, ctx: &Context<'_>, state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
         let base = match self.pyramid_beta {
             Some(beta) => pyramid::schedule(ctx, self.window, beta, self.capacity, state),
-            None => vec![ctx.budget.saturating_sub(self.window); ctx.shape.layers],
+            None => vec![ctx.budget.saturating_sub(self.window); ctx.shape.layers.len()],
         };
-        let past = ctx.shape.prompt_len.saturating_sub(self.window);
+        let past = ctx.shape.len.saturating_sub(self.window);
         let scoring = self.scoring();
         base.par_iter()
             .enumerate()
@@ -93,7 +94,7 @@ impl Method for AdaKv {
                 } else {
                     adakv::head_budgets(&scores.rows, base, self.floor, self.normalize)
                 };
-                Ok(scoring::cut(ctx, &scores, &n))
+                Ok(scoring::cut(ctx, layer, &scores, &n))
             })
             .collect()
     }

@@ -21,6 +21,7 @@ use crate::observation::{Observation, Observed};
 use crate::pooling::{self, Pooling};
 use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
+use crate::shape::LayerShape;
 
 /// The reference pools over five positions, whatever its arguments say.
 const KERNEL: usize = 5;
@@ -87,9 +88,9 @@ impl Cake {
     }
 
     /// Preference of each layer.
-    pub(crate) fn preferences(&self, ctx: &Context<'_>) -> Result<Vec<f64>, MethodError> {
+    pub fn preferences(&self, ctx: &Context<'_>) -> Result<Vec<f64>, MethodError> {
         let (tau1, tau2) = self.taus(ctx);
-        (0..ctx.shape.layers)
+        (0..ctx.shape.layers.len())
             .map(|layer| match ctx.observed(layer, self.observation())? {
                 Observed::Moments { dispersion, shift, .. } => {
                     Ok(cake::preference(*dispersion, *shift, tau1, tau2))
@@ -102,13 +103,13 @@ impl Cake {
     }
 
     /// The budgets after every layer.
-    pub(crate) fn cascade(&self, ctx: &Context<'_>) -> Result<Cascade, MethodError> {
-        let total = ctx.budget.saturating_sub(self.window).saturating_mul(ctx.shape.layers);
+    pub fn cascade(&self, ctx: &Context<'_>) -> Result<Cascade, MethodError> {
+        let total = ctx.budget.saturating_sub(self.window).saturating_mul(ctx.shape.layers.len());
         Ok(cake::cascade(&self.preferences(ctx)?, total, ctx.columns(self.observation())))
     }
 
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-        let (heads, kv_heads) = (ctx.shape.query_heads, ctx.shape.kv_heads);
+        let LayerShape { query_heads: heads, kv_heads, .. } = *ctx.layer(layer);
         let columns = ctx.columns(self.observation());
         let (mean, variance) = match ctx.observed(layer, self.observation())? {
             Observed::Moments { rows, mean, variance, .. }
@@ -179,8 +180,8 @@ impl Method for Cake {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        if ctx.shape.prompt_len <= self.evicts_above(ctx.budget) {
-            return Ok(vec![LayerSelection::All; ctx.shape.layers]);
+        if ctx.shape.len <= self.evicts_above(ctx.budget) {
+            return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
         }
         let cascade = self.cascade(ctx)?;
         cascade
@@ -189,7 +190,7 @@ impl Method for Cake {
             .enumerate()
             .map(|(layer, &n)| {
                 let scores = self.layer_scores(ctx, layer)?;
-                Ok(scoring::cut(ctx, &scores, &vec![n; scores.rows.len()]))
+                Ok(scoring::cut(ctx, layer, &scores, &vec![n; scores.rows.len()]))
             })
             .collect()
     }
@@ -221,7 +222,8 @@ mod tests {
             Observations::default(),
         );
         let ctx = Context {
-            entry: &ENTRY,
+            method: ENTRY.name,
+            needs: ENTRY.needs,
             shape: &shape,
             observations: &observations,
             inputs: &inputs,

@@ -72,7 +72,7 @@ pub(crate) const ENTRY: Entry = Entry {
 
 impl CompressKv {
     fn budgets(&self, ctx: &Context<'_>) -> Result<Vec<usize>, MethodError> {
-        let layers = ctx.shape.layers;
+        let layers = ctx.shape.layers.len();
         if self.allocation == Allocation::Uniform {
             return Ok(vec![ctx.budget; layers]);
         }
@@ -93,14 +93,13 @@ impl CompressKv {
     }
 
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-        let heads = ctx.shape.query_heads;
+        let (layers, heads) = (ctx.shape.layers.len(), ctx.layer(layer).query_heads);
         let ranking = ctx.inputs.ranking.as_ref().ok_or_else(|| ctx.missing(InputKind::HeadRanking))?;
         let chosen = ranking.get(layer).map_or(&[][..], |heads| &heads[..self.first_k.min(heads.len())]);
-        if ranking.len() != ctx.shape.layers || chosen.is_empty() || chosen.iter().any(|&head| head >= heads)
-        {
+        if ranking.len() != layers || chosen.is_empty() || chosen.iter().any(|&head| head >= heads) {
             return Err(MethodError::Mismatch {
                 what: InputKind::HeadRanking.to_string(),
-                expected: format!("{} layers of {heads} query heads", ctx.shape.layers),
+                expected: format!("{layers} layers of {heads} query heads"),
                 found: format!("{} layers, heads {chosen:?} in layer {layer}", ranking.len()),
             });
         }
@@ -115,20 +114,16 @@ impl CompressKv {
     }
 
     /// Cuts each layer to its own budget, window included.
-    pub(crate) fn cut(
-        &self,
-        ctx: &Context<'_>,
-        budgets: &[usize],
-    ) -> Result<Vec<LayerSelection>, MethodError> {
+    pub fn cut(&self, ctx: &Context<'_>, budgets: &[usize]) -> Result<Vec<LayerSelection>, MethodError> {
         budgets
             .par_iter()
             .enumerate()
             .map(|(layer, &budget)| {
-                if ctx.shape.prompt_len <= budget {
+                if ctx.shape.len <= budget {
                     return Ok(LayerSelection::All);
                 }
                 let scores = self.layer_scores(ctx, layer)?;
-                Ok(scoring::cut(ctx, &scores, &[budget.saturating_sub(self.window)]))
+                Ok(scoring::cut(ctx, layer, &scores, &[budget.saturating_sub(self.window)]))
             })
             .collect()
     }

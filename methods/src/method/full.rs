@@ -28,6 +28,6 @@ impl Method for Full {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        Ok(vec![LayerSelection::All; ctx.shape.layers])
+        Ok(vec![LayerSelection::All; ctx.shape.layers.len()])
     }
 }

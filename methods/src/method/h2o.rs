@@ -19,6 +19,7 @@ use crate::group::{self, GroupLayout, GroupReduce};
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
+use crate::shape::LayerShape;
 use rayon::prelude::*;
 
 params! {
@@ -46,7 +47,7 @@ pub(crate) const ENTRY: Entry = Entry {
 
 impl H2o {
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-        let (heads, kv_heads) = (ctx.shape.query_heads, ctx.shape.kv_heads);
+        let LayerShape { query_heads: heads, kv_heads, .. } = *ctx.layer(layer);
         let (columns, values) =
             ctx.rows(layer, Observation::AccumulatedSum { recent: self.window }, heads)?;
         let row = |head: usize| &values[head * columns..(head + 1) * columns];

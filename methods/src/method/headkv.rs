@@ -18,6 +18,7 @@ use crate::inputs::InputKind;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
 use crate::selection::{Granularity, LayerSelection};
+use crate::shape::LayerShape;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -67,19 +68,20 @@ pub(crate) const R2: Entry = Entry {
 
 impl HeadKv {
     /// Capacities of the stored heads, layer-major, window excluded.
-    pub(crate) fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
-        let (layers, heads) = (ctx.shape.layers, ctx.shape.query_heads);
-        let mut all = Vec::with_capacity(layers * heads);
-        for &kind in ctx.entry.needs {
+    pub fn capacities(&self, ctx: &Context<'_>) -> Result<Vec<u64>, MethodError> {
+        let layers = &ctx.shape.layers;
+        let mut all = Vec::new();
+        for &kind in ctx.needs {
             let scores = match kind {
                 InputKind::ReasoningScores => ctx.inputs.reasoning.as_ref(),
                 _ => ctx.inputs.retrieval.as_ref(),
             };
             let scores = scores.ok_or_else(|| ctx.missing(kind))?;
-            if scores.len() != layers || scores.iter().any(|row| row.len() != heads) {
+            let fits = |(row, layer): (&Vec<f64>, &LayerShape)| row.len() == layer.query_heads;
+            if scores.len() != layers.len() || !scores.iter().zip(&**layers).all(fits) {
                 return Err(MethodError::Mismatch {
                     what: kind.to_string(),
-                    expected: format!("{layers} layers x {heads} query heads"),
+                    expected: format!("{} layers x {} query heads", layers.len(), ctx.layer(0).query_heads),
                     found: format!(
                         "{} layers x {} query heads",
                         scores.len(),
@@ -96,7 +98,16 @@ impl HeadKv {
         let capacities = headkv::capacities(&all, base, self.beta, self.temp).heads;
         Ok(match ctx.granularity {
             Granularity::QueryHead => capacities,
-            Granularity::KvHead => headkv::group_mean(&capacities, ctx.shape.group_size()),
+            Granularity::KvHead => {
+                let mut rest = capacities.as_slice();
+                let mut means = Vec::new();
+                for layer in &**layers {
+                    let (heads, later) = rest.split_at(layer.query_heads);
+                    means.extend(headkv::group_mean(heads, layer.group_size()));
+                    rest = later;
+                }
+                means
+            }
         })
     }
 }
@@ -132,14 +143,21 @@ impl Method for HeadKv {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        let layers = ctx.shape.layers;
-        if ctx.shape.prompt_len < ctx.budget {
+        let layers = ctx.shape.layers.len();
+        if ctx.shape.len < ctx.budget {
             return Ok(vec![LayerSelection::All; layers]);
         }
         let capacities = self.capacities(ctx)?;
         let scoring = self.scoring();
-        capacities
-            .par_chunks(capacities.len() / layers)
+        let mut rest = capacities.as_slice();
+        let mut by_layer = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            let (own, later) = rest.split_at(ctx.heads(layer));
+            by_layer.push(own);
+            rest = later;
+        }
+        by_layer
+            .into_par_iter()
             .enumerate()
             .map(|(layer, capacities)| {
                 let scores = scoring.scores(ctx, layer)?;
@@ -147,7 +165,7 @@ impl Method for HeadKv {
                     .iter()
                     .map(|&n| usize::try_from(n).unwrap_or(usize::MAX).min(scores.columns))
                     .collect();
-                Ok(scoring::cut(ctx, &scores, &n))
+                Ok(scoring::cut(ctx, layer, &scores, &n))
             })
             .collect()
     }

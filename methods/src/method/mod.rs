@@ -1,4 +1,4 @@
-//! The trait of a method, what it is given, and what every method file shares.
+//! The trait of a method, and what every method file shares.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -7,136 +7,28 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::budget::pyramid::CapacityFrom;
+pub use crate::context::{Context, MethodState, StateScope};
 use crate::error::MethodError;
-use crate::inputs::{InputKind, Inputs};
-use crate::observation::{Observation, Observations, Observed};
+use crate::inputs::InputKind;
+use crate::observation::Observation;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection};
-use crate::shape::PromptShape;
 
 pub mod adakv;
 pub mod cake;
+pub mod chunkkv;
 pub mod compresskv;
 pub mod full;
 pub mod h2o;
 pub mod headkv;
+pub mod keydiff;
 pub mod knorm;
+pub mod lagkv;
 pub mod pyramidkv;
 pub mod random;
 pub mod snapkv;
 pub mod streamingllm;
 pub mod tova;
-
-/// What a method sees of one prompt: no text, no answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// The method's line of the registry.
-    pub entry: &'static Entry,
-    /// Sizes of the prefill.
-    pub shape: &'a PromptShape,
-    /// What the prefill observed.
-    pub observations: &'a Observations,
-    /// Calibrated or published scores of this model.
-    pub inputs: &'a Inputs,
-    /// Tokens per stored head, window included.
-    pub budget: usize,
-    /// Which heads own a selection.
-    pub granularity: Granularity,
-}
-
-impl<'a> Context<'a> {
-    /// `(columns, values)` of one observed layer, checked against the shape.
-    ///
-    /// # Errors
-    /// When the layer was not observed so, or has another number of heads or positions.
-    pub fn rows(
-        &self,
-        layer: usize,
-        observation: Observation,
-        heads: usize,
-    ) -> Result<(usize, &'a [f32]), MethodError> {
-        let columns = self.columns(observation);
-        match self.observed(layer, observation)? {
-            Observed::Rows { rows, columns: found, values }
-                if *rows == heads && *found == columns && values.len() == heads * columns =>
-            {
-                Ok((columns, values))
-            }
-            other => Err(MethodError::Mismatch {
-                what: format!("{observation:?} of layer {layer}"),
-                expected: format!("{heads} heads x {columns} positions"),
-                found: other.describe(),
-            }),
-        }
-    }
-
-    /// The raw observation of a layer.
-    ///
-    /// # Errors
-    /// When the layer was not observed so.
-    pub fn observed(&self, layer: usize, observation: Observation) -> Result<&'a Observed, MethodError> {
-        self.observations
-            .layers
-            .get(layer)
-            .and_then(|seen| seen.get(&observation))
-            .ok_or(MethodError::NotObserved { layer, observation })
-    }
-
-    /// Positions that an observation covers in this prompt.
-    #[must_use]
-    pub fn columns(&self, observation: Observation) -> usize {
-        let out = match observation {
-            Observation::WindowSum { window } | Observation::WindowMoments { window } => window,
-            Observation::AccumulatedSum { recent } => recent,
-            Observation::KeyNorm => 0,
-        };
-        self.shape.prompt_len.saturating_sub(out)
-    }
-
-    /// The error for a calibrated input that is not there.
-    #[must_use]
-    pub fn missing(&self, input: InputKind) -> MethodError {
-        MethodError::MissingInput { method: self.entry.name.to_owned(), input }
-    }
-}
-
-/// What a variant remembers from one prompt to the next: nothing, except in the stateful profiles, where
-/// the first prompt fixes the capacities of all. The runner owns it and says, by [`StateScope`], when to
-/// start a fresh one; [`MethodState::after`] lets a shard start where the whole run would.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MethodState {
-    pub(crate) first_prompt_len: Option<usize>,
-}
-
-impl MethodState {
-    /// The state after a first prompt of that length.
-    #[must_use]
-    pub fn after(first_prompt_len: usize) -> Self {
-        Self { first_prompt_len: Some(first_prompt_len) }
-    }
-}
-
-/// For how long a [`MethodState`] is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateScope {
-    /// Nothing is remembered: prompts may come in any order.
-    Prompt,
-    /// One state per data set.
-    Dataset,
-    /// One state per run.
-    Run,
-}
-
-impl From<CapacityFrom> for StateScope {
-    fn from(capacity: CapacityFrom) -> Self {
-        match capacity {
-            CapacityFrom::Prompt => Self::Prompt,
-            CapacityFrom::Dataset => Self::Dataset,
-            CapacityFrom::Run => Self::Run,
-        }
-    }
-}
 
 /// A method with its parameters.
 pub trait Method: Debug + Send + Sync {
@@ -191,6 +83,12 @@ pub trait Method: Debug + Send + Sync {
     /// When an observation or input is missing.
     fn scores(&self, _ctx: &Context<'_>, _layer: usize) -> Result<Option<Scores>, MethodError> {
         Ok(None)
+    }
+
+    /// Chooses again while an answer grows: `entries[layer][head]` are those that each head holds, the prompt's first and
+    /// the answer's last, and a selection's numbers count them from 0. `None` if it cannot.
+    fn select_again(&self, _budget: usize, _entries: &[Vec<usize>]) -> Option<Vec<LayerSelection>> {
+        None
     }
 
     /// Chooses, for each layer. The prompt is longer than [`Method::recent`].

@@ -10,7 +10,8 @@
 //! up to 11.7 % more than its budget; the accounting shows that instead of hiding it.
 
 use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
-use crate::budget::pyramid::{self, CapacityFrom};
+use crate::budget::pyramid;
+use crate::context::CapacityFrom;
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
@@ -71,7 +72,7 @@ impl Method for PyramidKv {
 #[cfg(test)]
 mod tests {
     use crate::inputs::Inputs;
-    use crate::shape::PromptShape;
+    use crate::shape::CacheShape;
     use crate::testing::{counts, select, shape, variant};
 
     #[test]
@@ -79,7 +80,7 @@ mod tests {
         let shape = shape(4, 2, 1, 8, 400);
         let kept = select(&variant("pyramidkv", &[], 40), &shape, &Inputs::default()).unwrap();
         assert_eq!(counts(&kept, 400), [[71], [51], [31], [11]]);
-        let short = PromptShape { prompt_len: 50, ..shape };
+        let short = CacheShape { len: 50, ..shape };
         let kept = select(&variant("pyramidkv", &[], 40), &short, &Inputs::default()).unwrap();
         assert_eq!(counts(&kept, 50), [[40], [40], [40], [40]]);
     }

@@ -40,13 +40,12 @@ impl Method for Random {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        let prompt = ctx.shape.prompt_len;
+        let prompt = ctx.shape.len;
         let past = prompt.saturating_sub(self.window);
         let n = ctx.budget.saturating_sub(self.window);
         if n >= past {
-            return Ok(vec![LayerSelection::All; ctx.shape.layers]);
+            return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
         }
-        let heads = ctx.granularity.heads(ctx.shape);
         let draw = |stream: usize| -> Vec<u32> {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ (prompt as u64).rotate_left(32));
             rng.set_stream(stream as u64);
@@ -55,9 +54,10 @@ impl Method for Random {
             kept.extend(past as u32..prompt as u32);
             kept
         };
-        let layer =
-            |layer: usize| LayerSelection::Heads((0..heads).map(|head| draw(layer * heads + head)).collect());
-        Ok((0..ctx.shape.layers).map(layer).collect())
+        let mut streams = 0..;
+        let mut layer =
+            |layer| LayerSelection::Heads(streams.by_ref().take(ctx.heads(layer)).map(draw).collect());
+        Ok((0..ctx.shape.layers.len()).map(&mut layer).collect())
     }
 }
 

@@ -57,7 +57,7 @@ impl Method for SnapKv {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        let n = vec![ctx.budget - self.window; ctx.shape.layers];
+        let n = vec![ctx.budget - self.window; ctx.shape.layers.len()];
         scoring::select_layers(ctx, &self.scoring(), &n)
     }
 }

@@ -34,7 +34,7 @@ pub(crate) const ENTRY: Entry = Entry {
 const LAST: Observation = Observation::WindowSum { window: 1 };
 
 fn layer_scores(ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-    let (columns, values) = ctx.rows(layer, LAST, ctx.shape.query_heads)?;
+    let (columns, values) = ctx.rows(layer, LAST, ctx.layer(layer).query_heads)?;
     let row = group::reduce(values.chunks(columns.max(1)), GroupReduce::Mean);
     Ok(Scores { columns, rows: vec![row] })
 }

@@ -1,12 +1,12 @@
 //! The inner loops of the observations, compiled for the vector units this machine has.
 
-use super::{Block, HeadsView, LANES, PIECE, Reduction};
+use super::{HeadsView, LANES, PIECE, QueryBlock, Reduction};
 use crate::instructions::InstructionSet;
 
 /// Writes `scale * <q, k>` of one piece of keys: `out[(head * rows + row) * PIECE + key]`.
 pub(super) fn logits(
     set: InstructionSet,
-    block: &Block,
+    block: &QueryBlock,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
     piece: usize,
@@ -26,7 +26,7 @@ pub(super) fn logits(
 /// Normalises the rows of the `index`-th head of the group and adds them to its reductions.
 pub(super) fn reduce(
     set: InstructionSet,
-    block: &Block,
+    block: &QueryBlock,
     index: usize,
     logits: &[f32],
     reductions: &mut [Reduction],
@@ -45,7 +45,7 @@ pub(super) fn reduce(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn logits_avx512(
-    block: &Block,
+    block: &QueryBlock,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
     piece: usize,
@@ -56,26 +56,32 @@ fn logits_avx512(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn logits_avx2(block: &Block, queries: &HeadsView<'_>, keys: &HeadsView<'_>, piece: usize, out: &mut [f32]) {
+fn logits_avx2(
+    block: &QueryBlock,
+    queries: &HeadsView<'_>,
+    keys: &HeadsView<'_>,
+    piece: usize,
+    out: &mut [f32],
+) {
     logits_body::<4>(block, queries, keys, piece, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn reduce_avx512(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+fn reduce_avx512(block: &QueryBlock, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
     reduce_body(block, index, logits, reductions);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn reduce_avx2(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+fn reduce_avx2(block: &QueryBlock, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
     reduce_body(block, index, logits, reductions);
 }
 
 /// `ROWS` query rows at a time against a transposed tile of [`LANES`] keys.
 #[inline(always)]
 fn logits_body<const ROWS: usize>(
-    block: &Block,
+    block: &QueryBlock,
     queries: &HeadsView<'_>,
     keys: &HeadsView<'_>,
     piece: usize,
@@ -136,7 +142,7 @@ fn dots<const ROWS: usize>(rows: [&[f32]; ROWS], tile: &[[f32; LANES]]) -> [[f32
 }
 
 #[inline(always)]
-fn reduce_body(block: &Block, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
+fn reduce_body(block: &QueryBlock, index: usize, logits: &[f32], reductions: &mut [Reduction]) {
     let piece_len = block.group * block.rows * PIECE;
     let mut weights = vec![0f32; block.position + block.rows];
     for row in 0..block.rows {
@@ -247,7 +253,7 @@ mod tests {
         let queries = HeadsView::head_major(&q, [2, tokens, dim]).unwrap();
         let keys = HeadsView::head_major(&k, [1, tokens, dim]).unwrap();
         let first = tokens - rows;
-        let block = Block { kv_head: 0, group: 2, first, position: first, rows };
+        let block = QueryBlock { kv_head: 0, group: 2, first, position: first, rows };
         let outcome = |set| {
             let mut scores = vec![0.0; block.pieces() * 2 * rows * PIECE];
             for (piece, out) in scores.chunks_mut(2 * rows * PIECE).enumerate() {

@@ -1,6 +1,6 @@
 //! Bounds on what a page holds: untrusted texts are cut, with a notice, and the page keeps under its limit.
 
-use super::render::embed;
+use super::embed::embed;
 use super::{Example, ReportData, Tokens};
 use serde_json::{Value, json};
 
@@ -38,9 +38,10 @@ fn cut(example: &Example) -> Example {
         }
     }
     for result in &mut example.results {
-        let (short, whole) = head(&result.prediction, TEXT);
-        result.prediction = short;
-        result.cut = whole;
+        if let (short, Some(whole)) = head(&result.prediction, TEXT) {
+            result.prediction = short.into();
+            result.cut = Some(whole);
+        }
     }
     example
 }
@@ -117,9 +118,9 @@ fn compact(example: &Example) -> Value {
     })
 }
 
-/// The examples as JSON values that fit, taken in turn from every data set, in the order given; and a notice
-/// if some had to stay out.
-pub(crate) fn examples(data: &ReportData) -> (Vec<Value>, Option<String>) {
+/// The examples that fit as JSON that can stand in the page, taken in turn from every data set, in the order given; and a
+/// notice if some had to stay out.
+pub(crate) fn examples(data: &ReportData) -> (Vec<String>, Option<String>) {
     // Rank: the place of an example inside its data set. Low ranks first, so that every data set is seen.
     let mut seen = std::collections::BTreeMap::new();
     let mut order: Vec<(usize, usize)> = Vec::new();
@@ -130,30 +131,26 @@ pub(crate) fn examples(data: &ReportData) -> (Vec<Value>, Option<String>) {
     }
     order.sort_unstable();
     let (mut used, mut bare) = (0, 0);
-    let mut fitting: Vec<(usize, Value)> = Vec::new();
+    let mut fitting: Vec<(usize, String)> = Vec::new();
     for (_, index) in order {
         let example = cut(&data.examples[index]);
-        let sized = |example: &Example| {
-            let value = compact(example);
-            let size = embed(&value).len();
-            (value, size)
-        };
-        let (mut value, mut size) = sized(&example);
+        let json = |example: &Example| embed(&compact(example));
+        let mut text = json(&example);
         // Tokens are the first to go: the strip still shows where a variant looked.
-        if used + size > EXAMPLES / 2 && example.tokens.is_some() {
+        if used + text.len() > EXAMPLES / 2 && example.tokens.is_some() {
             if let Some(short) = shortened(&example) {
-                (value, size) = sized(&short);
+                text = json(&short);
             }
-            if used + size > EXAMPLES / 2 {
+            if used + text.len() > EXAMPLES / 2 {
                 bare += 1;
-                (value, size) = sized(&without_tokens(&example));
+                text = json(&without_tokens(&example));
             }
         }
-        if used + size > EXAMPLES {
+        if used + text.len() > EXAMPLES {
             continue;
         }
-        used += size;
-        fitting.push((index, value));
+        used += text.len();
+        fitting.push((index, text));
     }
     fitting.sort_by_key(|(index, _)| *index);
     let (shown, all) = (fitting.len(), data.examples.len());
@@ -165,7 +162,7 @@ pub(crate) fn examples(data: &ReportData) -> (Vec<Value>, Option<String>) {
         notice.push(format!("{bare} examples show their prompt without token highlighting"));
     }
     let notice = (!notice.is_empty()).then(|| notice.join("; "));
-    (fitting.into_iter().map(|(_, value)| value).collect(), notice)
+    (fitting.into_iter().map(|(_, text)| text).collect(), notice)
 }
 
 #[cfg(test)]
@@ -186,7 +183,7 @@ mod tests {
     fn what_does_not_fit_stays_out_evenly_over_data_sets() {
         let answer = |variant| Answer {
             variant,
-            prediction: format!("{variant:03}{}", "x".repeat(TEXT - 3)),
+            prediction: format!("{variant:03}{}", "x".repeat(TEXT - 3)).into(),
             ..Answer::default()
         };
         let example = |dataset: &str| Example {
@@ -197,7 +194,8 @@ mod tests {
         let names = ["a"; 30].into_iter().chain(["b"; 30]);
         let data = ReportData { examples: names.map(example).collect(), ..ReportData::default() };
         let (kept, notice) = examples(&data);
-        let count = |name: &str| kept.iter().filter(|v| v["dataset"] == name).count();
+        let of = |text: &String, name: &str| serde_json::from_str::<Value>(text).unwrap()["dataset"] == name;
+        let count = |name: &str| kept.iter().filter(|text| of(text, name)).count();
         assert!(kept.len() < 60 && kept.len() > 8);
         assert!(count("a").abs_diff(count("b")) <= 1);
         assert!(notice.unwrap().contains("of 60 examples"));

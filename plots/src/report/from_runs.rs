@@ -1,7 +1,8 @@
 //! From runs to the report's data.
 
 use super::{
-    Answer, Cell, Example, Fact, Figure, FigureGroup, Head, Mark, ReportData, Source, Table, Tokens,
+    Answer, Emphasis, Example, Fact, Figure, FigureGroup, Provenance, ReportData, Table, TableCell,
+    TableHead, Tokens,
 };
 use crate::axis::{bytes, fixed};
 use crate::curve::{self, XAxis};
@@ -150,7 +151,7 @@ fn show(
     let tail = length.saturating_sub(ENDS.1).max(head);
     let mut results = Vec::new();
     for (index, variant) in group.variants.iter().enumerate() {
-        let Some(found) = example.variants.get(variant) else { continue };
+        let Some(found) = example.answers.get(variant) else { continue };
         let record = &found.record;
         let shares = kept.get(&variant.to_string()).map(|kept| kept.shares(length));
         let ends = |shares: &Vec<f64>| -> String {
@@ -170,7 +171,7 @@ fn show(
     if info.truncated_tokens > 0 {
         about.push(format!("{} cut from the middle", grouped(u64::from(info.truncated_tokens))));
     }
-    if let Some(metric) = example.variants.values().next().map(|v| &v.record.metric) {
+    if let Some(metric) = example.answers.iter().next().map(|answer| &answer.record.metric) {
         about.push(format!("metric {metric}"));
     }
     let tokens = texts.map(|texts| {
@@ -198,12 +199,12 @@ fn show(
 }
 
 /// A score table with intervals as small print, best and second marked as in the papers.
-pub fn table(scores: &ScoreTable) -> Table {
+fn table(scores: &ScoreTable) -> Table {
     let several = scores.rows.iter().any(|row| !row.group.is_empty());
-    let mut columns = vec![Head { title: "Method".into(), ..Head::default() }];
-    let number = |title: &str| Head { title: title.into(), numeric: true, summary: false };
+    let mut columns = vec![TableHead { title: "Method".into(), ..TableHead::default() }];
+    let number = |title: &str| TableHead { title: title.into(), numeric: true, summary: false };
     if several {
-        columns.push(Head { title: "Model and protocol".into(), ..Head::default() });
+        columns.push(TableHead { title: "Model and protocol".into(), ..TableHead::default() });
     }
     // What is the same in every row is said once, below the table.
     let first = scores.rows.first();
@@ -212,46 +213,51 @@ pub fn table(scores: &ScoreTable) -> Table {
     let count = first.map(|row| row.n).filter(|n| scores.rows.iter().all(|row| row.n == *n));
     columns.push(number("Budget"));
     if granularity.is_none() {
-        columns.push(Head { title: "Stored per".into(), ..Head::default() });
+        columns.push(TableHead { title: "Stored per".into(), ..TableHead::default() });
     }
     columns.extend(["Entries", "KV held"].map(number));
     if count.is_none() {
         columns.push(number("n"));
     }
-    columns.extend(scores.columns.iter().map(|c| Head {
+    columns.extend(scores.columns.iter().map(|c| TableHead {
         title: c.heading(),
         numeric: true,
         summary: c.kind != ColumnKind::Dataset,
     }));
     let ranks = scores.ranks();
     let rows = scores.rows.iter().zip(ranks).map(|(row, ranks)| {
-        let mut cells = vec![Cell::text(&row.method)];
+        let mut cells = vec![TableCell::text(&row.method)];
         if several {
-            cells.push(Cell::text(&row.group));
+            cells.push(TableCell::text(&row.group));
         }
-        cells.push(row.budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())));
+        cells.push(
+            row.budget.map_or(TableCell::text("all"), |b| TableCell::number(f64::from(b), b.to_string())),
+        );
         if granularity.is_none() {
-            cells.push(Cell::text(&row.granularity));
+            cells.push(TableCell::text(&row.granularity));
         }
         let most = format!("most {}", row.entries_max);
-        cells.push(Cell { note: most, ..Cell::number(row.entries_mean, fixed(row.entries_mean, 1)) });
-        cells.push(Cell::number(row.bytes, bytes(row.bytes)));
+        cells.push(TableCell {
+            note: most,
+            ..TableCell::number(row.entries_mean, fixed(row.entries_mean, 1))
+        });
+        cells.push(TableCell::number(row.bytes, bytes(row.bytes)));
         if count.is_none() {
-            cells.push(Cell::number(row.n as f64, grouped(row.n as u64)));
+            cells.push(TableCell::number(row.n as f64, grouped(row.n as u64)));
         }
         for (cell, rank) in row.cells.iter().zip(ranks) {
             let Some(cell) = cell else {
-                cells.push(Cell::text("–"));
+                cells.push(TableCell::text("–"));
                 continue;
             };
             let mark = match rank {
-                Some(1) => Mark::Best,
-                Some(2) => Mark::Second,
-                _ => Mark::None,
+                Some(1) => Emphasis::Best,
+                Some(2) => Emphasis::Second,
+                _ => Emphasis::None,
             };
             let note = sweep::interval(cell)
                 .map_or(String::new(), |(low, high)| format!("{} to {}", fixed(low, 1), fixed(high, 1)));
-            cells.push(Cell { note, mark, ..Cell::number(cell.score, fixed(cell.score, 2)) });
+            cells.push(TableCell { note, mark, ..TableCell::number(cell.score, fixed(cell.score, 2)) });
         }
         cells
     });
@@ -307,21 +313,21 @@ pub fn paper(comparison: &PaperComparison) -> Table {
         let of_row = || common().filter(|cell| cell.printed_method == *method && cell.budget == budget);
         let spec = of_row().find_map(|cell| cell.method.clone()).unwrap_or_default();
         let mut row = vec![
-            Cell { note: spec, ..Cell::text(method) },
-            budget.map_or(Cell::text("all"), |b| Cell::number(f64::from(b), b.to_string())),
+            TableCell { note: spec, ..TableCell::text(method) },
+            budget.map_or(TableCell::text("all"), |b| TableCell::number(f64::from(b), b.to_string())),
         ];
         row.extend(
             names
                 .iter()
-                .map(|name| of_row().find(|cell| cell.column == **name).map_or(Cell::text("–"), both)),
+                .map(|name| of_row().find(|cell| cell.column == **name).map_or(TableCell::text("–"), both)),
         );
         rows.push(row);
     }
     let mut columns = vec![
-        Head { title: "Method".into(), ..Head::default() },
-        Head { title: "Budget".into(), numeric: true, summary: false },
+        TableHead { title: "Method".into(), ..TableHead::default() },
+        TableHead { title: "Budget".into(), numeric: true, summary: false },
     ];
-    columns.extend(names.into_iter().map(|name| Head {
+    columns.extend(names.into_iter().map(|name| TableHead {
         title: name.clone(),
         numeric: true,
         summary: name.starts_with("avg") || name.starts_with("cat_"),
@@ -342,8 +348,8 @@ pub fn paper(comparison: &PaperComparison) -> Table {
 }
 
 /// Our number, with theirs as small print. Only a verdict that stands is coloured.
-fn both(cell: &PaperCell) -> Cell {
-    let Some(ours) = &cell.ours else { return Cell::text("–") };
+fn both(cell: &PaperCell) -> TableCell {
+    let Some(ours) = &cell.ours else { return TableCell::text("–") };
     let mut note = format!("paper {}", cell.theirs.as_deref().unwrap_or("–"));
     if let Some(d) = cell.difference {
         note.push_str(&format!(", {}{}", if d > 0.0 { "+" } else { "" }, fixed(d, 2)));
@@ -353,17 +359,17 @@ fn both(cell: &PaperCell) -> Cell {
         note.push_str(&format!("{} to {}, ", fixed(low, 1), fixed(high, 1)));
     }
     note.push_str(&format!("n {}", grouped(ours.n as u64)));
-    let mut mark = Mark::None;
+    let mut mark = Emphasis::None;
     if let Some(verdict) = cell.verdict {
         note.push_str(&format!("\n{}", cell.outcome()));
         mark = match verdict {
-            Verdict::Reproduced => Mark::Reproduced,
-            Verdict::Close => Mark::Close,
-            Verdict::Off => Mark::Off,
-            Verdict::Gated | Verdict::Unproven => Mark::None,
+            Verdict::Reproduced => Emphasis::Reproduced,
+            Verdict::Close => Emphasis::Close,
+            Verdict::Off => Emphasis::Off,
+            Verdict::Gated | Verdict::Unproven => Emphasis::None,
         };
     }
-    Cell { note, mark, ..Cell::number(ours.score, fixed(ours.score, 2)) }
+    TableCell { note, mark, ..TableCell::number(ours.score, fixed(ours.score, 2)) }
 }
 
 /// A table's own title, without the model and protocol that stand in the page's head.
@@ -375,7 +381,7 @@ fn summary(merged: &Merged, tables: &[ScoreTable]) -> Vec<Fact> {
     let fact = |label: String, value: String, note: String| Fact { label, value, note };
     let examples: usize = merged.groups.iter().map(|g| g.examples.len()).sum();
     let answers: usize =
-        merged.groups.iter().flat_map(|g| g.examples.values()).map(|e| e.variants.len()).sum();
+        merged.groups.iter().flat_map(|g| g.examples.values()).map(|e| e.answers.iter().len()).sum();
     let datasets = merged.groups.iter().map(|g| g.datasets.len()).max().unwrap_or(0);
     let variants: usize = merged.groups.iter().map(|g| g.variants.len()).sum();
     let mut facts = vec![
@@ -394,7 +400,7 @@ fn headlines(table: &ScoreTable, named: bool) -> Vec<Fact> {
     let Some(last) = table.columns.len().checked_sub(1) else { return facts };
     let of = if named { format!("{}: ", short(&table.title)) } else { String::new() };
     let name = &table.columns[last].title;
-    let score = |row: &kvsweep_results::Row| row.cells.get(last).copied().flatten();
+    let score = |row: &kvsweep_results::ScoreRow| row.cells.get(last).copied().flatten();
     let full = table.rows.iter().filter(|row| row.budget.is_none()).find_map(|row| Some((row, score(row)?)));
     if let Some((row, cell)) = full {
         let note = sweep::interval(&cell).map(|(l, h)| format!("{} to {}, {name}", fixed(l, 1), fixed(h, 1)));
@@ -505,7 +511,7 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
     Ok(groups)
 }
 
-fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<Source> {
+fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<Provenance> {
     let fact =
         |label: &str, value: String, note: &str| Fact { label: label.into(), value, note: note.into() };
     let mut sources = Vec::new();
@@ -517,8 +523,8 @@ fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<So
         ];
         facts.extend(m.model.files.iter().map(|(file, sha256)| fact(file, sha256.clone(), "sha256")));
         facts.push(fact("Device", format!("{} {}", m.device, m.dtype), ""));
-        sources.push(Source { title: format!("Model {}", m.model.name), facts, remarks: Vec::new() });
-        sources.push(Source {
+        sources.push(Provenance { title: format!("Model {}", m.model.name), facts, remarks: Vec::new() });
+        sources.push(Provenance {
             title: format!("Protocol {}", m.protocol.name),
             facts: vec![
                 fact("Version", m.protocol.version.clone(), ""),
@@ -533,7 +539,7 @@ fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<So
             ],
             remarks: oddities(&m.protocol.name),
         });
-        sources.push(Source {
+        sources.push(Provenance {
             title: "Methods".into(),
             facts: group
                 .methods
@@ -547,7 +553,7 @@ fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<So
                 .collect(),
             remarks: Vec::new(),
         });
-        sources.push(Source {
+        sources.push(Provenance {
             title: "Data sets".into(),
             facts: group
                 .datasets
@@ -558,7 +564,7 @@ fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<So
                 .collect(),
             remarks: Vec::new(),
         });
-        sources.push(Source {
+        sources.push(Provenance {
             title: "Runs".into(),
             facts: vec![
                 fact("Program", format!("kvsweep {}", m.program.version), ""),

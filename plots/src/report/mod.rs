@@ -5,13 +5,15 @@
 //! are written out, and a content policy allows only the page's own script, by its hash.
 
 mod cut;
+mod embed;
 mod from_runs;
 mod render;
 
-pub use from_runs::{Options, TokenTexts, from_runs, paper, table};
+pub use from_runs::{Options, TokenTexts, from_runs, paper};
 pub use render::render;
 
 use crate::Picture;
+use kvsweep_results::SharedText;
 use serde::Serialize;
 
 /// Everything a report shows.
@@ -38,7 +40,7 @@ pub struct ReportData {
     /// Names of the variants that [`Answer::variant`] counts, e.g. `snapkv · 128`.
     pub variants: Vec<String>,
     /// Where the numbers come from.
-    pub provenance: Vec<Source>,
+    pub provenance: Vec<Provenance>,
 }
 
 /// One labelled value.
@@ -54,7 +56,7 @@ pub struct Fact {
 
 /// A block of provenance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Source {
+pub struct Provenance {
     /// e.g. `Model`.
     pub title: String,
     /// Hashes, versions, settings.
@@ -91,14 +93,14 @@ pub struct Table {
     /// How to read it.
     pub notes: Vec<String>,
     /// Heads; the first column names the row and stays in view.
-    pub columns: Vec<Head>,
+    pub columns: Vec<TableHead>,
     /// Rows with one cell a column.
-    pub rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<TableCell>>,
 }
 
 /// A column's head.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Head {
+pub struct TableHead {
     /// What stands above it.
     pub title: String,
     /// Numbers, right-aligned.
@@ -109,7 +111,7 @@ pub struct Head {
 
 /// One cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Cell {
+pub struct TableCell {
     /// What it shows.
     pub text: String,
     /// What it sorts by; by its text if none.
@@ -117,10 +119,10 @@ pub struct Cell {
     /// Small print, e.g. the interval; may be empty.
     pub note: String,
     /// How it stands out.
-    pub mark: Mark,
+    pub mark: Emphasis,
 }
 
-impl Cell {
+impl TableCell {
     /// A plain text cell.
     pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
@@ -135,7 +137,7 @@ impl Cell {
 /// How a cell stands out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mark {
+pub enum Emphasis {
     /// It does not.
     #[default]
     None,
@@ -189,7 +191,7 @@ pub struct Answer {
     /// Index into [`ReportData::variants`].
     pub variant: usize,
     /// The answer. Untrusted, of any length.
-    pub prediction: String,
+    pub prediction: SharedText,
     /// Characters of the whole answer where it was cut; set by [`render`].
     pub cut: Option<usize>,
     /// Score, 0 to 100.

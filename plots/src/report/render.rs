@@ -1,7 +1,9 @@
 //! From data to the page: the template, the escaping, the content policy.
 
+use super::embed::embed;
 use super::{FigureGroup, ReportData, cut};
 use crate::Result;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use kvsweep_results::visible;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, context};
@@ -17,7 +19,8 @@ const PAGE: &str = include_str!("report.html.jinja");
 /// A picture that cannot be rendered, or data that cannot be encoded.
 pub fn render(data: &ReportData) -> Result<String> {
     let (examples, left_out) = cut::examples(data);
-    let browser = serde_json::json!({ "variants": data.variants, "examples": examples });
+    let variants = embed(&serde_json::json!(data.variants));
+    let browser = format!("{{\"examples\":[{}],\"variants\":{variants}}}", examples.join(","));
     let (figures, figures_left_out) = figures(data)?;
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -41,7 +44,7 @@ pub fn render(data: &ReportData) -> Result<String> {
         policy => Value::from_safe_string(policy()),
         style => Value::from_safe_string(STYLE.to_owned()),
         script => Value::from_safe_string(SCRIPT.to_owned()),
-        data => Value::from_safe_string(embed(&browser)),
+        data => Value::from_safe_string(browser),
     })?;
     Ok(page)
 }
@@ -74,52 +77,19 @@ fn figures(data: &ReportData) -> Result<(Vec<Value>, usize)> {
     Ok((groups.collect(), left_out))
 }
 
-/// JSON that can stand inside a `script` element: nothing in it can end the element, and no line separator
-/// that old parsers trip over.
-pub(super) fn embed(value: &serde_json::Value) -> String {
-    value
-        .to_string()
-        .replace('&', "\\u0026")
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
-}
-
 /// Nothing may be loaded, and only our script may run.
 fn policy() -> String {
-    let digest = base64(&Sha256::digest(SCRIPT.as_bytes()));
+    let digest = BASE64_STANDARD.encode(Sha256::digest(SCRIPT));
     format!(
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
-        let word = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for place in 0..4 {
-            let letter = char::from(ALPHABET[(word >> (18 - 6 * place)) as usize & 63]);
-            out.push(if place <= chunk.len() { letter } else { '=' });
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::heatmap::{self, Heatmap};
-    use crate::report::{Answer, Cell, Example, Figure, FigureGroup, Head, Table, Tokens};
-
-    #[test]
-    fn base64_pads() {
-        assert_eq!(base64(b"Man"), "TWFu");
-        assert_eq!(base64(b"Ma"), "TWE=");
-        assert_eq!(base64(b"M"), "TQ==");
-    }
+    use crate::report::{Answer, Example, Figure, FigureGroup, Table, TableCell, TableHead, Tokens};
 
     #[test]
     fn nothing_untrusted_becomes_markup() {
@@ -128,8 +98,8 @@ mod tests {
         let table = Table {
             title: evil.into(),
             notes: vec![evil.into()],
-            columns: vec![Head { title: evil.into(), ..Head::default() }],
-            rows: vec![vec![Cell { note: evil.into(), ..Cell::text(evil) }]],
+            columns: vec![TableHead { title: evil.into(), ..TableHead::default() }],
+            rows: vec![vec![TableCell { note: evil.into(), ..TableCell::text(evil) }]],
         };
         let data = ReportData {
             title: evil.into(),
@@ -141,7 +111,7 @@ mod tests {
                 dataset: evil.into(),
                 tail: evil.into(),
                 answers: vec![evil.into()],
-                results: vec![Answer { prediction: evil.repeat(20_000), ..Answer::default() }],
+                results: vec![Answer { prediction: evil.repeat(20_000).into(), ..Answer::default() }],
                 ..Example::default()
             }],
             ..ReportData::default()
@@ -174,7 +144,8 @@ mod tests {
         let group = FigureGroup { title: "g".into(), intro: String::new(), figures: vec![figure; 40] };
         let answer = |variant: usize| Answer {
             variant,
-            prediction: format!("{variant} {}", "an answer of some words, with <tags> & all".repeat(4)),
+            prediction: format!("{variant} {}", "an answer of some words, with <tags> & all".repeat(4))
+                .into(),
             kept: Some("5".repeat(320)),
             strip: Some("5".repeat(64)),
             ..Answer::default()
@@ -205,7 +176,7 @@ mod tests {
             let traced = (index % 50 < 2).then_some(512 << (index % 50));
             let answer = |variant: usize| Answer {
                 variant,
-                prediction: format!(" some words of an answer, number {}", variant % 12),
+                prediction: format!(" some words of an answer, number {}", variant % 12).into(),
                 score: variant as f64 / 0.37,
                 entries: 63.7,
                 kept: traced.map(|length| "3".repeat(length)),
@@ -241,7 +212,7 @@ mod tests {
     fn the_policy_names_the_script_that_is_in_the_page() {
         let page = render(&ReportData::default()).unwrap();
         let script = page.split("<script>").nth(1).unwrap().split("</script>").next().unwrap();
-        assert!(page.contains(&format!("sha256-{}", base64(&Sha256::digest(script.as_bytes())))));
+        assert!(page.contains(&format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(script)))));
         assert!(!page.contains("http://") && !page.contains("https://"), "nothing is loaded");
     }
 }

@@ -12,7 +12,7 @@ use super::{Category, DatasetInfo, Language, Suite};
 use crate::error::TaskError;
 use crate::example::{Example, key};
 use crate::python::literal::{self, Literal};
-use crate::reader::{FIX_ROW, Row};
+use crate::row::{FIX_ROW, Row};
 
 /// The eight data sets: the official four, then HeadKV's four in its run order.
 pub const DATASETS: [DatasetInfo; 8] = [

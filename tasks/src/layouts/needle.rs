@@ -14,7 +14,8 @@ use crate::metrics::MetricError;
 use crate::needle::NeedleVariant;
 use crate::needle::variants;
 use crate::path::last_component;
-use crate::reader::{Place, Row, for_each_line};
+use crate::reader::for_each_line;
+use crate::row::{Place, Row};
 
 /// Layout names and their variants' names.
 pub const LAYOUTS: [(&str, &str); 4] = [

@@ -7,7 +7,8 @@ use super::{DatasetScore, Layout, OfficialScore, PredictionFile, TreeScores, pla
 use crate::datasets::{self, DatasetInfo, Suite, mini};
 use crate::error::TaskError;
 use crate::metrics::{self, Metric, scorer};
-use crate::reader::{Row, for_each_line};
+use crate::reader::for_each_line;
+use crate::row::Row;
 
 /// Sorted entries of a folder.
 pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, TaskError> {

@@ -65,7 +65,7 @@ fn published_predictions_get_their_published_scores() {
 /// The committed cases of a scorer as trees: the first case of every data set is a tree, the second another, … Their
 /// results are those of the official script on the very files.
 fn trees_of_cases(file: &str) -> Vec<Vec<serde_json::Value>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/metrics").join(file);
     let bytes = fs_err::read(path).unwrap();
     let mut trees: Vec<Vec<serde_json::Value>> = Vec::new();
     for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {

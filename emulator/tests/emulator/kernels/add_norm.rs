@@ -1,6 +1,6 @@
 use crate::cuda::{
-    card::{Address, Card},
     kernels::AddNorm,
+    launcher::{Address, Launcher},
 };
 use crate::support::{Case, Checked, check_all, close, from_half, int, rounding, wide};
 

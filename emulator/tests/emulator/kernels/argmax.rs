@@ -1,4 +1,4 @@
-use crate::cuda::{card::Card, kernels::Argmax};
+use crate::cuda::{kernels::Argmax, launcher::Launcher};
 use crate::support::{Case, Checked, check_all, int};
 
 /// Few different logits, so that there are ties; in some rows something that is no number.

@@ -1,5 +1,5 @@
 use super::prompt::Prompt;
-use crate::cuda::{card::Card, kernels::ColumnSums};
+use crate::cuda::{kernels::ColumnSums, launcher::Launcher};
 use crate::support::{Case, Checked, check_all, close, int};
 
 /// Sums of the window's rows or of all; in one launch, or on top of what is there.

@@ -1,4 +1,4 @@
-use crate::cuda::{card::Card, kernels::Embedding};
+use crate::cuda::{kernels::Embedding, launcher::Launcher};
 use crate::support::{Case, Checked, check_all, from_half, int};
 
 pub fn check(case: Case<'_>) -> Checked {

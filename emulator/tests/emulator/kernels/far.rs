@@ -2,8 +2,8 @@
 //! there what it computes near the start, bit for bit.
 
 use crate::cuda::{
-    card::{Address, Card, Element, Instance},
     kernels::{ColumnSums, KeyNorms, Prefill, WindowMoments, scale_log2},
+    launcher::{Address, Element, Instance, Launcher},
 };
 use crate::support::{Random, TestCard, instance, int, program};
 

@@ -1,6 +1,6 @@
 use crate::cuda::{
-    card::{Address, Card},
     kernels::{Gather, GatherItem},
+    launcher::{Address, Launcher},
 };
 use crate::support::{Case, Checked, check_all, int};
 

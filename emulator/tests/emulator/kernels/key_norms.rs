@@ -1,5 +1,5 @@
 use super::prompt::Prompt;
-use crate::cuda::{card::Card, kernels::KeyNorms};
+use crate::cuda::{kernels::KeyNorms, launcher::Launcher};
 use crate::support::{Case, Checked, check_all, close, from_half, int};
 
 pub fn check(case: Case<'_>) -> Checked {

@@ -1,7 +1,7 @@
 use super::prompt::Prompt;
 use crate::cuda::{
-    card::{Card, Element},
     kernels::{NO_WINDOW, Prefill, scale_log2},
+    launcher::{Element, Launcher},
 };
 use crate::support::{
     Case, Checked, TestCard, check_all, close, from_half, instance, int, program, rounding,

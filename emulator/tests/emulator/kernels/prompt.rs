@@ -1,8 +1,8 @@
 //! A random prompt, or its last chunk, and its attention in f64.
 
 use crate::cuda::{
-    card::{Address, Instance},
     kernels::{NO_WINDOW, scale_log2},
+    launcher::{Address, Instance},
 };
 use crate::support::{Case, Mood, Random, TestCard, from_half, int, wide};
 

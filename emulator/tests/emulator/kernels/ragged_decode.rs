@@ -2,8 +2,8 @@ use std::ops::Range;
 
 use super::gather::upload_items;
 use crate::cuda::{
-    card::{Address, Card, Instance},
     kernels::{Merge, RaggedDecode, scale_log2},
+    launcher::{Address, Instance, Launcher},
     lists::{List, ListLen, Lists, PIECE},
 };
 use crate::support::{
@@ -177,7 +177,7 @@ fn steps_are_those_of_the_formula_alone_and_in_a_batch() {
 
 #[test]
 fn a_list_is_split_by_its_own_length_and_rows_by_sixteen() {
-    let head_dim = crate::support::instance(crate::cuda::card::Element::Bf16, 64).head_dim;
+    let head_dim = crate::support::instance(crate::cuda::launcher::Element::Bf16, 64).head_dim;
     let list = |len| List { k: Address(4096), v: Address(8192), len };
     let mut lists = Lists::new(23, head_dim);
     lists.attend(0..20, list(ListLen::Known(PIECE + 1)));

@@ -1,4 +1,4 @@
-use crate::cuda::{card::Card, kernels::SiluTimesUp};
+use crate::cuda::{kernels::SiluTimesUp, launcher::Launcher};
 use crate::support::{Case, Checked, check_all, close, from_half, int, rounding, to_half, wide};
 
 pub fn check(case: Case<'_>) -> Checked {

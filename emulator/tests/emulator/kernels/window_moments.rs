@@ -1,5 +1,5 @@
 use super::prompt::Prompt;
-use crate::cuda::{card::Card, kernels::WindowMoments};
+use crate::cuda::{kernels::WindowMoments, launcher::Launcher};
 use crate::support::{Case, Checked, check_all, close, int};
 
 pub fn check(case: Case<'_>) -> Checked {

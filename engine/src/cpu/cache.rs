@@ -1,0 +1,259 @@
+//! Keys and values on the CPU: of a prompt, shared and immutable, and of one variant, ragged, with room for its answer.
+
+use std::{borrow::Cow, sync::Arc};
+
+use kvsweep_methods::{
+    selection::{Granularity, LayerSelection, Selection},
+    shape::{CacheShape, LayerShape},
+};
+
+use super::{
+    attention::{Entries, gather_keys, key_panels_len, load_key, store_key},
+    buffer::Buffer,
+};
+use crate::cache::Held;
+
+/// Keys and values of one head.
+#[derive(Clone, Debug)]
+pub(crate) struct HeadStore {
+    /// `[panels][head_dim][32]`.
+    pub(crate) keys: Vec<f32>,
+    /// `[capacity][head_dim]`.
+    pub(crate) values: Vec<f32>,
+    /// Entries in use.
+    pub(crate) len: usize,
+}
+
+impl HeadStore {
+    /// Room for `capacity` entries, none in use.
+    pub(crate) fn new(capacity: usize, head_dim: usize) -> Self {
+        Self {
+            keys: vec![0.0; key_panels_len(capacity, head_dim)],
+            values: vec![0.0; capacity * head_dim],
+            len: 0,
+        }
+    }
+
+    /// Appends an entry. There must be room.
+    pub(crate) fn push(&mut self, key: &[f32], value: &[f32]) {
+        store_key(&mut self.keys, self.len, key);
+        self.values[self.len * value.len()..][..value.len()].copy_from_slice(value);
+        self.len += 1;
+    }
+
+    pub(crate) fn entries(&self) -> Entries<'_> {
+        self.first(self.len)
+    }
+
+    /// Its first `len` entries.
+    pub(crate) fn first(&self, len: usize) -> Entries<'_> {
+        Entries { keys: &self.keys, values: &self.values, len }
+    }
+
+    /// Bytes of its buffers.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.keys.as_slice()) + size_of_val(self.values.as_slice())
+    }
+}
+
+/// Keys and values of one layer, one store a KV head.
+pub(crate) type LayerStore = Vec<HeadStore>;
+
+/// What one variant kept of one layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KeptLayer {
+    /// Everything: reads the prompt's own store.
+    Shared,
+    /// Copies, one a head of the granularity; the first one's place in the [`KeptStore`].
+    Own(Granularity, usize),
+}
+
+/// The entries that one variant copied, all layers and heads in one piece of memory: a head's key panels, then its
+/// values.
+#[derive(Debug)]
+pub(crate) struct KeptStore {
+    data: Buffer<f32>,
+    heads: Vec<KeptHead>,
+}
+
+/// What one head keeps, and of what.
+struct Gather<'a> {
+    head_dim: usize,
+    entries: Entries<'a>,
+    /// What was read behind them.
+    tail: Entries<'a>,
+    /// Ascending numbers of entries, those of the tail behind the others.
+    kept: Cow<'a, [u32]>,
+}
+
+impl Gather<'_> {
+    fn gather(&self, keys: &mut [f32], values: &mut [f32]) {
+        let dim = self.head_dim;
+        let first = self.kept.partition_point(|&entry| (entry as usize) < self.entries.len);
+        let (own, behind) = self.kept.split_at(first);
+        gather_keys(self.entries.keys, own, keys, dim);
+        let (own_values, tail_values) = values.split_at_mut(first * dim);
+        for (value, &entry) in own_values.chunks_exact_mut(dim).zip(own) {
+            value.copy_from_slice(&self.entries.values[entry as usize * dim..][..dim]);
+        }
+        let mut key = vec![0.0; dim];
+        for (i, (value, &entry)) in tail_values.chunks_exact_mut(dim).zip(behind).enumerate() {
+            let entry = entry as usize - self.entries.len;
+            load_key(self.tail.keys, entry, &mut key);
+            store_key(keys, first + i, &key);
+            value.copy_from_slice(&self.tail.values[entry * dim..][..dim]);
+        }
+    }
+}
+
+/// One head's place in a [`KeptStore`].
+#[derive(Clone, Copy, Debug)]
+struct KeptHead {
+    start: usize,
+    /// Entries.
+    len: usize,
+    head_dim: usize,
+}
+
+impl KeptStore {
+    /// Copies entries of heads.
+    fn gather(sources: &[Gather<'_>]) -> Self {
+        let mut end = 0;
+        let heads: Vec<_> = sources
+            .iter()
+            .map(|source| {
+                let (len, head_dim) = (source.kept.len(), source.head_dim);
+                let head = KeptHead { start: end, len, head_dim };
+                end += key_panels_len(len, head_dim) + len * head_dim;
+                head
+            })
+            .collect();
+        let mut data = Buffer::zeros(end);
+        for (head, source) in heads.iter().zip(sources) {
+            let (keys, rest) = data[head.start..].split_at_mut(key_panels_len(head.len, head.head_dim));
+            source.gather(keys, &mut rest[..head.len * head.head_dim]);
+        }
+        Self { data, heads }
+    }
+
+    /// One head.
+    pub(crate) fn entries(&self, head: usize) -> Entries<'_> {
+        let KeptHead { start, len, head_dim } = self.heads[head];
+        let (keys, values) = self.data[start..].split_at(key_panels_len(len, head_dim));
+        Entries { keys, values: &values[..len * head_dim], len }
+    }
+}
+
+/// A prompt's keys and values.
+#[derive(Debug)]
+pub struct CpuPrompt {
+    shape: CacheShape,
+    layers: Vec<LayerStore>,
+}
+
+impl CpuPrompt {
+    /// One store a layer, each with an entry a token.
+    pub(crate) fn new(shape: CacheShape, layers: Vec<LayerStore>) -> Self {
+        Self { shape, layers }
+    }
+}
+
+/// The cache of one variant.
+#[derive(Debug)]
+pub struct CpuCache {
+    prompt: Arc<CpuPrompt>,
+    layers: Vec<KeptLayer>,
+    own: KeptStore,
+    /// Keys and values of the tokens read since the last cut, one store a KV head and layer.
+    pub(crate) tails: Vec<LayerStore>,
+    /// Position of the next token: prompt tokens plus tokens read since, whatever was evicted.
+    pub(crate) position: usize,
+}
+
+impl CpuCache {
+    /// Gathers what `selection` keeps, with room for `room` further tokens. The selection was checked.
+    pub(crate) fn new(prompt: &Arc<CpuPrompt>, selection: &Selection, room: usize) -> Self {
+        let shape = &prompt.shape;
+        let mut sources = Vec::new();
+        let mut layers = Vec::with_capacity(shape.layers.len());
+        for ((kept, store), sizes) in selection.layers.iter().zip(&prompt.layers).zip(&*shape.layers) {
+            match kept {
+                LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => {
+                    layers.push(KeptLayer::Own(selection.granularity, sources.len()));
+                    let group = heads.len() / sizes.kv_heads;
+                    sources.extend(heads.iter().enumerate().map(|(head, kept)| Gather {
+                        head_dim: sizes.head_dim,
+                        entries: store[head / group].entries(),
+                        tail: Entries::default(),
+                        kept: kept.into(),
+                    }));
+                }
+                _ => layers.push(KeptLayer::Shared),
+            }
+        }
+        let own = KeptStore::gather(&sources);
+        let tail =
+            |sizes: &LayerShape| (0..sizes.kv_heads).map(|_| HeadStore::new(room, sizes.head_dim)).collect();
+        let tails = shape.layers.iter().map(tail).collect();
+        Self { prompt: Arc::clone(prompt), layers, own, tails, position: shape.len }
+    }
+
+    /// See [`Backend::evict`](crate::backend::Backend::evict).
+    pub(crate) fn evict(&mut self, selection: &Selection) {
+        let shape = &self.prompt.shape;
+        let mut sources = Vec::new();
+        let mut layers = Vec::with_capacity(shape.layers.len());
+        for (index, (chosen, sizes)) in selection.layers.iter().zip(&*shape.layers).enumerate() {
+            layers.push(KeptLayer::Own(selection.granularity, sources.len()));
+            let group = selection.granularity.heads(sizes) / sizes.kv_heads;
+            for head in 0..selection.granularity.heads(sizes) {
+                let entries = match self.layers[index] {
+                    KeptLayer::Shared => self.prompt.layers[index][head / group].entries(),
+                    KeptLayer::Own(_, first) => self.own.entries(first + head),
+                };
+                let tail = self.tails[index][head / group].entries();
+                let kept = match chosen {
+                    LayerSelection::All => (0..(entries.len + tail.len) as u32).collect(),
+                    LayerSelection::Heads(heads) => heads[head].as_slice().into(),
+                };
+                sources.push(Gather { head_dim: sizes.head_dim, entries, tail, kept });
+            }
+        }
+        self.own = KeptStore::gather(&sources);
+        self.layers = layers;
+        self.tails.iter_mut().flatten().for_each(|tail| tail.len = 0);
+    }
+
+    /// Tokens read since the last cut.
+    pub(crate) fn behind(&self) -> usize {
+        self.tails[0][0].len
+    }
+
+    /// What is kept of one layer, the copies, and the store to read if that is everything.
+    pub(crate) fn kept(&self, layer: usize) -> (KeptLayer, &KeptStore, &LayerStore) {
+        (self.layers[layer], &self.own, &self.prompt.layers[layer])
+    }
+
+    /// Measures what is held.
+    pub(crate) fn held(&self) -> Held {
+        let mut held = Held {
+            layers: Vec::with_capacity(self.layers.len()),
+            bytes: size_of_val(&*self.own.data) as u64,
+        };
+        for ((kept, shared), sizes) in
+            self.layers.iter().zip(&self.prompt.layers).zip(&*self.prompt.shape.layers)
+        {
+            held.layers.push(match *kept {
+                KeptLayer::Shared => {
+                    held.bytes += shared.iter().map(HeadStore::bytes).sum::<usize>() as u64;
+                    shared.iter().map(|head| head.len).collect()
+                }
+                KeptLayer::Own(granularity, first) => {
+                    let heads = &self.own.heads[first..][..granularity.heads(sizes)];
+                    heads.iter().map(|head| head.len).collect()
+                }
+            });
+        }
+        held
+    }
+}

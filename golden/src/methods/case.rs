@@ -1,0 +1,115 @@
+//! A tensor case: its entry in the manifest, its shape and its tensors.
+
+use kvsweep_methods::observe::{self, HeadsView};
+use kvsweep_methods::{CacheShape, LayerShape, Observation, Observations};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value};
+
+use super::observer::Observer;
+use crate::vectors::get;
+
+/// A case with its files read.
+pub(super) struct Case<'a> {
+    pub(super) entry: &'a Value,
+    pub(super) params: Map<String, Value>,
+    pub(super) shape: CacheShape,
+    /// Of every layer.
+    pub(super) layer: LayerShape,
+    pub(super) tensors: SafeTensors<'a>,
+}
+
+impl Case<'_> {
+    /// A float tensor, widened to f32, with its shape.
+    pub(super) fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), String> {
+        let view = self.tensors.tensor(name).map_err(|error| format!("tensor `{name}`: {error}"))?;
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F16 => {
+                data.as_chunks::<2>().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect()
+            }
+            Dtype::BF16 => {
+                data.as_chunks::<2>().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect()
+            }
+            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
+            other => return Err(format!("tensor `{name}` is {other:?}, not a float")),
+        };
+        Ok((view.shape().to_vec(), values))
+    }
+
+    /// A tensor of that shape.
+    pub(super) fn shaped(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+        let (found, values) = self.floats(name)?;
+        if found == shape {
+            Ok(values)
+        } else {
+            Err(format!("tensor `{name}`: expected {shape:?}, found {found:?}"))
+        }
+    }
+
+    /// A tensor of f64 values, unrounded.
+    pub(super) fn doubles(&self, name: &str) -> Result<Vec<f64>, String> {
+        let view = self.tensors.tensor(name).map_err(|error| format!("tensor `{name}`: {error}"))?;
+        match view.dtype() {
+            Dtype::F64 => Ok(view.data().as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect()),
+            _ => Ok(self.floats(name)?.1.into_iter().map(f64::from).collect()),
+        }
+    }
+
+    pub(super) fn ints(&self, name: &str) -> Result<Vec<i64>, String> {
+        let view = self.tensors.tensor(name).map_err(|error| format!("tensor `{name}`: {error}"))?;
+        match view.dtype() {
+            Dtype::I32 => {
+                Ok(view.data().as_chunks::<4>().0.iter().map(|&b| i64::from(i32::from_le_bytes(b))).collect())
+            }
+            Dtype::I64 => Ok(view.data().as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
+            other => Err(format!("tensor `{name}` is {other:?}, not an integer")),
+        }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.tensor(name).is_ok()
+    }
+
+    /// Observes every layer from `q` and `k`.
+    pub(super) fn observe(
+        &self,
+        wanted: &[Observation],
+        observer: &dyn Observer,
+    ) -> Result<Observations, String> {
+        let LayerShape { query_heads, kv_heads, head_dim, .. } = self.layer;
+        let (layers, prompt_len) = (self.shape.layers.len(), self.shape.len);
+        let (q_shape, q) = self.floats("q")?;
+        let rows = *q_shape.get(2).ok_or("tensor `q` has no rows")?;
+        if q_shape != [layers, query_heads, rows, head_dim] || rows > prompt_len {
+            return Err(format!("tensor `q`: unexpected shape {q_shape:?}"));
+        }
+        let needed = observe::rows_needed(wanted, prompt_len);
+        if rows < needed {
+            return Err(format!("tensor `q` has {rows} rows, {needed} are needed"));
+        }
+        let k = self.shaped("k", &[layers, kv_heads, prompt_len, head_dim])?;
+        let v = match wanted.iter().any(|one| one.reads_values()) {
+            true => Some(self.shaped("v", &[layers, kv_heads, prompt_len, head_dim])?),
+            false => None,
+        };
+        let mut observations = Observations::default();
+        for layer in 0..layers {
+            let q = &q[layer * query_heads * rows * head_dim..];
+            let k = &k[layer * kv_heads * prompt_len * head_dim..];
+            let q = HeadsView::head_major(q, [query_heads, rows, head_dim]).map_err(|e| e.to_string())?;
+            let k = HeadsView::head_major(k, [kv_heads, prompt_len, head_dim]).map_err(|e| e.to_string())?;
+            let v = v.as_ref().map(|v| &v[layer * kv_heads * prompt_len * head_dim..]);
+            let v = v.map(|v| HeadsView::head_major(v, [kv_heads, prompt_len, head_dim])).transpose();
+            let v = v.map_err(|e| e.to_string())?;
+            let seen =
+                observer.observe(wanted, &self.layer, &q, &k, v.as_ref()).map_err(|e| e.to_string())?;
+            observations.layers.push(seen);
+        }
+        Ok(observations)
+    }
+
+    pub(super) fn ranking(&self) -> Result<Vec<Vec<usize>>, String> {
+        get(self.entry, "head_ranking")
+    }
+}
