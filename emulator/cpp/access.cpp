@@ -100,6 +100,10 @@ void Machine::wait_copies(int left, Site site) {
 void Machine::load(void* to, const void* from, size_t bytes, Site site) {
     if (uintptr_t(from) % bytes) fail("a load that is not aligned to its size", {site, nullptr});
     touch(from, bytes, Touch::Read, {site, nullptr});
+    Region* const region = memory.find(from);
+    if (!region) fail("a load from elsewhere than device memory", {site, nullptr});
+    if (region->writable() && region->cells(from)->written.block >= first_block_)
+        fail("a load past the caches of what this launch writes", {site, nullptr});
     std::memcpy(to, from, bytes);
 }
 

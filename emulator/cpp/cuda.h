@@ -37,7 +37,8 @@ enum class Element { Bf16, F16 };
 // d[16][8] += a[16][16] b[16][8], in the fragments of PTX's mma.m16n8k16.
 void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Element element, Site site);
 
-// Whole accesses. The compiler may split one of its own, and nobody would notice that it is not aligned.
+// Whole accesses. The compiler may split one of its own, and nobody would notice that it is not aligned. A load goes past
+// the caches that writes keep true: nothing that the launch writes may be read so.
 void load(void* to, const void* from, size_t bytes, Site site);
 void store(void* to, const void* from, size_t bytes, Site site);
 

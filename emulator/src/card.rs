@@ -4,7 +4,8 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt::{Display, Formatter};
 use std::process::Command;
 
-use crate::Program;
+use crate::counters::Counters;
+use crate::program::Program;
 
 /// Numbers without padding or invalid bits, which may be copied byte by byte.
 ///
@@ -58,26 +59,6 @@ impl Display for Site {
         let name = self.file.rsplit('/').next().unwrap_or(&self.file);
         write!(f, "{name}:{}", self.line)
     }
-}
-
-/// What launches did, summed over all of them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Tensor core products of 16 x 8 x 16.
-    pub products: u64,
-    /// Loads of four matrices of 8 x 8 from shared memory.
-    pub matrix_loads: u64,
-    /// Rows of such a matrix that share a bank with another one.
-    pub bank_conflicts: u64,
-    /// Asynchronous copies of 16 bytes.
-    pub copies: u64,
-    /// Threads that arrived at a barrier of their block.
-    pub barriers: u64,
-    /// Bytes read from device memory.
-    pub read_bytes: u64,
-    /// Bytes written to device memory.
-    pub written_bytes: u64,
 }
 
 /// A card of its own: memory, and the launches on it. Schedules differ from launch to launch; `seed` chooses them.

@@ -11,8 +11,10 @@
 
 mod card;
 mod compiler;
+mod counters;
 mod program;
 
-pub use card::{Card, Counters, Fault, Plain, Site};
+pub use card::{Card, Fault, Plain, Site};
 pub use compiler::{CompileError, Compiler};
+pub use counters::Counters;
 pub use program::Program;

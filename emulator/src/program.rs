@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use libloading::Library;
 
 use crate::compiler::{CompileError, Compiler};
+use crate::counters::Counters;
 
 /// What a kernel is called by: `emulator::Kernel` of `cpp/cuda.h`.
 #[repr(C)]
@@ -30,7 +31,7 @@ pub(crate) struct Interface {
         unsafe extern "C" fn(*mut c_void, *const Kernel, *const c_void, *const u32, usize, u64) -> bool,
     pub(crate) fault: unsafe extern "C" fn(*mut c_void) -> *const c_char,
     pub(crate) fault_place: unsafe extern "C" fn(*mut c_void, *mut *const c_char, *mut u32, *mut usize),
-    pub(crate) counters: unsafe extern "C" fn(*mut c_void, *mut crate::Counters),
+    pub(crate) counters: unsafe extern "C" fn(*mut c_void, *mut Counters),
     pub(crate) mute: unsafe extern "C" fn(*mut c_void, *const c_char, u32),
     pub(crate) synchronisation:
         unsafe extern "C" fn(*mut c_void, usize, *mut *const c_char, *mut u32) -> bool,

@@ -52,6 +52,7 @@ fn what_is_wrong_is_noticed_under_every_schedule() {
         ("read_unwritten_output", 1, 0, "reads what nobody wrote"),
         ("store_unaligned", 1, 1, "a store that is not aligned"),
         ("access_unaligned", 1, 1, "an access that is not aligned"),
+        ("load_what_is_written", 1, 0, "a load past the caches of what this launch writes"),
         ("copy_touched", 1, 0, "touches the target of an asynchronous copy under way"),
         (
             "copy_of_another_thread",
@@ -107,6 +108,7 @@ fn what_is_right_passes_under_every_schedule() {
         ("write_shared_beyond", 1, 192),
         ("store_unaligned", 1, 4),
         ("access_unaligned", 1, 2),
+        ("load_what_is_written", 1, 1),
         ("copy_touched", 1, 1),
         ("copy_of_another_thread", 1, 1),
         ("copy_past_the_end", 1, 31),

@@ -47,6 +47,10 @@ KV_FN void store_unaligned(const FaultArguments& a) {
 KV_FN void access_unaligned(const FaultArguments& a) {
     if (threadIdx.x == 0) *reinterpret_cast<u32*>(reinterpret_cast<u16*>(a.out) + a.n) = 1;
 }
+KV_FN void load_what_is_written(const FaultArguments& a) {  // n: 1 by an ordinary access
+    a.out[threadIdx.x] = 1;
+    a.out[threadIdx.x] = (a.n ? a.out[threadIdx.x] : load4(a.out + threadIdx.x)) + 1;
+}
 KV_FN void copy_touched(const FaultArguments& a) {  // n: 1 waits first
     u32* const words = shared_words();
     copy_async(words + threadIdx.x * 4, a.in, 16);
@@ -154,6 +158,7 @@ FAULT(read_unwritten)
 FAULT(read_unwritten_output)
 FAULT(store_unaligned)
 FAULT(access_unaligned)
+FAULT(load_what_is_written)
 FAULT(copy_touched)
 FAULT(copy_of_another_thread)
 FAULT(copy_left)
