@@ -9,6 +9,8 @@
 //! Nothing here is compiled by a build of the program: the C++ is compiled when a test asks for it
 //! ([`Program::compile`]).
 
+#![warn(unreachable_pub)]
+
 mod card;
 mod compiler;
 mod counters;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
 use kvsweep_methods::{
-    observation::Observation,
-    selection::{Granularity, Selection},
+    observation::{Observation, Observations},
+    selection::Selection,
 };
 
 use crate::{
@@ -60,11 +60,25 @@ pub trait Backend: Debug + Send + Sync {
         cancel: &Cancel,
     ) -> Result<Prefill<Self::Prompt>>;
 
-    /// Makes the cache of one variant, with room for `room` further tokens. The selection was checked.
+    /// Makes the cache of one variant, with room for `room` further tokens, which remembers the queries of the last
+    /// `votes` tokens that it reads. The selection was checked.
     ///
     /// # Errors
     /// A failing device.
-    fn fork(&self, prompt: &Arc<Self::Prompt>, selection: &Selection, room: usize) -> Result<Self::Cache>;
+    fn fork(
+        &self,
+        prompt: &Arc<Self::Prompt>,
+        selection: &Selection,
+        room: usize,
+        votes: usize,
+    ) -> Result<Self::Cache>;
+
+    /// Observes a cache at this moment, as if its entries were a prompt; windows are those of the tokens read last. Every
+    /// head must hold as many entries, the second answer.
+    ///
+    /// # Errors
+    /// Heads of unlike length, more votes than were remembered, or a failing device.
+    fn observe(&self, cache: &Self::Cache, wanted: &[Observation]) -> Result<(Observations, usize)>;
 
     /// Evicts from a cache that grew: of each head's entries, the prompt's first and those read since behind them, it
     /// keeps the selected ones, in their order; the selection counts them from 0. The next position stays.
@@ -72,9 +86,6 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// A failing device.
     fn evict(&self, cache: &mut Self::Cache, selection: &Selection) -> Result<()>;
-
-    /// Entries of each layer and head that a selection of the granularity may choose from, the tokens read since the last cut included.
-    fn entries(&self, cache: &Self::Cache, granularity: Granularity) -> Vec<Vec<usize>>;
 
     /// Measures what a cache holds, the tokens read since its last cut left out.
     fn held(&self, cache: &Self::Cache) -> Held;

@@ -1,8 +1,8 @@
 //! What a cache holds, and which selections a prompt can have, whatever the back end.
 
 use kvsweep_methods::{
-    selection::{Granularity, LayerSelection, Selection},
-    shape::{CacheShape, LayerShape},
+    selection::{LayerSelection, Selection},
+    shape::CacheShape,
 };
 
 use crate::error::{EngineError, Result};
@@ -25,43 +25,42 @@ impl Held {
         self.layers.iter().flatten().sum()
     }
 
-    /// Entries of each layer and head of a granularity, and `tail` more. A layer that reads the shared prompt has the same
-    /// number in every head.
-    pub(crate) fn entries_of(
-        &self,
-        sizes: &LayerShape,
-        granularity: Granularity,
-        tail: usize,
-    ) -> Vec<Vec<usize>> {
-        let heads = granularity.heads(sizes);
-        let more =
-            |held: &Vec<usize>| (0..heads).map(|head| held[head * held.len() / heads] + tail).collect();
-        self.layers.iter().map(more).collect()
+    /// Entries of every head, `tail` more included.
+    ///
+    /// # Errors
+    /// Heads of unlike length.
+    pub(crate) fn entries_of_each(&self, tail: usize) -> Result<usize> {
+        let mut all = self.layers.iter().flatten().copied();
+        let first = all.next().unwrap_or(0);
+        match all.find(|&other| other != first) {
+            None => Ok(first + tail),
+            Some(other) => Err(EngineError::BadSelection {
+                reason: format!(
+                    "one head holds {first} entries and another {other}, and a cache is only cut again where all hold as many"
+                ),
+            }),
+        }
     }
 }
 
 /// Refuses a selection that does not fit the prompt it is applied to.
 pub(crate) fn check_selection(selection: &Selection, shape: &CacheShape) -> Result<()> {
-    let heads = shape.layers.iter().map(|sizes| vec![shape.len; selection.granularity.heads(sizes)]);
-    check_entries(selection, &heads.collect::<Vec<_>>())
-}
-
-/// Refuses a selection of other entries than each layer and head has.
-pub(crate) fn check_entries(selection: &Selection, entries: &[Vec<usize>]) -> Result<()> {
     let refuse = |reason: String| Err(EngineError::BadSelection { reason });
-    if selection.layers.len() != entries.len() {
-        return refuse(format!("{} layers, the prompt has {}", selection.layers.len(), entries.len()));
+    if selection.layers.len() != shape.layers.len() {
+        return refuse(format!("{} layers, the prompt has {}", selection.layers.len(), shape.layers.len()));
     }
-    for (layer, (kept, lens)) in selection.layers.iter().zip(entries).enumerate() {
+    for (layer, (kept, sizes)) in selection.layers.iter().zip(&*shape.layers).enumerate() {
         let LayerSelection::Heads(heads) = kept else { continue };
-        if heads.len() != lens.len() {
-            return refuse(format!("{} heads in layer {layer}, expected {}", heads.len(), lens.len()));
+        let expected = selection.granularity.heads(sizes);
+        if heads.len() != expected {
+            return refuse(format!("{} heads in layer {layer}, expected {expected}", heads.len()));
         }
-        for (head, (kept, &len)) in heads.iter().zip(lens).enumerate() {
+        for (head, kept) in heads.iter().enumerate() {
             let ascending = kept.windows(2).all(|pair| pair[0] < pair[1]);
-            if !ascending || kept.last().is_some_and(|&last| last as usize >= len) {
+            if !ascending || kept.last().is_some_and(|&last| last as usize >= shape.len) {
                 return refuse(format!(
-                    "positions of layer {layer}, head {head} do not ascend below the prompt length {len}"
+                    "positions of layer {layer}, head {head} do not ascend below the prompt length {}",
+                    shape.len
                 ));
             }
         }

@@ -7,7 +7,7 @@ use candle_core::{D, DType, Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations, Observed},
     observe::rows_needed,
-    selection::{Granularity, LayerSelection, Selection},
+    selection::{LayerSelection, Selection},
     shape::CacheShape,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     backend::{Backend, Extend, HeadSet, Tap},
     cache::Held,
     cancel::Cancel,
-    error::{Result, Stage},
+    error::{EngineError, Result, Stage},
     finite::check_rows,
     math::relative_error,
     model::{
@@ -251,9 +251,51 @@ pub struct CandleCache {
     held: Held,
     /// Position of the next token.
     position: usize,
+    /// Queries of the tokens read last, of each layer, `[query_heads, tokens, head_dim]`, once there are any.
+    queries: Vec<Option<Tensor>>,
+    /// Tokens whose queries are remembered.
+    votes: usize,
 }
 
 impl CandleCache {
+    /// Remembers the queries of a token of one layer.
+    fn remember(&mut self, layer: usize, queries: &Tensor) -> Result<()> {
+        if self.votes == 0 {
+            return Ok(());
+        }
+        let all = match &self.queries[layer] {
+            Some(earlier) => Tensor::cat(&[earlier, queries], 1)?,
+            None => queries.clone(),
+        };
+        let tokens = all.dim(1)?;
+        let last = tokens.min(self.votes);
+        self.queries[layer] = Some(all.narrow(1, tokens - last, last)?.contiguous()?);
+        Ok(())
+    }
+
+    /// Keys and values of one layer, `[owners, entries, head_dim]`: what is kept, padded to the longest head, and behind
+    /// it what was read since.
+    fn all(&self, layer: usize, kv_heads: usize) -> Result<(Tensor, Tensor)> {
+        let (keys, values) = match &self.layers[layer] {
+            KeptTensors::Shared => self.prompt.layers[layer].clone(),
+            KeptTensors::Own(padded) => (padded.keys.clone(), padded.values.clone()),
+        };
+        let Some((tail_keys, tail_values)) = &self.tails[layer] else { return Ok((keys, values)) };
+        let owners = keys.dim(0)?;
+        let group = owners / kv_heads;
+        let readers: Vec<u32> = (0..owners).map(|owner| (owner / group) as u32).collect();
+        let readers = Tensor::from_vec(readers, owners, keys.device())?;
+        Ok((
+            Tensor::cat(&[keys, tail_keys.index_select(&readers, 0)?], 1)?,
+            Tensor::cat(&[values, tail_values.index_select(&readers, 0)?], 1)?,
+        ))
+    }
+
+    /// Tokens read since the last cut.
+    fn behind(&self) -> usize {
+        self.tails.first().and_then(Option::as_ref).map_or(0, |(keys, _)| keys.dims()[1])
+    }
+
     /// Appends a token to a layer's tail, and returns the tail.
     fn push(&mut self, layer: usize, key: &Tensor, value: &Tensor) -> Result<(Tensor, Tensor)> {
         let tail = match &self.tails[layer] {
@@ -434,16 +476,16 @@ impl AttentionSums {
 }
 
 impl Candle {
-    /// Observes one layer of a prompt where its keys are; only reduced rows come to the host. `queries`, `keys` and
-    /// `values` are `[heads, tokens, head_dim]`.
-    fn observe(
+    /// Observes one layer where its keys are; only reduced rows come to the host. `queries`, those of the last tokens,
+    /// `keys` and `values` are `[heads, tokens, head_dim]`.
+    fn observe_layer(
         &self,
         wanted: &[Observation],
         [queries, keys, values]: [&Tensor; 3],
         cancel: &Cancel,
     ) -> Result<BTreeMap<Observation, Observed>> {
-        let (heads, tokens, dim) = queries.dims3()?;
-        let kv_heads = keys.dim(0)?;
+        let (heads, votes, dim) = queries.dims3()?;
+        let (kv_heads, tokens) = (keys.dim(0)?, keys.dim(1)?);
         let keys = keys.to_dtype(DType::F32)?;
         let (sums, stored): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.reads_attention());
         let mut seen = BTreeMap::new();
@@ -455,13 +497,19 @@ impl Candle {
             };
             seen.insert(one, Observed::Rows { rows: kv_heads, columns: tokens, values: floats(&rows)? });
         }
-        let first = tokens - rows_needed(&sums, tokens);
+        let needed = rows_needed(&sums, tokens);
+        if needed > votes {
+            return Err(EngineError::BadSelection {
+                reason: format!("{needed} tokens are asked to vote, and {votes} are remembered"),
+            });
+        }
+        let first = tokens - needed;
         let mut sums: Vec<_> = sums.into_iter().map(|one| AttentionSums::new(one, tokens)).collect();
         for start in (first..tokens).step_by(QUERY_BLOCK) {
             cancel.check()?;
             let rows = QUERY_BLOCK.min(tokens - start);
             let end = start + rows;
-            let q = queries.narrow(1, start, rows)?.to_dtype(DType::F32)?.contiguous()?;
+            let q = queries.narrow(1, start + votes - tokens, rows)?.to_dtype(DType::F32)?.contiguous()?;
             let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
             let weights = softmax(&self.causal_scores(&scores, start)?)?;
@@ -497,7 +545,7 @@ impl Backend for Candle {
         for layer in &self.weights.layers {
             let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
             if !wanted.is_empty() {
-                observations.layers.push(self.observe(wanted, [&queries, &keys, &values], cancel)?);
+                observations.layers.push(self.observe_layer(wanted, [&queries, &keys, &values], cancel)?);
             }
             let attended = self.causal(&queries, &keys, &values, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;
@@ -517,7 +565,13 @@ impl Backend for Candle {
         Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, prompt })
     }
 
-    fn fork(&self, prompt: &Arc<CandlePrompt>, selection: &Selection, _room: usize) -> Result<CandleCache> {
+    fn fork(
+        &self,
+        prompt: &Arc<CandlePrompt>,
+        selection: &Selection,
+        _room: usize,
+        votes: usize,
+    ) -> Result<CandleCache> {
         let shape = &prompt.shape;
         let (mut layers, mut held) = (Vec::new(), Held::default());
         for ((kept, (keys, values)), sizes) in selection.layers.iter().zip(&prompt.layers).zip(&*shape.layers)
@@ -536,28 +590,41 @@ impl Backend for Candle {
                 }
             }
         }
-        let tails = vec![None; shape.layers.len()];
-        Ok(CandleCache { prompt: Arc::clone(prompt), layers, tails, held, position: shape.len })
+        let (tails, queries) = (vec![None; shape.layers.len()], vec![None; shape.layers.len()]);
+        Ok(CandleCache {
+            prompt: Arc::clone(prompt),
+            layers,
+            tails,
+            held,
+            position: shape.len,
+            queries,
+            votes,
+        })
+    }
+
+    fn observe(&self, cache: &CandleCache, wanted: &[Observation]) -> Result<(Observations, usize)> {
+        let sizes = self.config.layer_shape();
+        let entries = cache.held.entries_of_each(cache.behind())?;
+        let mut observations = Observations::default();
+        if !wanted.is_empty() {
+            for (layer, queries) in cache.queries.iter().enumerate() {
+                let (keys, values) = cache.all(layer, sizes.kv_heads)?;
+                let none = Tensor::zeros((sizes.query_heads, 0, sizes.head_dim), self.dtype, &self.device);
+                let queries = queries.clone().map_or(none, Ok)?;
+                let seen = self.observe_layer(wanted, [&queries, &keys, &values], &Cancel::default())?;
+                observations.layers.push(seen);
+            }
+        }
+        Ok((observations, entries))
     }
 
     fn evict(&self, cache: &mut CandleCache, selection: &Selection) -> Result<()> {
-        let mut held = Held::default();
+        let (mut held, mut layers) = (Held::default(), Vec::with_capacity(cache.layers.len()));
         for (index, (chosen, sizes)) in selection.layers.iter().zip(&*cache.prompt.shape.layers).enumerate() {
-            let (mut keys, mut values) = match &cache.layers[index] {
-                KeptTensors::Shared => cache.prompt.layers[index].clone(),
-                KeptTensors::Own(padded) => (padded.keys.clone(), padded.values.clone()),
-            };
+            let (keys, values) = cache.all(index, sizes.kv_heads)?;
+            let (owners, behind) = (keys.dim(0)?, cache.behind());
             let lens = &cache.held.layers[index];
-            let (owners, longest) = (keys.dim(0)?, keys.dim(1)?);
-            let mut behind = 0;
-            if let Some((tail_keys, tail_values)) = cache.tails[index].take() {
-                behind = tail_keys.dim(1)?;
-                let group = owners / sizes.kv_heads;
-                let readers: Vec<u32> = (0..owners).map(|owner| (owner / group) as u32).collect();
-                let readers = Tensor::from_vec(readers, owners, &self.device)?;
-                keys = Tensor::cat(&[keys, tail_keys.index_select(&readers, 0)?], 1)?;
-                values = Tensor::cat(&[values, tail_values.index_select(&readers, 0)?], 1)?;
-            }
+            let longest = keys.dim(1)? - behind;
             // Entries behind a head's own stand behind the longest head's.
             let group = selection.granularity.heads(sizes) / owners;
             let place = |head: usize, entry: u32| {
@@ -577,16 +644,12 @@ impl Backend for Candle {
             let padded = gather(&keys, &values, &heads)?;
             held.bytes += bytes(&padded.keys) + bytes(&padded.values);
             held.layers.push(heads.iter().map(Vec::len).collect());
-            cache.layers[index] = KeptTensors::Own(padded);
+            layers.push(KeptTensors::Own(padded));
         }
+        cache.layers = layers;
+        cache.tails.fill(None);
         cache.held = held;
         Ok(())
-    }
-
-    fn entries(&self, cache: &CandleCache, granularity: Granularity) -> Vec<Vec<usize>> {
-        let tail = cache.tails.first().and_then(Option::as_ref);
-        let tail = tail.map_or(0, |(keys, _)| keys.dims()[1]);
-        cache.held.entries_of(&self.config.layer_shape(), granularity, tail)
     }
 
     fn held(&self, cache: &CandleCache) -> Held {
@@ -624,6 +687,7 @@ impl Backend for Candle {
                     if let Some(keep) = &keep {
                         query = query.broadcast_mul(&keep.to_dtype(self.dtype)?)?;
                     }
+                    row.cache.remember(index, &query)?;
                     let (key, value) = (keys.narrow(1, at, 1)?, values.narrow(1, at, 1)?);
                     let inputs = [&query, &key, &value];
                     let (out, weights) = self.attend(row.cache, index, inputs)?;

@@ -5,13 +5,18 @@
 
 use std::sync::Arc;
 
-use kvsweep_methods::{selection::Selection, spec::Variant};
+use kvsweep_methods::{
+    observe::rows_needed,
+    selection::Selection,
+    shape::{CacheShape, LayerShape},
+    spec::Variant,
+};
 use rayon::prelude::*;
 
 pub use crate::backend::HeadSet;
 use crate::{
     backend::{Backend, Extend, OnLayerRows, Tap},
-    cache::{Held, check_entries, check_selection},
+    cache::{Held, check_selection},
     cancel::Cancel,
     error::Result,
     prefill::Prefill,
@@ -147,6 +152,8 @@ struct Running<'a, C> {
     /// What evicts again, and after how many tokens of the answer.
     again: Option<(&'a Variant, usize)>,
     cache: C,
+    /// Sizes of the model's layers.
+    layers: Arc<[LayerShape]>,
     /// Where the result goes.
     index: usize,
     result: Decoded,
@@ -168,7 +175,8 @@ impl<'a, C: Send> Running<'a, C> {
         check_selection(selection, prefill.shape())?;
         let again = sequence.evicts_again().and_then(|variant| Some((variant, variant.interval()?)));
         let room = again.map_or(rule.max_new, |(_, interval)| interval.min(rule.max_new));
-        let cache = backend.fork(&prefill.prompt, selection, follow.len() + room)?;
+        let votes = again.map_or(0, |(variant, _)| rows_needed(&variant.observations(), usize::MAX));
+        let cache = backend.fork(&prefill.prompt, selection, follow.len() + room, votes)?;
         let held = backend.held(&cache);
         let logits = sequence.keep_logits.then(Vec::new);
         let mut one = Self {
@@ -176,6 +184,7 @@ impl<'a, C: Send> Running<'a, C> {
             masked: sequence.masked_heads.as_deref(),
             again,
             cache,
+            layers: Arc::clone(&prefill.shape().layers),
             index,
             result: Decoded { ids: Vec::new(), stopped_by: None, logits, steps: 0, held },
             unread: follow.to_vec(),
@@ -225,11 +234,11 @@ impl<'a, C: Send> Running<'a, C> {
         }
         let due = |&(_, interval): &(&Variant, usize)| self.grown >= interval && !self.unread.is_empty();
         if let Some((variant, _)) = self.again.filter(due) {
-            let entries = backend.entries(&self.cache, variant.spec().granularity());
-            if let Some(selection) = variant.select_again(&entries) {
-                check_entries(&selection, &entries)?;
-                backend.evict(&mut self.cache, &selection)?;
-            }
+            let (observations, len) = backend.observe(&self.cache, &variant.observations())?;
+            let shape = CacheShape { layers: Arc::clone(&self.layers), len };
+            let selection = variant.select_again(&shape, &observations)?;
+            check_selection(&selection, &shape)?;
+            backend.evict(&mut self.cache, &selection)?;
             self.grown = 0;
         }
         Ok(())
@@ -298,7 +307,7 @@ pub(crate) fn decode_tapped<B: Backend>(
         Some((selection, _)) => {
             check_selection(selection, sequence.prefill.shape())?;
             let room = sequence.follow.len() + sequence.rule.max_new;
-            Some(backend.fork(&sequence.prefill.prompt, selection, room)?)
+            Some(backend.fork(&sequence.prefill.prompt, selection, room, 0)?)
         }
         None => None,
     };

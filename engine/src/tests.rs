@@ -7,6 +7,7 @@ use kvsweep_methods::{
     observation::{Observation, Observed},
     selection::{Granularity, LayerSelection, Selection},
     spec::{MethodSpec, Variant},
+    {Inputs, MethodState},
 };
 use rand::{Rng, SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
@@ -261,10 +262,44 @@ fn what_follows_a_prompt_is_read_at_its_positions() {
     assert_eq!(&decode(&model, &together)[0], alone);
 }
 
-/// StreamingLLM, evicting again after every four tokens of the answer.
-fn rolling(granularity: Granularity, budget: usize) -> Variant {
+/// A method that evicts again after every four tokens of the answer.
+fn again(name: &str, granularity: Granularity, budget: usize) -> Variant {
     let interval = [("interval".to_owned(), "4".to_owned())];
-    MethodSpec::parse("streamingllm", &interval, Some(granularity)).unwrap().at(budget).unwrap()
+    MethodSpec::parse(name, &interval, Some(granularity)).unwrap().at(budget).unwrap()
+}
+
+/// What a cache shows of its entries is what the longer prompt shows of its tokens.
+#[test]
+fn a_cache_is_observed_as_the_longer_prompt() {
+    fn run<B: Backend>(model: &Session<B>) {
+        let ids = prompt(60, 6);
+        let wanted = [
+            Observation::WindowSum { window: 8 },
+            Observation::WindowMoments { window: 5 },
+            Observation::KeyNorm,
+            Observation::KeySimilarity,
+            Observation::LagRank { sinks: 3, lag: 20 },
+        ];
+        let shorter = read(model, &ids[..48]);
+        let longer = model.prefill(&ids, &wanted.into(), PrefillOptions::default()).unwrap();
+        let mut cache = model.backend.fork(&shorter.prompt, &everything(3), 12, 8).unwrap();
+        for tokens in ids[48..].chunks(5) {
+            let mut row = [Extend { cache: &mut cache, tokens, masked: None }];
+            model.backend.extend(&mut row, None, &Cancel::default()).unwrap();
+        }
+        let (seen, len) = model.backend.observe(&cache, &wanted).unwrap();
+        assert_eq!((len, seen.layers.len()), (60, 3));
+        for (ours, theirs) in seen.layers.iter().zip(&longer.observations().layers) {
+            for one in wanted {
+                assert_close(&values(&ours[&one]), &values(&theirs[&one]), &format!("{one:?}"));
+            }
+        }
+        let nine = [Observation::WindowSum { window: 9 }];
+        assert!(model.backend.observe(&cache, &nine).is_err(), "eight are remembered");
+    }
+    let config = &configs()[0];
+    run(&model(config));
+    run(&reference(config));
 }
 
 /// An eviction keeps entries of the prompt and of the answer, at their positions: the bits are those of a cache that
@@ -279,29 +314,27 @@ fn an_eviction_is_a_cut_of_the_longer_prompt() {
             let first = random_selection(&shorter, granularity, 30, 3);
             let LayerSelection::Heads(heads) = &first.layers[0] else { panic!() };
             let first = Selection { granularity, layers: vec![LayerSelection::Heads(heads.clone()); 3] };
-            let mut cache = model.backend.fork(&shorter.prompt, &first, 12).unwrap();
+            let mut cache = model.backend.fork(&shorter.prompt, &first, 12, 0).unwrap();
             let mut row = [Extend { cache: &mut cache, tokens: &ids[48..], masked: None }];
             model.backend.extend(&mut row, None, &Cancel::default()).unwrap();
-            let entries = model.backend.entries(&cache, granularity);
-            let second = |lens: &Vec<usize>| {
-                LayerSelection::Heads(lens.iter().map(|&len| (0..len as u32).step_by(2).collect()).collect())
-            };
-            let second = Selection { granularity, layers: entries.iter().map(second).collect() };
+            let second = |kept: &Vec<u32>| (0..kept.len() as u32 + 12).step_by(2).collect();
+            let second = LayerSelection::Heads(heads.iter().map(second).collect());
+            let second = Selection { granularity, layers: vec![second; 3] };
             model.backend.evict(&mut cache, &second).unwrap();
             let positions = |kept: &Vec<u32>| kept.iter().copied().chain(48..60).step_by(2).collect();
             let both = LayerSelection::Heads(heads.iter().map(positions).collect());
             let both = Selection { granularity, layers: vec![both; 3] };
-            let whole = model.backend.fork(&longer.prompt, &both, 0).unwrap();
+            let whole = model.backend.fork(&longer.prompt, &both, 0, 0).unwrap();
             assert_eq!(model.backend.held(&cache), model.backend.held(&whole));
         }
         // What is read behind a full cache sees all of the prompt.
-        let mut cache = model.backend.fork(&shorter.prompt, &everything(3), 12).unwrap();
+        let mut cache = model.backend.fork(&shorter.prompt, &everything(3), 12, 0).unwrap();
         let mut row = [Extend { cache: &mut cache, tokens: &ids[48..], masked: None }];
         model.backend.extend(&mut row, None, &Cancel::default()).unwrap();
         let kept = LayerSelection::Heads(vec![(20..60).collect(); model.config.kv_heads]);
         let selection = Selection { granularity: Granularity::KvHead, layers: vec![kept; 3] };
         model.backend.evict(&mut cache, &selection).unwrap();
-        let mut whole = model.backend.fork(&longer.prompt, &selection, 12).unwrap();
+        let mut whole = model.backend.fork(&longer.prompt, &selection, 12, 0).unwrap();
         let logits = [&mut cache, &mut whole].map(|cache| {
             let mut row = [Extend { cache, tokens: &[7, 8, 9], masked: None }];
             model.backend.extend(&mut row, None, &Cancel::default()).unwrap()
@@ -318,18 +351,27 @@ fn an_eviction_is_a_cut_of_the_longer_prompt() {
 fn a_cache_that_evicts_again_holds_a_budget_and_an_interval() {
     /// Answers, each before that of a cache that only grows.
     fn run<B: Backend>(model: &Session<B>) -> Vec<Vec<u32>> {
-        let prefill = read(model, &prompt(50, 6));
-        let mut sequences = Vec::new();
-        for granularity in [Granularity::KvHead, Granularity::QueryHead] {
-            // A prompt within the budget is shared until the answer outgrows it.
-            for (budget, selection) in
-                [(60, everything(3)), (12, random_selection(&prefill, granularity, 8, 1))]
-            {
-                let selection = Selection { granularity, ..selection };
-                let again = Some(Arc::new(rolling(granularity, budget)));
-                sequences.push(Sequence { again, ..sequence(&prefill, selection.clone(), 30) });
-                sequences.push(sequence(&prefill, selection, 30));
+        let mut variants = Vec::new();
+        for (name, granularities) in [
+            ("streamingllm", &[Granularity::KvHead, Granularity::QueryHead][..]),
+            ("snapkv[window=4+kernel=3]", &[Granularity::KvHead, Granularity::QueryHead]),
+            ("tova", &[Granularity::KvHead]),
+            ("knorm", &[Granularity::KvHead]),
+            ("keydiff", &[Granularity::KvHead]),
+        ] {
+            for &granularity in granularities {
+                // A prompt within the budget is shared until the answer outgrows it.
+                variants.extend([60, 12].map(|budget| Arc::new(again(name, granularity, budget))));
             }
+        }
+        let wanted = variants.iter().flat_map(|variant| variant.observations()).collect();
+        let prefill = Arc::new(model.prefill(&prompt(50, 6), &wanted, PrefillOptions::default()).unwrap());
+        let mut sequences = Vec::new();
+        for variant in variants {
+            let (inputs, mut state) = (Inputs::default(), MethodState::default());
+            let selection = variant.select(prefill.shape(), prefill.observations(), &inputs, &mut state);
+            let once = sequence(&prefill, selection.unwrap(), 30);
+            sequences.extend([Sequence { again: Some(variant), ..once.clone() }, once]);
         }
         let together = decode(model, &sequences);
         for (one, decoded) in sequences.iter().zip(&together) {
@@ -341,7 +383,7 @@ fn a_cache_that_evicts_again_holds_a_budget_and_an_interval() {
     let ours = run(&model(config));
     assert_eq!(ours, run(&reference(config)));
     assert!(ours.chunks(2).all(|pair| pair[0][..4] == pair[1][..4]));
-    assert!(ours.chunks(2).any(|pair| pair[0] != pair[1]), "what was evicted was not missed");
+    assert!(ours.chunks(2).filter(|pair| pair[0] != pair[1]).count() > 7, "what was evicted was not missed");
 }
 
 #[test]

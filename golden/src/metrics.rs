@@ -604,9 +604,7 @@ mod tests {
         let with: BTreeSet<&str> = cases.iter().filter_map(|case| case["dataset"].as_str()).collect();
         let without: BTreeSet<&str> = kvsweep_tasks::datasets::all()
             .iter()
-            .filter(|info| {
-                info.suite == kvsweep_tasks::datasets::Suite::LongBench && !with.contains(info.name)
-            })
+            .filter(|info| info.suite == kvsweep_tasks::Suite::LongBench && !with.contains(info.name))
             .map(|info| info.name)
             .collect();
         assert_eq!(without, BTreeSet::from(WITHOUT_ROWS));

@@ -31,7 +31,7 @@ const EMBEDDED: &[(InputKind, &str)] = &[
 ];
 
 /// The inputs at hand for one model, and what they were read from.
-pub struct Calibrations {
+pub(crate) struct Calibrations {
     /// The inputs.
     pub inputs: Inputs,
     hashes: BTreeMap<InputKind, String>,
@@ -39,7 +39,7 @@ pub struct Calibrations {
 }
 
 /// The default file of one kind for these weights.
-pub fn default_path(model: &Model, kind: InputKind) -> PathBuf {
+pub(crate) fn default_path(model: &Model, kind: InputKind) -> PathBuf {
     Path::new(FOLDER).join(&model.weights_sha256[..16.min(model.weights_sha256.len())]).join(file_name(kind))
 }
 
@@ -59,7 +59,7 @@ impl Calibrations {
     ///
     /// # Errors
     /// A file that cannot be read, that belongs to other weights, or has another shape.
-    pub fn load(model: &Model, files: &[PathBuf]) -> anyhow::Result<Self> {
+    pub(crate) fn load(model: &Model, files: &[PathBuf]) -> anyhow::Result<Self> {
         let mut this = Self { inputs: Inputs::default(), hashes: BTreeMap::new(), semantic: None };
         for &(kind, text) in EMBEDDED {
             let own = Calibration::parse(text).ok().flatten();
@@ -108,7 +108,7 @@ impl Calibrations {
     ///
     /// # Errors
     /// A named method without its inputs, with the command that makes them.
-    pub fn fit(&self, variants: &mut Variants, named: bool, model: &ModelArgs) -> anyhow::Result<()> {
+    pub(crate) fn fit(&self, variants: &mut Variants, named: bool, model: &ModelArgs) -> anyhow::Result<()> {
         let lacking: Vec<(String, InputKind)> = variants
             .specs
             .iter()
@@ -138,7 +138,7 @@ impl Calibrations {
     }
 
     /// Hashes of the files that these methods read, for the manifest.
-    pub fn hashes(&self, specs: &[MethodSpec]) -> BTreeMap<String, String> {
+    pub(crate) fn hashes(&self, specs: &[MethodSpec]) -> BTreeMap<String, String> {
         let needed = |kind: InputKind| specs.iter().any(|spec| spec.needs().contains(&kind));
         self.hashes
             .iter()
@@ -152,7 +152,7 @@ impl Calibrations {
     ///
     /// # Errors
     /// An unknown kind, a number that is none or beyond the model's heads, a ranking that this model lacks.
-    pub fn mask(&self, text: &str, model: &Model, typed: &ModelArgs) -> anyhow::Result<HeadSet> {
+    pub(crate) fn mask(&self, text: &str, model: &Model, typed: &ModelArgs) -> anyhow::Result<HeadSet> {
         let bad = || {
             usage(format!(
                 "`--mask-heads {text}`: expected semantic:N, retrieval:N, reasoning:N, random:N or random:N:SEED"
@@ -203,7 +203,7 @@ impl Calibrations {
 }
 
 /// The command that makes the inputs of one kind for the model that the command line names.
-pub fn command(kind: InputKind, model: &ModelArgs) -> String {
+pub(crate) fn command(kind: InputKind, model: &ModelArgs) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=".contains(c);
     match &model.model {
         None => kind.command().to_owned(),

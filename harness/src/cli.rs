@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvsweep_tasks::Suite;
 
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
 #[derive(Debug, Parser)]
 #[command(name = "kvsweep", version = crate::provenance::VERSION, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -16,7 +18,7 @@ pub struct Cli {
 
 /// Every command.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Sweep methods x budgets over a suite; writes a run directory and prints the table
     Run(Box<RunArgs>),
     /// Answer one prompt with one or several variants
@@ -53,7 +55,7 @@ pub enum Command {
 
 /// Which model, on which device.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ModelArgs {
+pub(crate) struct ModelArgs {
     /// `tiny` (embedded), a directory in the hub's layout, or a hub id [default: tiny]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -67,7 +69,7 @@ pub struct ModelArgs {
 
 /// Which methods, at which budgets.
 #[derive(Args, Clone, Debug, Default)]
-pub struct VariantArgs {
+pub(crate) struct VariantArgs {
     /// Methods, with a profile where wanted: `full,snapkv,snapkv@compresskv` [default: the headline methods]
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "METHODS")]
     pub methods: Option<Vec<String>>,
@@ -90,56 +92,22 @@ pub struct VariantArgs {
 
 /// Which heads own a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum GranularityArg {
+pub(crate) enum GranularityArg {
     /// One selection per KV head
     KvHead,
     /// One selection per query head; K and V are stored once per query head
     QueryHead,
 }
 
-/// The suites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Suite {
-    /// 21 data sets; the embedded split has its own twelve
-    Longbench,
-    /// 13 data sets with length buckets
-    LongbenchE,
-    /// Long- and short-dependency QA, cloze, summarization
-    Loogle,
-    /// Needle in a haystack: length x depth
-    Needle,
-}
-
-impl Suite {
-    /// The suite of that name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::value_variants().iter().copied().find(|suite| suite.name() == name)
-    }
-
-    /// The name as typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Longbench => "longbench",
-            Self::LongbenchE => "longbench-e",
-            Self::Loogle => "loogle",
-            Self::Needle => "needle",
-        }
-    }
-
-    /// The name as its authors write it.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Longbench => "LongBench",
-            Self::LongbenchE => "LongBench-E",
-            Self::Loogle => "LooGLE",
-            Self::Needle => "Needle in a Haystack",
-        }
-    }
+/// The suites by name, each with its line of help.
+fn suites() -> impl TypedValueParser<Value = Suite> {
+    let names = Suite::ALL.map(|suite| PossibleValue::new(suite.name()).help(suite.summary()));
+    PossibleValuesParser::new(names).try_map(|name| Suite::by_name(&name).ok_or("no such suite"))
 }
 
 /// Where rows come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Split {
+pub(crate) enum Split {
     /// The embedded suite, generated from a seed
     Mini,
     /// The official rows, from `--data` or fetched
@@ -164,9 +132,9 @@ fn budget(text: &str) -> Result<usize, String> {
 
 /// Options of `run`; a `--config` file has the same names, and the command line wins.
 #[derive(Args, Clone, Debug, Default)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// longbench, longbench-e, loogle or needle
-    #[arg(value_enum, value_name = "SUITE")]
+    #[arg(value_parser = suites(), value_name = "SUITE")]
     pub suite: Option<Suite>,
     /// Model options.
     #[command(flatten)]
@@ -183,7 +151,7 @@ pub struct RunArgs {
     /// Data sets of the suite [default: all that are there]
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "NAMES")]
     pub datasets: Option<Vec<String>>,
-    /// The first N rows of each data set; for needle, N trials a cell
+    /// The first N rows of each data set; for needle, N trials a cell of the embedded test, the first N cells in essays
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Seed of the mini split's rows; other seeds give fresh rows of the same kind [default: 0, the suite]
@@ -232,7 +200,7 @@ pub struct RunArgs {
 
 /// Options of `generate`.
 #[derive(Args, Debug)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -267,7 +235,7 @@ pub struct GenerateArgs {
 
 /// Output forms of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TableFormat {
+pub(crate) enum TableFormat {
     /// Aligned text
     #[default]
     Text,
@@ -283,7 +251,7 @@ pub enum TableFormat {
 
 /// Options of `table`.
 #[derive(Args, Debug)]
-pub struct TableArgs {
+pub(crate) struct TableArgs {
     /// Run directories; shards and runs of one configuration merge
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -306,7 +274,7 @@ pub struct TableArgs {
 
 /// Options of `heatmap`.
 #[derive(Args, Debug)]
-pub struct HeatmapArgs {
+pub(crate) struct HeatmapArgs {
     /// Needle runs
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -317,7 +285,7 @@ pub struct HeatmapArgs {
 
 /// Options of `paper`.
 #[derive(Args, Debug)]
-pub struct PaperArgs {
+pub(crate) struct PaperArgs {
     /// `list`, or the id of a published table
     #[arg(value_name = "list|ID")]
     pub id: String,
@@ -349,7 +317,7 @@ pub struct PaperArgs {
 
 /// Options of `compare`.
 #[derive(Args, Debug)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// A run directory (or those of its parts: A,B,…), a commit, a branch, or `stored`: the newest stored commit with the
     /// head's configuration
     pub base: String,
@@ -368,7 +336,7 @@ pub struct CompareArgs {
 
 /// Options of `history`.
 #[derive(Args, Debug)]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// The baseline store [default: baselines/ of the repository one stands in]
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
@@ -382,7 +350,7 @@ pub struct HistoryArgs {
 
 /// Options of `report`.
 #[derive(Args, Debug)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// Run directories, of one suite or several
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -400,7 +368,7 @@ pub struct ReportArgs {
 
 /// Options of `score`.
 #[derive(Args, Debug)]
-pub struct ScoreArgs {
+pub(crate) struct ScoreArgs {
     /// A folder with one layout's prediction files
     pub dir: PathBuf,
     /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, needle-…
@@ -416,7 +384,7 @@ pub struct ScoreArgs {
 
 /// Options of `export`.
 #[derive(Args, Debug)]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// A run directory
     pub run: PathBuf,
     /// The layout to write
@@ -429,7 +397,7 @@ pub struct ExportArgs {
 
 /// What to calibrate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CalibrateWhat {
+pub(crate) enum CalibrateWhat {
     /// Head scores (`--kind`)
     Heads,
     /// Layer eviction errors (CompressKV)
@@ -438,7 +406,7 @@ pub enum CalibrateWhat {
 
 /// How heads are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HeadKind {
+pub(crate) enum HeadKindArg {
     /// Traditional retrieval heads (HeadKV-R)
     Retrieval,
     /// Retrieval-reasoning heads (HeadKV-R2)
@@ -449,13 +417,13 @@ pub enum HeadKind {
 
 /// Options of `calibrate`.
 #[derive(Args, Debug)]
-pub struct CalibrateArgs {
+pub(crate) struct CalibrateArgs {
     /// heads or layers
     #[arg(value_enum)]
     pub what: CalibrateWhat,
     /// How heads are scored
     #[arg(long, value_enum, required_if_eq("what", "heads"), value_name = "KIND")]
-    pub kind: Option<HeadKind>,
+    pub kind: Option<HeadKindArg>,
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -484,7 +452,7 @@ pub struct CalibrateArgs {
 
 /// What to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum VerifyWhat {
+pub(crate) enum VerifyWhat {
     /// Selections, budgets and head identification
     Methods,
     /// Metrics
@@ -493,7 +461,7 @@ pub enum VerifyWhat {
 
 /// Options of `verify`.
 #[derive(Args, Debug)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// methods or metrics
     #[arg(value_enum)]
     pub what: VerifyWhat,
@@ -507,7 +475,7 @@ pub struct VerifyArgs {
 
 /// Options of `explain`.
 #[derive(Args, Debug)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     /// A run directory
     pub run: PathBuf,
     /// An example's key, or the start of one
@@ -522,7 +490,7 @@ pub struct ExplainArgs {
 
 /// What to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ListWhat {
+pub(crate) enum ListWhat {
     /// Methods and their profiles
     Methods,
     /// Suites and data sets
@@ -535,7 +503,7 @@ pub enum ListWhat {
 
 /// Options of `list`.
 #[derive(Args, Debug)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// methods, tasks, protocols or models
     #[arg(value_enum)]
     pub what: ListWhat,
@@ -546,7 +514,7 @@ pub struct ListArgs {
 
 /// What to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FetchWhat {
+pub(crate) enum FetchWhat {
     /// A model's weights, configuration and tokenizer
     Model,
     /// A suite's rows
@@ -555,7 +523,7 @@ pub enum FetchWhat {
 
 /// Options of `fetch`.
 #[derive(Args, Debug)]
-pub struct FetchArgs {
+pub(crate) struct FetchArgs {
     /// model or data
     #[arg(value_enum)]
     pub what: FetchWhat,
@@ -565,7 +533,7 @@ pub struct FetchArgs {
 
 /// Options of `doctor`.
 #[derive(Args, Debug)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -13,7 +13,7 @@ use crate::exit::usage;
 ///
 /// # Errors
 /// A file that cannot be read, is not TOML, or has a name that `run` does not know.
-pub fn arguments(path: &Path, run: &Command, given: &ArgMatches) -> anyhow::Result<Vec<OsString>> {
+pub(crate) fn arguments(path: &Path, run: &Command, given: &ArgMatches) -> anyhow::Result<Vec<OsString>> {
     let text = fs_err::read_to_string(path).map_err(usage)?;
     let table: toml::Table =
         toml::from_str(&text).map_err(usage).with_context(|| format!("`{}`", path.display()))?;

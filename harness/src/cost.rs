@@ -9,11 +9,12 @@ use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
+use crate::footprint::Footprint;
 use crate::lengths::Lengths;
 
 /// A device by its data sheet.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Gpu {
+pub(crate) struct Gpu {
     /// What to call it.
     pub name: &'static str,
     /// What weights, keys and values are held and computed in.
@@ -29,7 +30,7 @@ pub struct Gpu {
 }
 
 /// The device whose times are stated.
-pub const H200: Gpu = Gpu {
+pub(crate) const H200: Gpu = Gpu {
     name: "H200-class GPU",
     dtype: "bf16",
     element: 2,
@@ -40,7 +41,7 @@ pub const H200: Gpu = Gpu {
 
 /// Operations, bytes and time of one way to do the work.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// Floating-point operations, a multiply-add counted as two.
     pub flops: f64,
     /// Bytes moved from or to the GPU's memory.
@@ -75,7 +76,7 @@ impl std::ops::Add for Cost {
 
 /// Memory held at most: weights, the longest prompt with its variants' caches, and what computing takes.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Where: device and type.
     pub place: String,
     /// Bytes of the weights.
@@ -86,7 +87,7 @@ pub struct Memory {
 
 /// A sweep's cost; several sweeps add up.
 #[derive(Clone, Debug, Serialize)]
-pub struct Load {
+pub(crate) struct Load {
     /// The model.
     pub model: String,
     /// Its parameters, norms and biases left out.
@@ -122,7 +123,7 @@ pub struct Load {
 }
 
 /// Where the options say that a sweep would run.
-pub struct Place {
+pub(crate) struct Target {
     /// Device and type, for people.
     pub name: String,
     /// Bytes of a number there; `None`: the CPU.
@@ -133,28 +134,22 @@ pub struct Place {
 
 impl Load {
     /// Adds up a sweep's prompts.
-    pub fn of(
+    pub(crate) fn of(
         model: &str,
         config: &ModelConfig,
         lengths: Lengths,
         variants: &[Variant],
-        place: &Place,
+        target: &Target,
     ) -> Self {
         let there = Planner::new(config, H200.element);
         let here =
-            place.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
+            target.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
         let heads = |variant: &Variant| config.stored_heads(variant.spec().granularity());
-        let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
         let held =
             |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
-        // A variant without a budget reads the shared prompt.
-        let caches = |planner: &Planner<'_>, prompt: usize, new: usize| -> u64 {
-            let cache = |variant: &Variant| {
-                let entries = variant.budget().map_or(0, |budget| budget.min(prompt));
-                planner.variant_bytes(entries, heads(variant), new)
-            };
-            planner.prompt_bytes(prompt, &observations) + variants.iter().map(cache).sum::<u64>()
-        };
+        let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+        let on_gpu = Footprint::new(config, there, observations.clone(), 0);
+        let on_target = Footprint::new(config, here, observations, target.threads);
         let prompts = &lengths.prompts;
         let mut load = Self {
             model: model.to_owned(),
@@ -175,7 +170,7 @@ impl Load {
                 weight_bytes: there.weight_bytes(),
                 peak_bytes: 0,
             },
-            memory: Memory { place: place.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
+            memory: Memory { place: target.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
             assumed: lengths.assumed,
         };
         for &(prompt, new) in prompts {
@@ -191,15 +186,15 @@ impl Load {
             let peak = |memory: &mut Memory, bytes: u64| {
                 memory.peak_bytes = memory.peak_bytes.max(memory.weight_bytes + bytes);
             };
-            peak(&mut load.gpu_memory, caches(&there, prompt, new));
-            let activations = here.activation_bytes(prompt, place.threads);
-            peak(&mut load.memory, caches(&here, prompt, new) + activations);
+            peak(&mut load.gpu_memory, on_gpu.side_by_side(variants, prompt, new));
+            let reading = on_target.reading(prompt);
+            peak(&mut load.memory, on_target.side_by_side(variants, prompt, new) + reading);
         }
         load
     }
 
     /// Adds another sweep of the same model.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.cells += other.cells;
         self.prompts += other.prompts;
         self.answers += other.answers;
@@ -286,7 +281,7 @@ fn duration(seconds: f64) -> String {
 }
 
 /// Bytes for people.
-pub fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {

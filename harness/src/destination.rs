@@ -12,7 +12,7 @@ use crate::output;
 const LINKS: usize = 40;
 
 /// Whether the path stands for stdout: `-`, or another name of what stdout is connected to, such as `/dev/stdout`.
-pub fn is_stdout(path: &Path) -> bool {
+pub(crate) fn is_stdout(path: &Path) -> bool {
     path == "-" || is_same_as_stdout(path)
 }
 
@@ -37,7 +37,7 @@ fn is_same_as_stdout(_: &Path) -> bool {
 ///
 /// # Errors
 /// A folder, a cycle of links, whatever the system refuses; the message names the path.
-pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if is_stdout(path) {
         return output::bytes(bytes);
     }
@@ -48,7 +48,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// An ending that is no picture's; see [`write`](fn@write).
-pub fn write_picture(path: &Path, picture: &Picture) -> anyhow::Result<()> {
+pub(crate) fn write_picture(path: &Path, picture: &Picture) -> anyhow::Result<()> {
     let bytes = if is_stdout(path) { picture.png()? } else { picture.encode(path)? };
     write(path, &bytes)
 }

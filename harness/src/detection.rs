@@ -8,7 +8,7 @@ use anyhow::Context;
 use kvsweep_methods::identify::{self, HeadKind};
 use kvsweep_tasks::needle::{self, insert};
 use kvsweep_tasks::protocol::ModelFacts;
-use kvsweep_tasks::{Tokenizer, metrics, mini};
+use kvsweep_tasks::{ModelText, metrics, mini};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -20,10 +20,10 @@ const BUFFER: usize = 200;
 
 /// Trials of the embedded haystack from here on are for calibration: evaluation counts up from 0, and its number of
 /// trials (`--limit`) stays far below.
-pub const CALIBRATION_TRIALS: u64 = 1 << 40;
+pub(crate) const CALIBRATION_TRIALS: u64 = 1 << 40;
 
 /// One needle test.
-pub struct Test {
+pub(crate) struct NeedleTest {
     /// Names it, for resuming.
     pub key: String,
     /// The whole prompt.
@@ -34,8 +34,8 @@ pub struct Test {
     pub answer: String,
 }
 
-/// Where tests come from.
-pub enum Source {
+/// What the needles are hidden in.
+pub(crate) enum Haystacks {
     /// The embedded haystack.
     Mini {
         /// Draws other trials.
@@ -44,7 +44,7 @@ pub enum Source {
     /// `needles.jsonl` and one haystack a needle.
     Folder {
         /// The needles.
-        needles: Vec<Needle>,
+        needles: Vec<DetectionNeedle>,
         /// The haystack of each.
         haystacks: Vec<String>,
         /// SHA-256 over all files read, hexadecimal.
@@ -54,26 +54,26 @@ pub enum Source {
 
 /// One line of `needles.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Needle {
+pub(crate) struct DetectionNeedle {
     needle: String,
     question: String,
     real_needle: String,
     answer: Option<String>,
 }
 
-impl Source {
+impl Haystacks {
     /// Reads `dir/needles.jsonl` and the haystacks `dir/part*/*.txt`, one folder a needle, in order.
     ///
     /// # Errors
     /// Missing or malformed files.
-    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("needles.jsonl");
         let text = fs_err::read_to_string(&path)?;
         let mut hash = Sha256::new();
         hash.update(&text);
         let mut needles = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let needle: Needle = serde_json::from_str(line).with_context(|| {
+            let needle: DetectionNeedle = serde_json::from_str(line).with_context(|| {
                 format!("`{}` line {}: expected needle, question and real_needle", path.display(), index + 1)
             })?;
             needles.push(needle);
@@ -111,7 +111,7 @@ impl Source {
     }
 
     /// Hash of the data, for the provenance of a calibration.
-    pub fn sha256(&self) -> String {
+    pub(crate) fn sha256(&self) -> String {
         match self {
             Self::Mini { seed } => {
                 kept::hex(&Sha256::digest(format!("mini {} {seed} {CALIBRATION_TRIALS}", mini::MINI_VERSION)))
@@ -124,14 +124,14 @@ impl Source {
     ///
     /// # Errors
     /// What the tokenizer says, a length that leaves no room.
-    pub fn tests(
+    pub(crate) fn tests(
         &self,
         kind: HeadKind,
         lengths: &[usize],
         depths: &[u32],
         facts: &ModelFacts,
         text: &TextSide<'_>,
-    ) -> anyhow::Result<Vec<Test>> {
+    ) -> anyhow::Result<Vec<NeedleTest>> {
         let mut tests = Vec::new();
         match self {
             Self::Mini { seed } => {
@@ -143,21 +143,21 @@ impl Source {
                             depth: depth as usize,
                             number: CALIBRATION_TRIALS + seed,
                         };
-                        let case = needle::mini_case(trial, false, facts, text, text.chat())?;
-                        let answer =
-                            text.encode(&format!(" {}", case.expected), false).map_err(anyhow::Error::msg)?;
-                        let within = case.needle.clone().and_then(|needle| {
-                            let start = case
+                        let case = needle::mini_case(trial, false, facts, text)?;
+                        let answer = text.encode(&format!(" {}", case.expected), false)?;
+                        let prompt = case.prompt;
+                        let within = prompt.needle.clone().and_then(|needle| {
+                            let start = prompt
                                 .ids
                                 .get(needle.clone())?
                                 .windows(answer.len())
                                 .rposition(|w| w == answer)?;
                             Some(needle.start + start..needle.start + start + answer.len())
                         });
-                        tests.push(Test {
+                        tests.push(NeedleTest {
                             key: format!("mini-{length}-{depth}"),
-                            span: within.or(case.needle),
-                            ids: case.ids,
+                            span: within.or(prompt.needle),
+                            ids: prompt.ids,
                             answer: case.expected,
                         });
                     }
@@ -165,7 +165,7 @@ impl Source {
             }
             Self::Folder { needles, haystacks, .. } => {
                 let longest = lengths.iter().copied().max().unwrap_or_default();
-                let periods = text.encode(".", true).map_err(anyhow::Error::msg)?;
+                let periods = text.encode(".", true)?;
                 for (index, (needle, haystack)) in needles.iter().zip(haystacks).enumerate() {
                     let hay = repeated(haystack, longest, text)?;
                     for &length in lengths {
@@ -191,30 +191,30 @@ impl Source {
 
 /// The haystack's ids, with BOS, repeated until there are `longest`.
 fn repeated(haystack: &str, longest: usize, text: &TextSide<'_>) -> anyhow::Result<Vec<u32>> {
-    let once = text.encode(haystack, true).map_err(anyhow::Error::msg)?;
+    let once = text.encode(haystack, true)?;
     if once.len() >= longest {
         return Ok(once);
     }
     let copies = longest.div_ceil(once.len().max(1)) + 1;
-    text.encode(&haystack.repeat(copies), true).map_err(anyhow::Error::msg)
+    Ok(text.encode(&haystack.repeat(copies), true)?)
 }
 
 /// Builds a prompt as the published scripts do (section "head identification" of docs/calibration.md): needle and
 /// context are encoded with BOS, decoded with special tokens kept, and encoded again.
 fn folder_test(
     kind: HeadKind,
-    (index, needle): (usize, &Needle),
+    (index, needle): (usize, &DetectionNeedle),
     hay: &[u32],
     (length, depth): (usize, u32),
     periods: &[u32],
     facts: &ModelFacts,
     text: &TextSide<'_>,
-) -> anyhow::Result<Test> {
-    let encode = |part: &str, special| text.encode(part, special).map_err(anyhow::Error::msg);
+) -> anyhow::Result<NeedleTest> {
+    let encode = |part: &str, special| text.encode(part, special);
     let needle_ids = encode(&needle.needle, true)?;
     let context = hay.get(..length).unwrap_or(hay);
     let with_needle = insert::insert_needle(context, &needle_ids, periods, f64::from(depth), length, BUFFER);
-    let context = facts.transformers_text(text.decode(&with_needle, false).map_err(anyhow::Error::msg)?);
+    let context = facts.transformers_text(text.decode(&with_needle, false)?);
     let prompt = format!("{context}Based on the content of the book, Question: {}\nAnswer:", needle.question);
     let ids = encode(&prompt, true)?;
     let wanted = encode(&needle.real_needle, false)?;
@@ -223,7 +223,7 @@ fn folder_test(
         HeadKind::Retrieval | HeadKind::Semantic => identify::find_needle(&ids, &wanted),
     };
     let answer = needle.answer.clone().filter(|_| kind == HeadKind::Reasoning);
-    Ok(Test {
+    Ok(NeedleTest {
         key: format!("{index}-{length}-{depth}"),
         ids,
         span,
@@ -235,7 +235,7 @@ fn folder_test(
 ///
 /// # Errors
 /// Never for these two metrics; theirs otherwise.
-pub fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bool> {
+pub(crate) fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bool> {
     let id = match kind {
         HeadKind::Reasoning => "qa-f1/longbench",
         HeadKind::Retrieval | HeadKind::Semantic => "rouge1-recall/google-porter",
@@ -244,7 +244,7 @@ pub fn passes(kind: HeadKind, response: &str, answer: &str) -> anyhow::Result<bo
 }
 
 /// `n` values from `from` to `to`, evenly, rounded half to even as numpy does.
-pub fn linspace(from: usize, to: usize, n: usize) -> Vec<usize> {
+pub(crate) fn linspace(from: usize, to: usize, n: usize) -> Vec<usize> {
     let step = if n > 1 { (to as f64 - from as f64) / (n - 1) as f64 } else { 0.0 };
     (0..n).map(|i| (from as f64 + step * i as f64).round_ties_even() as usize).collect()
 }

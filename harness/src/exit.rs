@@ -42,9 +42,9 @@ impl From<Exit> for ExitCode {
 /// An error that is the command line's fault: exits 2 instead of 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(pub String);
+pub(crate) struct UsageError(pub String);
 
 /// Makes a [`UsageError`] out of anything that prints.
-pub fn usage(message: impl std::fmt::Display) -> anyhow::Error {
+pub(crate) fn usage(message: impl std::fmt::Display) -> anyhow::Error {
     anyhow::Error::new(UsageError(message.to_string()))
 }

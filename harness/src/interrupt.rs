@@ -11,7 +11,7 @@ static SIGNAL: LazyLock<Cancel> = LazyLock::new(Cancel::default);
 static LISTENING: AtomicBool = AtomicBool::new(false);
 
 /// The request that Ctrl-C makes, for what computes to look at.
-pub fn signal() -> Cancel {
+pub(crate) fn signal() -> Cancel {
     SIGNAL.clone()
 }
 
@@ -19,7 +19,7 @@ pub fn signal() -> Cancel {
 ///
 /// # Errors
 /// When the system refuses the handler.
-pub fn listen() -> anyhow::Result<()> {
+pub(crate) fn listen() -> anyhow::Result<()> {
     if LISTENING.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub fn listen() -> anyhow::Result<()> {
 }
 
 /// Whether a stop was asked for.
-pub fn requested() -> bool {
+pub(crate) fn requested() -> bool {
     SIGNAL.requested()
 }
 

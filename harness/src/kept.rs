@@ -1,7 +1,5 @@
 //! What was kept, as records and pictures want it.
 
-use std::sync::Arc;
-
 use kvsweep_engine::decode::HeadSet;
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::{CacheShape, LayerShape};
@@ -12,7 +10,7 @@ use sha2::{Digest, Sha256};
 const TAIL: usize = 600;
 
 /// The kept positions of every layer.
-pub fn layers_kept(selection: &Selection) -> Vec<LayerKept> {
+pub(crate) fn layers_kept(selection: &Selection) -> Vec<LayerKept> {
     let layer = |layer: &LayerSelection| match layer {
         LayerSelection::All => LayerKept::All,
         LayerSelection::Heads(heads) => LayerKept::Heads(heads.clone()),
@@ -21,17 +19,18 @@ pub fn layers_kept(selection: &Selection) -> Vec<LayerKept> {
 }
 
 /// The kept positions of every variant of one example.
-pub fn positions(keys: &[VariantKey], selections: &[Arc<Selection>]) -> KeptPositions {
-    let variants = keys
-        .iter()
-        .zip(selections)
-        .map(|(key, selection)| VariantKept { variant: key.to_string(), layers: layers_kept(selection) })
-        .collect();
-    KeptPositions { variants }
+pub(crate) fn positions<'a>(
+    variants: impl Iterator<Item = (&'a VariantKey, &'a Selection)>,
+) -> KeptPositions {
+    let kept = |(key, selection): (&VariantKey, &Selection)| VariantKept {
+        variant: key.to_string(),
+        layers: layers_kept(selection),
+    };
+    KeptPositions { variants: variants.map(kept).collect() }
 }
 
 /// Share of the needle's own tokens that each layer and head kept, 0 to 1; none where the needle was not located.
-pub fn retention(layers: &[LayerKept], shape: &CacheShape, needle: Needle) -> Option<Vec<Vec<f32>>> {
+pub(crate) fn retention(layers: &[LayerKept], shape: &CacheShape, needle: Needle) -> Option<Vec<Vec<f32>>> {
     let needle = needle.start?..needle.end?;
     let share = |head: &Vec<u32>| {
         let kept = head.iter().filter(|position| needle.contains(position)).count();
@@ -48,12 +47,12 @@ pub fn retention(layers: &[LayerKept], shape: &CacheShape, needle: Needle) -> Op
 ///
 /// # Errors
 /// A number that does not fit: it must not be recorded as another one.
-pub fn count(n: usize) -> anyhow::Result<u32> {
+pub(crate) fn count(n: usize) -> anyhow::Result<u32> {
     u32::try_from(n).map_err(|_| anyhow::anyhow!("{n} tokens or entries are more than a record can hold"))
 }
 
 /// SHA-256 over token ids (little-endian u32), hexadecimal.
-pub fn ids_sha256(ids: &[u32]) -> String {
+pub(crate) fn ids_sha256(ids: &[u32]) -> String {
     let mut hash = Sha256::new();
     for id in ids {
         hash.update(id.to_le_bytes());
@@ -62,17 +61,17 @@ pub fn ids_sha256(ids: &[u32]) -> String {
 }
 
 /// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 over heads, in the order of layers and heads, hexadecimal.
-pub fn heads_sha256(heads: &HeadSet) -> String {
+pub(crate) fn heads_sha256(heads: &HeadSet) -> String {
     hex(&Sha256::digest(format!("{heads:?}")))
 }
 
 /// The end of a prompt's text.
-pub fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     let from = text.char_indices().rev().nth(TAIL - 1).map_or(0, |(at, _)| at);
     text.get(from..).unwrap_or(text).to_owned()
 }

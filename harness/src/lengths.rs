@@ -3,14 +3,14 @@
 use kvsweep_engine::model::Card;
 use kvsweep_tasks::datasets::Language;
 use kvsweep_tasks::protocol::Protocol;
-use kvsweep_tasks::{ModelFacts, estimate};
+use kvsweep_tasks::{ModelFacts, Renderer, Suite, estimate};
 
-use crate::cli::{Split, Suite};
+use crate::cli::Split;
 use crate::model::{self, TextSide};
-use crate::questions::{self, Selected};
+use crate::questions::{self, DatasetPart, Selected};
 
 /// The prompts of a sweep.
-pub struct Lengths {
+pub(crate) struct Lengths {
     /// Data sets.
     pub datasets: usize,
     /// Tokens of each prompt, and new tokens at most.
@@ -24,7 +24,7 @@ impl Lengths {
     ///
     /// # Errors
     /// Rows that were named and are missing or malformed; generated rows without a tokenizer.
-    pub fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
+    pub(crate) fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
         let facts = model::facts(card);
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
             return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?);
@@ -39,11 +39,14 @@ impl Lengths {
         };
         let mut this = Self { datasets: 0, prompts: Vec::new(), assumed: Vec::new() };
         let length = if selected.has_rows() {
-            let datasets = questions::file_rows(selected, protocol)?;
+            let datasets = questions::read_files(selected, protocol)?;
             this.datasets = datasets.len();
-            for (info, length) in
-                datasets.iter().flat_map(|set| &set.questions).filter_map(questions::Question::stated_length)
-            {
+            for asked in datasets.iter().flat_map(DatasetPart::questions) {
+                let (Some(info), Some(length)) =
+                    (asked.question.dataset(), asked.question.description().length)
+                else {
+                    continue;
+                };
                 let tokens = estimate::tokens(length, info.language, vocabulary);
                 this.prompts.push(capped(Some(tokens), info.max_new_tokens));
             }
@@ -81,10 +84,11 @@ impl Lengths {
         facts: &ModelFacts,
         text: &TextSide<'_>,
     ) -> anyhow::Result<Self> {
-        let datasets = questions::datasets(selected, protocol, facts, text)?;
+        let renderer = Renderer { protocol, model: facts, text };
+        let datasets = questions::read(selected, &renderer)?;
         let mut prompts = Vec::new();
-        for question in datasets.iter().flat_map(|dataset| &dataset.questions) {
-            let prompt = question.prompt(protocol, facts, text)?;
+        for asked in datasets.iter().flat_map(DatasetPart::questions) {
+            let prompt = asked.question.prompt(&renderer)?;
             prompts.push((prompt.ids.len(), prompt.stop.max_new));
         }
         Ok(Self { datasets: datasets.len(), prompts, assumed: Vec::new() })

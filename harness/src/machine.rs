@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of memory that this process may still take: what the machine has free, or less where a control group
 /// (a container, a batch job) allows less. `None` where the system does not tell.
-pub fn available_memory() -> Option<u64> {
+pub(crate) fn available_memory() -> Option<u64> {
     available_under(Path::new("/"))
 }
 
@@ -79,7 +79,7 @@ fn groups(root: &Path) -> Vec<Group> {
 }
 
 /// Processors that this process may use.
-pub fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 

@@ -1,5 +1,7 @@
 //! The command line `kvsweep`: parse, dispatch, exit code.
 
+#![warn(unreachable_pub)]
+
 mod calibration;
 mod cli;
 mod commands;
@@ -8,6 +10,7 @@ mod cost;
 mod destination;
 mod detection;
 mod exit;
+mod footprint;
 #[cfg(test)]
 mod hints;
 mod interrupt;
@@ -21,6 +24,7 @@ mod pass;
 mod pictures;
 #[cfg(test)]
 mod pinned_prompts;
+mod plan;
 mod progress;
 mod provenance;
 mod questions;

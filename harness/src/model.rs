@@ -1,35 +1,35 @@
 //! A model with the tokenizer and chat template that prompts are built with.
 
 use candle_core::{DType, Device};
-use kvsweep_engine::chat::Message;
+use kvsweep_engine::chat::{ChatTemplate, Message};
 use kvsweep_engine::error::EngineError;
 use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_engine::model::{Card, Model, known};
 use kvsweep_engine::session::AnySession;
 use kvsweep_engine::source;
-use kvsweep_engine::tokenizer::Tokenizer as ModelTokenizer;
+use kvsweep_engine::tokenizer::Tokenizer;
 use kvsweep_methods::instructions::InstructionSet;
-use kvsweep_tasks::{ChatTemplate, ModelFacts, Tokenizer};
+use kvsweep_tasks::{ModelFacts, ModelText, TextError};
 
 use crate::cli::ModelArgs;
 use crate::exit::usage;
 use crate::{interrupt, machine, nearest, output};
 
 /// What a person is told whose processor has none of the vectors that the kernels are written for.
-pub const SLOW: &str =
+pub(crate) const SLOW: &str =
     "warning: the CPU kernels run without vectors (no AVX2 with FMA, no NEON), about 40 times slower";
 
 /// The default model: embedded in the program.
-pub const TINY: &str = "tiny";
+pub(crate) const TINY: &str = "tiny";
 
 impl ModelArgs {
     /// The model's name as given, or the default.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.model.as_deref().unwrap_or(TINY)
     }
 
     /// Loads the model on its device, in its compute type. It stops computing on Ctrl-C.
-    pub fn load(&self) -> anyhow::Result<AnySession> {
+    pub(crate) fn load(&self) -> anyhow::Result<AnySession> {
         let (cuda_index, dtype) = self.place()?;
         InstructionSet::asked_for()?;
         if cuda_index.is_none() && InstructionSet::in_use() == InstructionSet::Portable {
@@ -43,7 +43,7 @@ impl ModelArgs {
     ///
     /// # Errors
     /// Unknown names, a device that this build or machine lacks.
-    pub fn device(&self) -> anyhow::Result<Device> {
+    pub(crate) fn device(&self) -> anyhow::Result<Device> {
         let (cuda_index, _) = self.place()?;
         cuda_index.map_or(Ok(Device::Cpu), cuda)
     }
@@ -53,7 +53,7 @@ impl ModelArgs {
     ///
     /// # Errors
     /// A model that is not on this machine, or whose files are wrong.
-    pub fn card(&self) -> anyhow::Result<(Card, Option<String>)> {
+    pub(crate) fn card(&self) -> anyhow::Result<(Card, Option<String>)> {
         let name = self.name();
         match source::resolve_card(name) {
             Ok(files) => Ok((Card::load(&files)?, None)),
@@ -72,7 +72,7 @@ impl ModelArgs {
     ///
     /// # Errors
     /// Unknown names; a type that the device does not compute in.
-    pub fn place(&self) -> anyhow::Result<(Option<usize>, DType)> {
+    pub(crate) fn place(&self) -> anyhow::Result<(Option<usize>, DType)> {
         let name = self.device.as_deref().unwrap_or("cpu");
         let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
         let cuda_index = match (kind, index.parse::<usize>()) {
@@ -132,7 +132,7 @@ pub fn free_memory(device: &Device) -> Option<u64> {
 /// Bytes that are free where a model computes: of this machine's memory as far as this process may take it. `None`
 /// where the system does not tell.
 #[cfg(not(feature = "cuda"))]
-pub fn free_memory(_device: &Device) -> Option<u64> {
+pub(crate) fn free_memory(_device: &Device) -> Option<u64> {
     machine::available_memory()
 }
 
@@ -144,18 +144,18 @@ fn cuda(_index: usize) -> anyhow::Result<Device> {
 }
 
 /// The facts about a model that prompts depend on.
-pub fn facts(card: &Card) -> ModelFacts {
+pub(crate) fn facts(card: &Card) -> ModelFacts {
     ModelFacts {
         name: card.name.clone(),
         max_positions: card.config.positions(),
         max_prompt: None,
         eos_ids: card.generation.eos_ids.iter().copied().collect(),
-        clean_up_spaces: card.tokenizer().is_ok_and(ModelTokenizer::cleans_up_spaces),
+        clean_up_spaces: card.tokenizer().is_ok_and(Tokenizer::cleans_up_spaces),
     }
 }
 
 /// What the model's graph is, weights aside, for manifests: two models of one name may be nothing alike.
-pub fn shape(config: &ModelConfig) -> String {
+pub(crate) fn shape(config: &ModelConfig) -> String {
     let scaling = config.rope.scaling.map_or(String::new(), |s| format!(", scaled by {} (llama3)", s.factor));
     let window = config.sliding_window.map_or(String::new(), |window| format!(", window {window}"));
     format!(
@@ -173,25 +173,25 @@ pub fn shape(config: &ModelConfig) -> String {
 }
 
 /// [`shape`] of a hub model, where this program knows it without its files.
-pub fn known_shape(hub: &str) -> Option<String> {
+pub(crate) fn known_shape(hub: &str) -> Option<String> {
     known::config(hub).ok().flatten().map(|config| shape(&config))
 }
 
 /// The device's kind, for manifests: `cpu` or `cuda`.
-pub fn device_kind(model: &Model) -> &'static str {
+pub(crate) fn device_kind(model: &Model) -> &'static str {
     if matches!(model.device, Device::Cpu) { "cpu" } else { "cuda" }
 }
 
 /// The compute type's name, for manifests.
-pub fn dtype_name(model: &Model) -> &'static str {
+pub(crate) fn dtype_name(model: &Model) -> &'static str {
     model.dtype.as_str()
 }
 
 /// How `tasks` sees a model: its tokenizer and its chat template.
 #[derive(Clone, Copy)]
-pub struct TextSide<'a> {
-    card: &'a Card,
-    tokenizer: &'a ModelTokenizer,
+pub(crate) struct TextSide<'a> {
+    tokenizer: &'a Tokenizer,
+    chat_template: Option<&'a ChatTemplate>,
 }
 
 impl<'a> TextSide<'a> {
@@ -199,23 +199,18 @@ impl<'a> TextSide<'a> {
     ///
     /// # Errors
     /// A model without a tokenizer.
-    pub fn new(card: &'a Card) -> anyhow::Result<Self> {
-        Ok(Self { card, tokenizer: card.tokenizer()? })
-    }
-
-    /// The chat template, where the model has one.
-    pub fn chat(&self) -> Option<&dyn ChatTemplate> {
-        self.card.chat_template.is_some().then_some(self as &dyn ChatTemplate)
+    pub(crate) fn new(card: &'a Card) -> anyhow::Result<Self> {
+        Ok(Self { tokenizer: card.tokenizer()?, chat_template: card.chat_template.as_ref() })
     }
 }
 
-impl Tokenizer for TextSide<'_> {
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String> {
-        self.tokenizer.encode(text, add_special_tokens).map_err(|error| error.to_string())
+impl ModelText for TextSide<'_> {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        self.tokenizer.encode(text, add_special_tokens).map_err(TextError::new)
     }
 
-    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String> {
-        self.tokenizer.decode(ids, skip_special_tokens).map_err(|error| error.to_string())
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, skip_special_tokens).map_err(TextError::new)
     }
 
     fn bos_id(&self) -> Option<u32> {
@@ -229,11 +224,13 @@ impl Tokenizer for TextSide<'_> {
     fn id_of(&self, token: &str) -> Option<u32> {
         self.tokenizer.id_of(token)
     }
-}
 
-impl ChatTemplate for TextSide<'_> {
-    fn render_user(&self, user: &str) -> Result<String, String> {
-        let template = self.card.chat_template.as_ref().ok_or("the model has no chat template")?;
-        template.render(&[Message { role: "user", content: user }], true).map_err(|error| error.to_string())
+    fn has_chat_template(&self) -> bool {
+        self.chat_template.is_some()
+    }
+
+    fn render_user(&self, user: &str) -> Result<String, TextError> {
+        let template = self.chat_template.ok_or_else(|| TextError::new("the model has no chat template"))?;
+        template.render(&[Message { role: "user", content: user }], true).map_err(TextError::new)
     }
 }

@@ -1,7 +1,7 @@
 //! The nearest known name, for messages about unknown ones.
 
 /// `; did you mean …?` or, where nothing is near, the whole list.
-pub fn hint<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn hint<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let best = known
         .iter()

@@ -8,28 +8,28 @@ use kvsweep_results::{is_hidden, printable};
 use crate::exit::Exit;
 
 /// Writes text to stdout, control characters written out.
-pub fn data(text: &str) -> anyhow::Result<()> {
+pub(crate) fn data(text: &str) -> anyhow::Result<()> {
     bytes(printable(text).as_bytes())
 }
 
 /// Writes one line of text to stdout.
-pub fn line(text: &str) -> anyhow::Result<()> {
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     data(&format!("{text}\n"))
 }
 
 /// Writes a value as indented JSON to stdout.
-pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     json_text(&serde_json::to_string_pretty(value)?)
 }
 
 /// Writes JSON and a line end to stdout: the same values, hidden characters as `\uXXXX`.
-pub fn json_text(text: &str) -> anyhow::Result<()> {
+pub(crate) fn json_text(text: &str) -> anyhow::Result<()> {
     bytes((escaped(text) + "\n").as_bytes())
 }
 
 /// Writes bytes to stdout as they are: files that were asked for there. A closed pipe (`kvsweep … | head`) is not an
 /// error.
-pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -40,12 +40,12 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Tells a person something on stderr; a stderr that cannot be written to is ignored.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
 }
 
 /// Prints an error with its chain of causes and gives the exit it stands for.
-pub fn failure(error: &anyhow::Error) -> Exit {
+pub(crate) fn failure(error: &anyhow::Error) -> Exit {
     let red = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let label = if red { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
     let _ = writeln!(std::io::stderr().lock(), "{label}: {}", printable(&format!("{error:#}")));

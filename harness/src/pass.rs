@@ -1,7 +1,8 @@
 //! A long measurement in parts, each part on disk when it is done: interrupted, killed or repeated, it goes on.
 //!
-//! A file of JSON lines: first what the pass is, then one part a line. The run store holds examples with variants; a
-//! calibration has neither.
+//! A file of JSON lines: first what the pass is, then one part a line. It is not the run store of `results`: that holds
+//! examples with every variant of a manifest, checks each against it, and is kept; a calibration has neither examples
+//! nor variants, and its file goes when the result is written.
 
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
@@ -15,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::output;
 
 /// Everything that decides the numbers of a pass, by name.
-pub type Identity = BTreeMap<String, String>;
+pub(crate) type Identity = BTreeMap<String, String>;
 
 /// The parts that are done. While it lives, no other process works on the same pass.
-pub struct Pass<T> {
+pub(crate) struct Pass<T> {
     path: PathBuf,
     file: fs_err::File,
     done: BTreeMap<String, T>,
@@ -35,7 +36,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     ///
     /// # Errors
     /// Another process at work on it, whatever the system refuses.
-    pub fn resume(path: PathBuf, identity: &Identity) -> anyhow::Result<Self> {
+    pub(crate) fn resume(path: PathBuf, identity: &Identity) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs_err::create_dir_all(folder)?;
         }
@@ -96,7 +97,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     }
 
     /// A part, if it is done.
-    pub fn get(&self, key: &str) -> Option<&T> {
+    pub(crate) fn get(&self, key: &str) -> Option<&T> {
         self.done.get(key)
     }
 
@@ -104,7 +105,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     ///
     /// # Errors
     /// A failing disk.
-    pub fn push(&mut self, key: &str, part: T) -> anyhow::Result<()> {
+    pub(crate) fn push(&mut self, key: &str, part: T) -> anyhow::Result<()> {
         let line = Line { key: key.to_owned(), part };
         self.file.write_all((serde_json::to_string(&line)? + "\n").as_bytes())?;
         self.file.sync_data()?;
@@ -116,7 +117,7 @@ impl<T: Serialize + DeserializeOwned> Pass<T> {
     ///
     /// # Errors
     /// Whatever the system refuses.
-    pub fn remove(self) -> anyhow::Result<()> {
+    pub(crate) fn remove(self) -> anyhow::Result<()> {
         Ok(fs_err::remove_file(&self.path)?)
     }
 }

@@ -15,7 +15,7 @@ use crate::destination;
 ///
 /// # Errors
 /// A picture that cannot be drawn or written.
-pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for group in &merged.groups {
         for variant in &group.variants {
@@ -41,7 +41,7 @@ pub fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// A picture that cannot be drawn or written.
-pub fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for (name, columns, x) in [
         ("score-by-budget", Columns::Categories, XAxis::Budget),
@@ -71,6 +71,6 @@ fn both(stem: &Path, picture: &Picture) -> anyhow::Result<PathBuf> {
 
 /// A variant as a file name: `snapkv-64`, with its granularity or its parameters' id where another variant of the
 /// group would read the same.
-pub fn variant_file_name(group: &Group, variant: &VariantKey) -> String {
+pub(crate) fn variant_file_name(group: &Group, variant: &VariantKey) -> String {
     path::component(&sweep::variant_title(group, variant).replace(", budget ", "-"))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kvsweep_engine::model::Card;
 use kvsweep_engine::source;
-use kvsweep_tasks::{Tokenizer, datasets, find_dataset, protocol, read_rows};
+use kvsweep_tasks::{ModelText, Suite, datasets, find_dataset, protocol, read_rows};
 use sha2::{Digest, Sha256};
 
 use crate::kept;
@@ -100,18 +100,19 @@ fn prompts_of_every_protocol_and_data_set_are_those_pinned() {
         facts.max_prompt = Some(1501);
         let text = TextSide::new(&card).unwrap();
         for info in datasets::all() {
-            let rows = if info.suite == datasets::Suite::LooGle { "loogle" } else { "longbench_samples" };
+            let rows = if info.suite == Suite::LooGle { "loogle" } else { "longbench_samples" };
             let Ok(path) = find_dataset(&shared.join(rows), info.name) else { continue };
             let mut example = read_rows(&path, info.name, Some(1)).unwrap().examples.remove(0);
-            example.context = example.context.chars().take(12_000).collect();
+            example.context = example.context.chars().take(12_000).collect::<String>().into();
             for protocol in protocol::all() {
-                let rendered = protocol.render(&example, info, &facts, &text, text.chat()).unwrap();
+                let rendered = protocol.render(&example, info, &facts, &text).unwrap();
+                let bos_count = rendered.ids.iter().take_while(|id| Some(**id) == text.bos_id()).count();
                 let ids: Vec<String> = rendered.ids.iter().map(u32::to_string).collect();
                 let line = format!(
                     "tokens {} of {}, bos {}, text {}, ids {}",
                     rendered.ids.len(),
                     rendered.untruncated_tokens,
-                    rendered.bos_count,
+                    bos_count,
                     sha(&rendered.text),
                     sha(ids.join(" "))
                 );

@@ -13,7 +13,7 @@ use crate::output;
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
 /// How far a sweep is: examples, tokens, rates, time left.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
     done: u64,
@@ -57,7 +57,7 @@ impl Phase {
 impl Progress {
     /// A sweep of `total` examples, `done` of them recorded by earlier runs; the others are expected to have `ahead`
     /// prompt tokens.
-    pub fn new(total: u64, done: u64, ahead: u64) -> Self {
+    pub(crate) fn new(total: u64, done: u64, ahead: u64) -> Self {
         let bar = (std::io::stderr().is_terminal() && total > done).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} examples  {msg}") {
@@ -78,23 +78,23 @@ impl Progress {
     }
 
     /// An example's prefill begins.
-    pub fn prefilling(&mut self, key: &ExampleKey, prompt_tokens: usize) {
+    pub(crate) fn prefilling(&mut self, key: &ExampleKey, prompt_tokens: usize) {
         self.show(&format!("{} prefill {prompt_tokens}", visible(&key.dataset)));
     }
 
     /// An example's prefill ended; its prompt was expected to have `expected` tokens.
-    pub fn prefilled(&mut self, expected: u64, prompt_tokens: usize, seconds: f64) {
+    pub(crate) fn prefilled(&mut self, expected: u64, prompt_tokens: usize, seconds: f64) {
         self.prefill.add(expected, prompt_tokens, seconds);
     }
 
     /// So many variants decode from here on.
-    pub fn decoding(&mut self, variants: usize) {
+    pub(crate) fn decoding(&mut self, variants: usize) {
         self.in_flight = variants;
         self.show(&format!("decode {variants} variants"));
     }
 
     /// They advanced by a token.
-    pub fn step(&mut self, step: DecodeProgress) {
+    pub(crate) fn step(&mut self, step: DecodeProgress) {
         if let Some(bar) = &self.bar
             && step.step.is_multiple_of(8)
         {
@@ -103,12 +103,12 @@ impl Progress {
     }
 
     /// All variants of some examples ended; their prompts were expected to have `expected` tokens.
-    pub fn decoded(&mut self, expected: u64, tokens: usize, seconds: f64) {
+    pub(crate) fn decoded(&mut self, expected: u64, tokens: usize, seconds: f64) {
         self.decode.add(expected, tokens, seconds);
     }
 
     /// An example is on disk.
-    pub fn recorded(&mut self) {
+    pub(crate) fn recorded(&mut self) {
         self.done += 1;
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
@@ -121,7 +121,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }

@@ -6,19 +6,19 @@ use anyhow::Context;
 use kvsweep_engine::model::Card;
 use kvsweep_results::{ExampleKey, Manifest, NEEDLE_DEPTHS, NEEDLE_LENGTHS, WITHOUT_CONTEXT};
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{ModelFacts, Tokenizer};
+use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Renderer, Suite, TextError};
 
-use crate::cli::{ModelArgs, RunArgs, Split, Suite};
+use crate::cli::{ModelArgs, RunArgs, Split};
 use crate::kept;
 use crate::model::{self, TextSide};
-use crate::questions::{self, Dataset, Prompt, Selected};
+use crate::questions::{self, DatasetPart, Selected};
 
 /// A run's questions, and what renders them.
-pub struct Recorded {
+pub(crate) struct Recorded {
     card: Card,
     facts: ModelFacts,
     protocol: &'static Protocol,
-    datasets: Vec<Dataset>,
+    datasets: Vec<DatasetPart>,
 }
 
 impl Recorded {
@@ -26,7 +26,11 @@ impl Recorded {
     ///
     /// # Errors
     /// A suite, protocol, model or rows that are not there any more.
-    pub fn of(manifest: &Manifest, names: Option<Vec<String>>, data: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn of(
+        manifest: &Manifest,
+        names: Option<Vec<String>>,
+        data: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let suite = Suite::by_name(&manifest.suite)
             .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
         let setting = |name: &str| manifest.settings.get(name).map(|list| list.split(','));
@@ -47,7 +51,8 @@ impl Recorded {
         let protocol = protocol::by_name(&manifest.protocol.name)?;
         let (card, _) = args.model.card()?;
         let facts = model::facts(&card);
-        let datasets = questions::datasets(&selected, protocol, &facts, &TextSide::new(&card)?)?;
+        let text = TextSide::new(&card)?;
+        let datasets = questions::read(&selected, &Renderer { protocol, model: &facts, text: &text })?;
         Ok(Self { card, facts, protocol, datasets })
     }
 
@@ -55,13 +60,14 @@ impl Recorded {
     ///
     /// # Errors
     /// An example that is not in the data, a prompt that is not the recorded one.
-    pub fn prompt(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Prompt> {
-        let mut questions = self.datasets.iter().flat_map(|dataset| &dataset.questions);
-        let question = questions.find(|question| question.key == *key).with_context(|| {
+    pub(crate) fn prompt(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Prompt> {
+        let mut questions = self.datasets.iter().flat_map(DatasetPart::questions);
+        let asked = questions.find(|question| question.key == *key).with_context(|| {
             format!("example `{}` is not in the data; give the run's rows with --data", key.example)
         })?;
         let text = TextSide::new(&self.card)?;
-        let prompt = question.prompt(self.protocol, &self.facts, &text)?;
+        let renderer = Renderer { protocol: self.protocol, model: &self.facts, text: &text };
+        let prompt = asked.question.prompt(&renderer)?;
         anyhow::ensure!(
             kept::ids_sha256(&prompt.ids) == sha256,
             "the prompt of `{}` is not the recorded one any more: other rows, another tokenizer or another protocol \
@@ -76,10 +82,10 @@ impl Recorded {
     ///
     /// # Errors
     /// As [`Recorded::prompt`]; what the tokenizer says.
-    pub fn tokens(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn tokens(&self, key: &ExampleKey, sha256: &str) -> anyhow::Result<Vec<String>> {
         let text = TextSide::new(&self.card)?;
         let ids = self.prompt(key, sha256)?.ids;
-        pieces(&ids, &|ids| text.decode(ids, false)).map_err(anyhow::Error::msg)
+        Ok(pieces(&ids, &|ids| text.decode(ids, false))?)
     }
 }
 
@@ -88,7 +94,10 @@ const LONGEST_CHARACTER: usize = 8;
 
 /// What every token adds to the text of those before it. Decoding one by one would lose the spaces of some
 /// tokenizers and every character of several tokens, so each is decoded behind the piece before it.
-fn pieces(ids: &[u32], decode: &dyn Fn(&[u32]) -> Result<String, String>) -> Result<Vec<String>, String> {
+fn pieces(
+    ids: &[u32],
+    decode: &dyn Fn(&[u32]) -> Result<String, TextError>,
+) -> Result<Vec<String>, TextError> {
     let mut pieces = Vec::with_capacity(ids.len());
     let (mut context, mut done) = (0, 0);
     for end in 1..=ids.len() {

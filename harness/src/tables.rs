@@ -9,9 +9,8 @@ use kvsweep_tasks::datasets::longbench_e::BUCKETS;
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language};
 use kvsweep_tasks::metrics::scorer;
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{averages, mini};
+use kvsweep_tasks::{Suite, averages, mini};
 
-use crate::cli::Suite;
 use crate::exit::Exit;
 use crate::{output, questions};
 
@@ -19,7 +18,7 @@ use crate::{output, questions};
 ///
 /// # Errors
 /// A stdout that cannot be written to.
-pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Result<Exit> {
+pub(crate) fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Result<Exit> {
     let text = table.render(format)?;
     if format == Format::Json {
         output::json_text(text.trim_end())?;
@@ -38,7 +37,7 @@ pub fn print(table: &ScoreTable, merged: &Merged, format: Format) -> anyhow::Res
 
 /// Tells what the records lack: missing parts, and lines that could not be used, which make the exit say so. Every command
 /// that reads runs ends so.
-pub fn tell(merged: &Merged) -> Exit {
+pub(crate) fn tell(merged: &Merged) -> Exit {
     for parts in merged.groups.iter().flat_map(Group::parts) {
         output::note(&parts);
     }
@@ -50,7 +49,7 @@ pub fn tell(merged: &Merged) -> Exit {
 
 /// The runs of each suite, in the order in which the suites come first: a table each, since their columns and averages
 /// have nothing in common.
-pub fn by_suite(runs: Vec<Run>) -> Vec<Vec<Run>> {
+pub(crate) fn by_suite(runs: Vec<Run>) -> Vec<Vec<Run>> {
     let mut suites: Vec<Vec<Run>> = Vec::new();
     for run in runs {
         let same =
@@ -67,7 +66,11 @@ pub fn by_suite(runs: Vec<Run>) -> Vec<Vec<Run>> {
 ///
 /// # Errors
 /// Runs that do not belong into one table, an unknown protocol.
-pub fn of(runs: Vec<Run>, protocol: Option<&str>, mixed: bool) -> anyhow::Result<(ScoreTable, Merged)> {
+pub(crate) fn of(
+    runs: Vec<Run>,
+    protocol: Option<&str>,
+    mixed: bool,
+) -> anyhow::Result<(ScoreTable, Merged)> {
     let manifests: Vec<Manifest> = runs.iter().map(|run| run.manifest.clone()).collect();
     let merged = Merged::of(runs, mixed)?;
     let layout = layout(&manifests.iter().collect::<Vec<_>>(), protocol)?;
@@ -80,7 +83,7 @@ pub fn of(runs: Vec<Run>, protocol: Option<&str>, mixed: bool) -> anyhow::Result
 ///
 /// # Errors
 /// An unknown protocol.
-pub fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result<TableLayout> {
+pub(crate) fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow::Result<TableLayout> {
     let first = manifests.first();
     let (suite, own_protocol) = first.map_or(("", ""), |m| (m.suite.as_str(), m.protocol.name.as_str()));
     let is_mini = first.is_some_and(|manifest| manifest.split == questions::MINI);
@@ -132,7 +135,7 @@ fn columns(suite: &str, name: &str, lengths: &BTreeSet<usize>) -> Vec<Column> {
         bucket,
         percent: info(name).map_or(scorer::plain_percent, scorer::percent),
     };
-    if suite == Suite::LongbenchE.name() {
+    if suite == Suite::LongBenchE.name() {
         BUCKETS.iter().map(|bucket| column(format!("{name} {bucket}"), Some((*bucket).to_owned()))).collect()
     } else if suite == Suite::Needle.name() {
         lengths.iter().map(|length| column(length.to_string(), Some(length.to_string()))).collect()
@@ -194,7 +197,7 @@ fn category(dataset: &str) -> String {
 }
 
 /// What fits the terminal, where stdout is one and not all columns are asked for.
-pub fn text_format(wide: bool) -> Format {
+pub(crate) fn text_format(wide: bool) -> Format {
     match terminal_size::terminal_size_of(std::io::stdout()) {
         Some((width, _)) if !wide => Format::Terminal(usize::from(width.0)),
         _ => Format::Text,

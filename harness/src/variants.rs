@@ -9,11 +9,11 @@ use crate::exit::usage;
 use crate::nearest;
 
 /// The budgets of a sweep unless told otherwise: KV entries per KV head, window included.
-pub const BUDGETS: [usize; 6] = [64, 128, 256, 512, 1024, 2048];
+pub(crate) const BUDGETS: [usize; 6] = [64, 128, 256, 512, 1024, 2048];
 
 /// The methods and budgets of a sweep.
 #[derive(Clone, Debug)]
-pub struct Variants {
+pub(crate) struct Variants {
     /// Methods, in the order of the table's rows.
     pub specs: Vec<MethodSpec>,
     /// Budgets of every budgeted method, ascending.
@@ -28,7 +28,7 @@ impl VariantArgs {
     ///
     /// # Errors
     /// Unknown methods, profiles and parameters (nearest names), values out of range, a budget not above a window.
-    pub fn resolve(&self, profile: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Variants> {
+    pub(crate) fn resolve(&self, profile: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Variants> {
         let mut overrides = Vec::new();
         for text in self.params.iter().flatten() {
             let parts = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
@@ -103,6 +103,6 @@ impl VariantArgs {
 }
 
 /// The method's name without its profile, parameters and granularity.
-pub fn base(name: &str) -> &str {
+pub(crate) fn base(name: &str) -> &str {
     name.split(['@', '[', ':']).next().unwrap_or(name)
 }

@@ -21,7 +21,8 @@ pub struct Context<'a> {
     pub observations: &'a Observations,
     /// Calibrated or published scores of this model.
     pub inputs: &'a Inputs,
-    /// Entries per KV head (per query head at that granularity), averaged over heads and layers, window included.
+    /// KV entries per KV head (per query head where the granularity stores those), averaged over heads and layers, window
+    /// included.
     pub budget: usize,
     /// Which heads own a selection.
     pub granularity: Granularity,

@@ -3,7 +3,30 @@
 //!
 //! [`MethodSpec::parse`] gives a method, `at(budget)` a
 //! [`Variant`]; its `observations()` say what the prefill must observe
-//! ([`observe`]), and `select` turns that into a [`Selection`].
+//! ([`observe`]), and `select` turns that into a [`Selection`]:
+//!
+//! ```
+//! use kvsweep_methods::observe::{HeadsView, observe_layer};
+//! use kvsweep_methods::{Inputs, LayerSelection, MethodSpec, MethodState, Observations, PromptShape};
+//!
+//! // One layer; two KV heads of eight numbers, two query heads each; a prompt of forty tokens.
+//! let shape = PromptShape { layers: 1, query_heads: 4, kv_heads: 2, head_dim: 8, prompt_len: 40 };
+//! let queries: Vec<f32> = (0..4 * 40 * 8).map(|i| (i as f32).sin()).collect();
+//! let keys: Vec<f32> = (0..2 * 40 * 8).map(|i| (i as f32).cos()).collect();
+//!
+//! let snapkv = MethodSpec::parse("snapkv", &[("window".to_owned(), "4".to_owned())], None)?.at(16)?;
+//! let queries = HeadsView::head_major(&queries, [4, 40, 8])?;
+//! let keys = HeadsView::head_major(&keys, [2, 40, 8])?;
+//! let seen = observe_layer(&snapkv.observations(), &shape, &queries, &keys)?;
+//! let observations = Observations { layers: vec![seen] };
+//! let kept = snapkv.select(&shape, &observations, &Inputs::default(), &mut MethodState::default())?;
+//!
+//! // Each KV head keeps sixteen positions, the window's four among them.
+//! let LayerSelection::Heads(heads) = &kept.layers[0] else { panic!("nothing was evicted") };
+//! assert_eq!(heads.len(), 2);
+//! assert!(heads.iter().all(|head| head.len() == 16 && head.ends_with(&[36, 37, 38, 39])));
+//! # Ok::<(), kvsweep_methods::MethodError>(())
+//! ```
 //!
 //! "Section" in the documentation of a method is the section of the specification that the method was
 //! written from; the papers and the files of their code are named with it.

@@ -13,6 +13,7 @@ use crate::error::{MethodError, Nearest};
 use crate::inputs::{InputKind, Inputs};
 use crate::method::{Entry, Method};
 use crate::observation::{Observation, Observations};
+use crate::observe::rows_needed;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection, Selection};
 use crate::shape::CacheShape;
@@ -48,6 +49,17 @@ pub struct ResolvedMethod {
 impl MethodSpec {
     /// Parses `method`, `method@profile` or a whole label such as `headkv-r[beta=1.1+temp=1]:query-head`, then
     /// applies parameter overrides (values as typed) and the granularity.
+    ///
+    /// ```
+    /// use kvsweep_methods::MethodSpec;
+    ///
+    /// let theirs = MethodSpec::parse("snapkv@compresskv", &[], None)?;
+    /// assert_eq!(theirs.resolved().params["group_layout"], "strided");
+    ///
+    /// let unknown = MethodSpec::parse("snapvk", &[], None).unwrap_err();
+    /// assert!(unknown.to_string().starts_with("unknown method `snapvk`; there is `snapkv`"));
+    /// # Ok::<(), kvsweep_methods::MethodError>(())
+    /// ```
     ///
     /// # Errors
     /// Unknown names (with the nearest ones), values that a parameter cannot have, a granularity that the
@@ -194,8 +206,8 @@ impl MethodSpec {
         }
     }
 
-    /// The method at a budget: entries per KV head (per query head at that granularity), averaged over heads and layers,
-    /// window included. FullKV ignores it.
+    /// The method at a budget: KV entries per KV head (per query head where the granularity stores those), averaged over
+    /// heads and layers, window included. The full cache ignores it.
     ///
     /// # Errors
     /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
@@ -247,11 +259,18 @@ fn parse(
     let interval = own.remove(INTERVAL);
     let mut parsed = (entry.parse)(own).map_err(|error| bad(error.to_string()))?;
     if let Some(interval) = interval {
-        if parsed.method.select_again(1, &[]).is_none() {
+        if !parsed.method.chooses_again() {
             return Err(bad("this method cannot evict while it generates".to_owned()));
         }
-        if interval.as_u64().is_none_or(|tokens| tokens == 0 || u32::try_from(tokens).is_err()) {
+        let Some(tokens) = interval.as_u64().filter(|&tokens| tokens > 0 && u32::try_from(tokens).is_ok())
+        else {
             return Err(bad("it is a number of tokens, at least 1".to_owned()));
+        };
+        let votes = rows_needed(&parsed.method.observations(), usize::MAX);
+        if (tokens as usize) < votes {
+            return Err(bad(format!(
+                "the last {votes} tokens of the answer vote, so it is at least {votes}"
+            )));
         }
         parsed.resolved.insert(INTERVAL.to_owned(), interval);
     }
@@ -282,8 +301,7 @@ impl Variant {
         &self.spec
     }
 
-    /// Entries per KV head (per query head at that granularity), averaged over heads and layers, window included; `None`
-    /// for FullKV.
+    /// The budget, see [`MethodSpec::at`]; `None` for the full cache.
     #[must_use]
     pub fn budget(&self) -> Option<usize> {
         (!self.spec.is_full()).then_some(self.budget)
@@ -345,12 +363,17 @@ impl Variant {
         self.spec.interval
     }
 
-    /// Chooses again while an answer grows, of what each head holds now: `entries[layer][head]`, the prompt's first and
-    /// the answer's last. The selection counts these from 0.
-    #[must_use]
-    pub fn select_again(&self, entries: &[Vec<usize>]) -> Option<Selection> {
-        let layers = self.spec.method.select_again(self.budget, entries)?;
-        Some(Selection { granularity: self.spec.granularity, layers })
+    /// Chooses again while an answer grows: `shape.len` is the number of entries that every head holds now, those of the
+    /// prompt first, and the selection counts them from 0.
+    ///
+    /// # Errors
+    /// A missing observation, or an impossible shape.
+    pub fn select_again(
+        &self,
+        shape: &CacheShape,
+        observations: &Observations,
+    ) -> Result<Selection, MethodError> {
+        self.choose(shape, observations, &Inputs::default(), &mut MethodState::default())
     }
 
     /// The scores on which one layer is cut; `None` for methods that do not score.
@@ -389,6 +412,7 @@ impl Variant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::shape;
 
     fn fail(name: &str, overrides: &[(&str, &str)]) -> String {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -420,23 +444,31 @@ mod tests {
         assert_eq!(spec.resolved().params["interval"], 16);
         let variant = spec.at(8).unwrap();
         assert_eq!(variant.interval(), Some(16));
-        let kept = variant.select_again(&[vec![24, 6]]).unwrap();
-        let expected = vec![vec![0, 1, 2, 3, 20, 21, 22, 23], (0..6).collect()];
-        assert_eq!(kept.layers, [LayerSelection::Heads(expected)]);
+        let kept = variant.select_again(&shape(1, 2, 2, 4, 24), &Observations::default()).unwrap();
+        let expected = vec![0, 1, 2, 3, 20, 21, 22, 23];
+        assert_eq!(kept.layers, [LayerSelection::Heads(vec![expected; 2])]);
         assert_eq!(
             fail("streamingllm", &[("interval", "0")]),
             "parameter `streamingllm.interval` cannot be `0`: it is a number of tokens, at least 1"
         );
         assert_eq!(
             fail("snapkv", &[("interval", "16")]),
-            "parameter `snapkv.interval` cannot be `16`: this method cannot evict while it generates"
+            "parameter `snapkv.interval` cannot be `16`: the last 32 tokens of the answer vote, so it is at least 32"
+        );
+        assert_eq!(
+            fail("cake", &[("interval", "16")]),
+            "parameter `cake.interval` cannot be `16`: this method cannot evict while it generates"
         );
     }
 
     #[test]
     fn bad_input_is_named_with_the_remedy() {
-        assert_eq!(fail("snapkb", &[]), "unknown method `snapkb`; there is `snapkv`");
-        assert_eq!(fail("snapkv@headkb", &[]), "method `snapkv` has no profile `headkb`; there is `headkv`");
+        // Methods and profiles to come may be near, too.
+        assert!(fail("snapkb", &[]).starts_with("unknown method `snapkb`; there is `snapkv`"));
+        assert!(
+            fail("snapkv@headkb", &[])
+                .starts_with("method `snapkv` has no profile `headkb`; there is `headkv`")
+        );
         assert_eq!(
             fail("snapkv", &[("windoe", "8")]),
             "method `snapkv` has no parameter `windoe`; there is `window`"

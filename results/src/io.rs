@@ -105,5 +105,10 @@ pub(crate) mod tests {
         write_atomic(&dir.path().join("file"), b"ours").unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
         assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"ours");
+        // What a killed process left is written anew, and nothing stays beside the file.
+        std::fs::write(dir.path().join("file.part"), "half").unwrap();
+        write_atomic(&dir.path().join("file"), b"again").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"again");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -3,9 +3,20 @@
 //!
 //! The formats on disk are described in `docs/results.md`. This crate knows nothing of models, methods or
 //! tasks: names, columns and categories are handed in by the caller.
+//!
+//! ```no_run
+//! let run = kvsweep_results::Run::load("runs/sweep".as_ref())?;
+//! for example in &run.examples {
+//!     for answer in &example.variants {
+//!         println!("{} {} {:.3} {}", example.key.example, answer.variant, answer.score, answer.kept.bytes);
+//!     }
+//! }
+//! # Ok::<(), kvsweep_results::ResultsError>(())
+//! ```
 
 #![warn(unreachable_pub)]
 
+mod answers;
 pub mod baseline;
 pub mod compare;
 mod error;
@@ -32,6 +43,7 @@ mod table;
 mod text;
 mod text_table;
 
+pub use answers::{Answers, MergedVariant};
 pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept};
@@ -39,7 +51,7 @@ pub use manifest::{
     CALIBRATION, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
     NEEDLE_DEPTHS, NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, RunDataset, Shard, WITHOUT_CONTEXT,
 };
-pub use merge::{Answers, Group, Merged, MergedExample, MergedVariant};
+pub use merge::{Group, Merged, MergedExample};
 pub use record::{
     CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, LayerHash, MetricScores, Needle, SCHEMA,
     SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,

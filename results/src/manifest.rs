@@ -115,7 +115,8 @@ pub struct Manifest {
     pub datasets: Vec<RunDataset>,
     /// The methods, in the order of the table's rows.
     pub methods: Vec<MethodInfo>,
-    /// The budgets of every budgeted method.
+    /// The budgets of every budgeted method: entries per KV head, averaged over heads and layers, the observation window
+    /// included.
     pub budgets: Vec<u32>,
     /// `cpu` or `cuda`.
     pub device: String,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
+use crate::answers::{Answers, MergedVariant};
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
@@ -24,42 +25,6 @@ pub struct MergedExample {
     pub info: ExampleInfo,
     /// The answers.
     pub answers: Answers,
-    source: usize,
-}
-
-/// The answers to one example, by variant: a list in their order, since a map takes more memory than the answers.
-#[derive(Clone, Debug)]
-pub struct Answers(Vec<MergedVariant>);
-
-impl Answers {
-    /// The answer of a variant, where there is one.
-    pub fn get(&self, variant: &VariantKey) -> Option<&MergedVariant> {
-        self.0.get(self.place(variant).ok()?)
-    }
-
-    /// All of them, ordered by variant.
-    pub fn iter(&self) -> std::slice::Iter<'_, MergedVariant> {
-        self.0.iter()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn remove(&mut self, variant: &VariantKey) {
-        self.0.retain(|answer| answer.record.variant != *variant);
-    }
-
-    /// Where a variant's answer is, or where it would be.
-    fn place(&self, variant: &VariantKey) -> std::result::Result<usize, usize> {
-        self.0.binary_search_by(|answer| answer.record.variant.cmp(variant))
-    }
-}
-
-/// One answer, with where it was read.
-#[derive(Clone, Debug)]
-pub struct MergedVariant {
-    /// The record.
-    pub record: VariantRecord,
-    /// Seconds of its decode, where known.
-    pub decode_s: Option<f64>,
     source: usize,
 }
 
@@ -339,9 +304,7 @@ impl Group {
         let answers = variants.into_iter().enumerate().map(merged);
         let example = match self.examples.entry(key.clone()) {
             Entry::Vacant(entry) => {
-                let mut answers: Vec<MergedVariant> = answers.collect();
-                answers.sort_unstable_by(|a, b| a.record.variant.cmp(&b.record.variant));
-                entry.insert(MergedExample { info, answers: Answers(answers), source });
+                entry.insert(MergedExample { info, answers: Answers::new(answers.collect()), source });
                 return Ok(());
             }
             Entry::Occupied(entry) => entry.into_mut(),
@@ -354,18 +317,10 @@ impl Group {
             example.info.context = info.context;
         }
         for answer in answers {
-            match example.answers.place(&answer.record.variant) {
-                Err(place) => example.answers.0.insert(place, answer),
-                Ok(place) => {
-                    let known = &example.answers.0[place];
-                    if known.record != answer.record {
-                        let what = format!(
-                            "example `{}` of data set `{}` under {}",
-                            key.example, key.dataset, answer.record.variant
-                        );
-                        return Err(conflict(what, known.source));
-                    }
-                }
+            let variant = answer.record.variant.clone();
+            if let Err(known) = example.answers.add(answer) {
+                let what = format!("example `{}` of data set `{}` under {variant}", key.example, key.dataset);
+                return Err(conflict(what, known.source));
             }
         }
         Ok(())

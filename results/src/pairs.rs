@@ -50,7 +50,7 @@ const NAMES: usize = 3;
 type Keyed<'a> = (&'a ExampleKey, Sample<'a>);
 
 /// The scores of one variant in one column, resampled.
-type Scored<'a> = (Vec<Keyed<'a>>, Stratum);
+type ScoredColumn<'a> = (Vec<Keyed<'a>>, Stratum);
 
 impl MethodPairs {
     /// Tests every two methods of the same budget, and every compressed variant against every variant without a budget,
@@ -59,7 +59,7 @@ impl MethodPairs {
     /// # Errors
     /// No two variants share an example.
     pub fn new(group: &Group, layout: &TableLayout, bootstrap: &Bootstrap) -> Result<Self> {
-        let scored = |variant: &VariantKey| -> Vec<Scored> {
+        let scored = |variant: &VariantKey| -> Vec<ScoredColumn> {
             let column = |column: &Column| {
                 let keyed = group.keyed_samples(variant, &column.dataset, column.bucket.as_deref());
                 let samples: Vec<Sample<'_>> = keyed.iter().map(|(_, sample)| *sample).collect();
@@ -67,13 +67,14 @@ impl MethodPairs {
             };
             layout.columns.iter().map(column).collect()
         };
-        let all: Vec<(&VariantKey, Vec<Scored>)> =
+        let all: Vec<(&VariantKey, Vec<ScoredColumn>)> =
             group.variants.iter().map(|key| (key, scored(key))).collect();
         let mut pairs = Vec::new();
         let mut budgets: Vec<Option<u32>> = all.iter().map(|(key, _)| key.budget).collect();
         budgets.sort_unstable();
         budgets.dedup();
-        let mut add = |(a, ours): &(&VariantKey, Vec<Scored>), (b, theirs): &(&VariantKey, Vec<Scored>)| {
+        let mut add = |(a, ours): &(&VariantKey, Vec<ScoredColumn>),
+                       (b, theirs): &(&VariantKey, Vec<ScoredColumn>)| {
             if let Some(test) = test(ours, theirs, layout, bootstrap) {
                 let (first, second) = (label(a, group), label(b, group));
                 pairs.push(MethodPair { budget: a.budget, first, second, test, change: Change::Unchanged });
@@ -184,17 +185,17 @@ fn label(key: &VariantKey, group: &Group) -> String {
 
 /// The paired test over the columns in which both have the same examples; none where there is no such column.
 fn test(
-    ours: &[Scored],
-    theirs: &[Scored],
+    ours: &[ScoredColumn],
+    theirs: &[ScoredColumn],
     layout: &TableLayout,
     bootstrap: &Bootstrap,
 ) -> Option<PairedTest> {
-    let same = |((ours, _), (theirs, _)): &(&Scored, &Scored)| {
+    let same = |((ours, _), (theirs, _)): &(&ScoredColumn, &ScoredColumn)| {
         !ours.is_empty()
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|((a, _), (b, _))| a == b)
     };
-    let shared: Vec<(&Column, &Scored, &Scored)> = layout
+    let shared: Vec<(&Column, &ScoredColumn, &ScoredColumn)> = layout
         .columns
         .iter()
         .zip(ours.iter().zip(theirs))

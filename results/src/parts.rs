@@ -11,7 +11,7 @@ const NAMED: usize = 8;
 
 impl Shard {
     /// How many of `total` rows are in this part: row `r`, from 0, is in part `r mod count + 1`.
-    pub(crate) fn rows(self, total: u64) -> u64 {
+    pub fn rows(self, total: u64) -> u64 {
         let (index, count) = (u64::from(self.index), u64::from(self.count));
         if total < index { 0 } else { (total - index) / count + 1 }
     }

@@ -36,7 +36,8 @@ pub struct ExampleKey {
 pub struct VariantKey {
     /// The method with its profile, as typed: `snapkv`, `snapkv@headkv`.
     pub method: SharedText,
-    /// Entries per KV head, averaged over heads and layers; none where the method has no budget (`full`).
+    /// Entries per KV head, averaged over heads and layers, the observation window included; none where the method has no
+    /// budget (`full`).
     pub budget: Option<u32>,
     /// `kv-head` or `query-head`.
     pub granularity: SharedText,

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::datasets::{self, Category, DatasetInfo, Language, Suite, loogle};
+use crate::datasets::{self, Category, DatasetInfo, Language, loogle};
 use crate::python::number::round2;
+use crate::suite::Suite;
 
 /// Scores by data set name, 0 to 100.
 pub type Scores = BTreeMap<String, f64>;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::text::TextError;
+
 /// An error of the tasks crate.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -79,7 +81,7 @@ pub enum TaskError {
         /// The protocol's name.
         protocol: String,
         /// Why, and what to do.
-        problem: String,
+        problem: PromptError,
     },
     /// A prediction cannot be scored where the official code would stop, too.
     #[error("cannot score `{key}` with `{metric}`: {problem}")]
@@ -93,7 +95,25 @@ pub enum TaskError {
     },
     /// A needle test cannot be built.
     #[error("cannot build the needle test: {0}")]
-    Needle(String),
+    Needle(NeedleError),
+    /// A context length of the needle test that is longer than any prompt of this model.
+    #[error(
+        "needle length {length} exceeds the {positions} positions of model `{model}`; choose shorter --lengths"
+    )]
+    NeedleLength {
+        /// The context length in tokens.
+        length: usize,
+        /// The model's positions.
+        positions: usize,
+        /// The model's name.
+        model: String,
+    },
+    /// A data set without a single row.
+    #[error("data set `{0}` has no rows")]
+    NoRows(String),
+    /// A text that the model's tokenizer refuses.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// A download failed.
     #[error("cannot fetch `{name}`: {problem}")]
     Fetch {
@@ -101,6 +121,99 @@ pub enum TaskError {
         name: String,
         /// Why, and what to do.
         problem: String,
+    },
+}
+
+/// Why a prompt cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// The tokenizer refuses.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The chat template refuses.
+    #[error("the chat template fails: {0}")]
+    Template(TextError),
+    /// The protocol wraps prompts in the model's own template.
+    #[error("it needs the model's chat template, and tokenizer_config.json has none")]
+    NoTemplate,
+    /// The answer takes the model's positions.
+    #[error(
+        "the limit of {limit} prompt tokens leaves no room beside an answer of {answer} in {positions} positions; \
+         use a model with more positions"
+    )]
+    NoRoom {
+        /// Prompt tokens allowed.
+        limit: usize,
+        /// Tokens of the answer.
+        answer: usize,
+        /// The model's positions.
+        positions: usize,
+    },
+    /// The chat template takes the limit.
+    #[error("the chat template takes {around} tokens of {limit}; use a model with more positions")]
+    TemplateTooLong {
+        /// Tokens of the template.
+        around: usize,
+        /// Prompt tokens allowed.
+        limit: usize,
+    },
+    /// Prompt and answer are longer than the model.
+    #[error(
+        "{tokens} prompt tokens and {answer} for the answer exceed the model's {positions} positions; lower the \
+         prompt limit"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the answer.
+        answer: usize,
+        /// The model's positions.
+        positions: usize,
+    },
+}
+
+/// Why a needle prompt cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum NeedleError {
+    /// The tokenizer refuses.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The chat template refuses.
+    #[error("the chat template fails: {0}")]
+    Template(TextError),
+    /// A depth that is none.
+    #[error("depth {0} is above 100 percent")]
+    Depth(u32),
+    /// Nothing to hide a needle in.
+    #[error("the haystack has no tokens")]
+    EmptyHaystack,
+    /// Its smallest prompt is longer. Other trials have other needles, of about that length: the advice leaves room for
+    /// them.
+    #[error(
+        "length {length} leaves no context: question, needle and answer take {needed} tokens; the smallest sensible \
+         length is {}",
+        needed.next_multiple_of(32)
+    )]
+    TooShort {
+        /// The context length in tokens.
+        length: usize,
+        /// What the smallest prompt takes.
+        needed: usize,
+    },
+    /// Prompt and answer are longer than the model.
+    #[error(
+        "the prompt of length {length} has {tokens} tokens: with {answer} for the answer it exceeds the model's \
+         {positions} positions; choose shorter lengths"
+    )]
+    TooLong {
+        /// The context length in tokens.
+        length: usize,
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the answer.
+        answer: usize,
+        /// The model's positions.
+        positions: usize,
     },
 }
 
@@ -117,7 +230,7 @@ impl TaskError {
 }
 
 /// The up to three names of `known` that resemble `name`, best first; all of them if none does and they are few.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let lower = name.to_lowercase();
     let mut scored: Vec<(f64, &str)> = known
         .into_iter()

@@ -1,5 +1,7 @@
 //! One question with its context and reference answers, in the shape every data set is read into.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 /// One example of one data set.
@@ -11,8 +13,8 @@ pub struct Example {
     pub dataset: String,
     /// The question, instruction or last lines; empty where the prompt has none.
     pub input: String,
-    /// The long text.
-    pub context: String,
+    /// The long text; questions about one document share it.
+    pub context: Arc<str>,
     /// Reference answers; the best match counts. Never empty.
     pub answers: Vec<String>,
     /// Class names of a classification set, else empty.
@@ -25,7 +27,7 @@ pub struct Example {
 
 /// Builds an example's key. An `_id` that is not short and plain is replaced by a hash of the content, so that no
 /// file's text gets into keys.
-pub fn key(
+pub(crate) fn key(
     dataset: &str,
     row: usize,
     id: Option<&str>,

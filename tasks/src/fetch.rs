@@ -11,9 +11,10 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
-use crate::datasets::{self, Suite};
+use crate::datasets;
 use crate::error::TaskError;
 use crate::example::hex;
+use crate::suite::Suite;
 
 /// Where a data set comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,29 +1,39 @@
 //! What is asked and how it is graded: examples, prompts, protocols, metrics, the embedded mini suite.
 //!
-//! Knows nothing of tensors, methods or run directories. A tokenizer and a chat template are seen through the two
-//! small traits of [`tokenizer`], which the harness implements.
+//! Knows nothing of tensors, methods or run directories. A model's tokenizer and chat template are seen through one
+//! small trait, [`ModelText`], which the harness implements.
 
+#![warn(unreachable_pub)]
+
+mod ask;
 pub mod averages;
 pub mod datasets;
-pub mod error;
+mod error;
 pub mod estimate;
-pub mod example;
+mod example;
 pub mod fetch;
 pub mod layouts;
 pub mod metrics;
 pub mod mini;
 pub mod needle;
 pub mod path;
+mod prompt;
 pub mod protocol;
 pub mod python;
-pub mod reader;
+mod reader;
 mod row;
-pub mod score;
-pub mod tokenizer;
+mod score;
+pub mod source;
+mod suite;
+mod text;
 
-pub use error::TaskError;
+pub use ask::{Ask, ContextKey, Description, Grade, NeedleCell, Question, Renderer};
+pub use error::{NeedleError, PromptError, TaskError};
 pub use example::Example;
-pub use protocol::{ModelFacts, Protocol, Rendered, StopRule, Truncation};
+pub use prompt::{Prompt, StopRule, Truncation};
+pub use protocol::{ModelFacts, Protocol};
 pub use reader::{DatasetRows, find_dataset, read_rows};
 pub use score::{other_scores, score_prediction};
-pub use tokenizer::{ChatTemplate, Tokenizer};
+pub use source::{Dataset, Source};
+pub use suite::Suite;
+pub use text::{ModelText, TextError};

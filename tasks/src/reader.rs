@@ -5,18 +5,19 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::datasets::{self, DatasetInfo, Language, loogle};
 use crate::error::TaskError;
 use crate::example::{Example, hex, key};
-use crate::row::{FIX_ROW, Place, Row};
+use crate::row::{FIX_ROW, FileLine, Row};
 
 /// The longest line accepted, in bytes. The longest official row has about 2 MB.
-pub const MAX_LINE_BYTES: usize = 64 << 20;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
 /// The most uncompressed content accepted of one data set, in bytes. LongBench's largest file has about 30 MB.
-pub const MAX_CONTENT_BYTES: u64 = 4 << 30;
+pub(crate) const MAX_CONTENT_BYTES: u64 = 4 << 30;
 /// Blank lines of a file that are skipped; more are a small archive that takes minutes to read.
 const MAX_BLANK_LINES: usize = 100_000;
 
@@ -110,7 +111,7 @@ pub fn read_rows(path: &Path, dataset: &str, limit: Option<usize>) -> Result<Dat
 pub(crate) fn for_each_line(
     path: &Path,
     info: Option<&DatasetInfo>,
-    mut each: impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
+    mut each: impl FnMut(FileLine<'_>, &str) -> Result<(), TaskError>,
 ) -> Result<String, TaskError> {
     let file = fs_err::File::open(path).map_err(|e| TaskError::io("open", path, e))?;
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_lowercase();
@@ -167,7 +168,7 @@ fn zip_member(path: &Path, info: &DatasetInfo) -> Result<Option<String>, TaskErr
 fn zip_lines(
     path: &Path,
     member: &str,
-    each: &mut impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
+    each: &mut impl FnMut(FileLine<'_>, &str) -> Result<(), TaskError>,
 ) -> Result<String, TaskError> {
     let mut archive = open_zip(path)?;
     let entry = archive.by_name(member).map_err(|e| archive_error(path, e))?;
@@ -202,7 +203,7 @@ impl<R: Read> Read for Counted<R> {
 fn lines(
     path: &Path,
     content: impl Read,
-    each: &mut impl FnMut(Place<'_>, &str) -> Result<(), TaskError>,
+    each: &mut impl FnMut(FileLine<'_>, &str) -> Result<(), TaskError>,
 ) -> Result<String, TaskError> {
     let mut content = BufReader::with_capacity(1 << 16, content);
     let mut hash = Sha256::new();
@@ -211,7 +212,7 @@ fn lines(
     let mut blank = 0;
     for number in 1.. {
         line.clear();
-        let place = Place { path, line: number };
+        let place = FileLine { path, line: number };
         let read = content
             .by_ref()
             .take(MAX_LINE_BYTES as u64 + 1)
@@ -259,7 +260,7 @@ struct RowsBuilder {
 }
 
 impl RowsBuilder {
-    fn line(&mut self, place: Place<'_>, line: &str) -> Result<(), TaskError> {
+    fn line(&mut self, place: FileLine<'_>, line: &str) -> Result<(), TaskError> {
         let mut row = Row::parse(place, line)?;
         let index = self.row;
         self.row += 1;
@@ -284,7 +285,7 @@ impl RowsBuilder {
 
 fn longbench_example(info: &DatasetInfo, row: &mut Row<'_>, index: usize) -> Result<Example, TaskError> {
     let input = row.text("input")?;
-    let context = row.text("context")?;
+    let context: Arc<str> = row.text("context")?.into();
     let answers = row.texts("answers")?;
     let place = row.place();
     if answers.is_empty() {

@@ -8,12 +8,12 @@ use crate::error::TaskError;
 
 /// Where a line is, for messages.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct FileLine<'a> {
     pub(crate) path: &'a Path,
     pub(crate) line: usize,
 }
 
-impl Place<'_> {
+impl FileLine<'_> {
     pub(crate) fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> TaskError {
         TaskError::Row {
             path: self.path.to_path_buf(),
@@ -26,28 +26,28 @@ impl Place<'_> {
 
 /// One JSON object with typed access; every failure names the field.
 pub(crate) struct Row<'a> {
-    place: Place<'a>,
+    place: FileLine<'a>,
     fields: Map<String, Value>,
 }
 
 pub(crate) const FIX_ROW: &str = "correct the row or fetch the file again";
 
 impl<'a> Row<'a> {
-    pub(crate) fn parse(place: Place<'a>, line: &str) -> Result<Self, TaskError> {
+    pub(crate) fn parse(place: FileLine<'a>, line: &str) -> Result<Self, TaskError> {
         match serde_json::from_str(line) {
             Ok(value) => Self::of(place, value),
             Err(e) => Err(place.error(format!("the row is not JSON (column {}: {e})", e.column()), FIX_ROW)),
         }
     }
 
-    pub(crate) fn of(place: Place<'a>, value: Value) -> Result<Self, TaskError> {
+    pub(crate) fn of(place: FileLine<'a>, value: Value) -> Result<Self, TaskError> {
         match value {
             Value::Object(fields) => Ok(Self { place, fields }),
             other => Err(place.error(format!("the row is {}, not an object", kind(&other)), FIX_ROW)),
         }
     }
 
-    pub(crate) fn place(&self) -> Place<'a> {
+    pub(crate) fn place(&self) -> FileLine<'a> {
         self.place
     }
 

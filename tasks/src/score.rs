@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::datasets::metric_ids::{CODE_SIM, CODE_SIM_LEVENSHTEIN, LOOGLE_CLOZE, LOOGLE_ROUGE_L};
-use crate::datasets::{DatasetInfo, Suite, loogle};
+use crate::datasets::{DatasetInfo, loogle};
 use crate::error::TaskError;
 use crate::example::Example;
 use crate::metrics::{self, MetricError, scorer};
 use crate::protocol::Protocol;
+use crate::suite::Suite;
 
 /// The score of a prediction, 0 to 1. The prediction is what [`Protocol::finish_prediction`] returned.
 ///
@@ -76,6 +77,8 @@ fn official_prediction<'a>(dataset: &DatasetInfo, prediction: &'a str) -> &'a st
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{datasets, protocol};
 
@@ -85,7 +88,7 @@ mod tests {
             key: format!("{dataset}#0-x"),
             dataset: dataset.into(),
             input: String::new(),
-            context: String::new(),
+            context: Arc::default(),
             answers: vec![answer.into()],
             all_classes: Vec::new(),
             length: 0,

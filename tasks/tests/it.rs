@@ -1,6 +1,9 @@
 //! Integration tests: prompts of real rows with real tokenizers, needles in real essays, scores of official trees.
 
 #[cfg(test)]
+#[path = "it/contexts.rs"]
+mod contexts;
+#[cfg(test)]
 #[path = "it/fetch.rs"]
 mod fetch;
 #[cfg(test)]

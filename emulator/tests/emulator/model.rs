@@ -349,7 +349,9 @@ fn all_methods_on_the_embedded_model_decode_like_the_exact_model() {
     let variants: Vec<_> = METHODS
         .iter()
         .map(|entry| (entry.name, if entry.name == "lagkv" { lag.as_slice() } else { &[] }))
-        .flat_map(|(name, own)| [48, 80].map(|budget| MethodSpec::parse(name, own, None).unwrap().at(budget).unwrap()))
+        .flat_map(|(name, own)| {
+            [48, 80].map(|budget| MethodSpec::parse(name, own, None).unwrap().at(budget).unwrap())
+        })
         .collect();
     let wanted: BTreeSet<_> = variants.iter().flat_map(|variant| variant.observations()).collect();
     let wanted: Vec<_> = wanted.into_iter().collect();

@@ -1,8 +1,10 @@
 //! Keys and values on the CPU: of a prompt, shared and immutable, and of one variant, ragged, with room for its answer.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use kvsweep_methods::{
+    observation::{Observation, Observed},
+    observe::{HeadsView, observe_layer},
     selection::{Granularity, LayerSelection, Selection},
     shape::{CacheShape, LayerShape},
 };
@@ -11,7 +13,7 @@ use super::{
     attention::{Entries, gather_keys, key_panels_len, load_key, store_key},
     buffer::Buffer,
 };
-use crate::cache::Held;
+use crate::{cache::Held, error::Result};
 
 /// Keys and values of one head.
 #[derive(Clone, Debug)]
@@ -168,11 +170,21 @@ pub struct CpuCache {
     pub(crate) tails: Vec<LayerStore>,
     /// Position of the next token: prompt tokens plus tokens read since, whatever was evicted.
     pub(crate) position: usize,
+    /// Rotated queries of the tokens read last, one list a layer, `[tokens][query_heads * head_dim]`.
+    queries: Vec<Vec<f32>>,
+    /// Elements of such a list at most.
+    most_queries: usize,
 }
 
 impl CpuCache {
-    /// Gathers what `selection` keeps, with room for `room` further tokens. The selection was checked.
-    pub(crate) fn new(prompt: &Arc<CpuPrompt>, selection: &Selection, room: usize) -> Self {
+    /// Gathers what `selection` keeps, with room for `room` further tokens and for `most_queries` elements of their
+    /// queries in each layer. The selection was checked.
+    pub(crate) fn new(
+        prompt: &Arc<CpuPrompt>,
+        selection: &Selection,
+        room: usize,
+        most_queries: usize,
+    ) -> Self {
         let shape = &prompt.shape;
         let mut sources = Vec::new();
         let mut layers = Vec::with_capacity(shape.layers.len());
@@ -195,7 +207,8 @@ impl CpuCache {
         let tail =
             |sizes: &LayerShape| (0..sizes.kv_heads).map(|_| HeadStore::new(room, sizes.head_dim)).collect();
         let tails = shape.layers.iter().map(tail).collect();
-        Self { prompt: Arc::clone(prompt), layers, own, tails, position: shape.len }
+        let queries = vec![Vec::new(); shape.layers.len()];
+        Self { prompt: Arc::clone(prompt), layers, own, tails, position: shape.len, queries, most_queries }
     }
 
     /// See [`Backend::evict`](crate::backend::Backend::evict).
@@ -222,6 +235,56 @@ impl CpuCache {
         self.own = KeptStore::gather(&sources);
         self.layers = layers;
         self.tails.iter_mut().flatten().for_each(|tail| tail.len = 0);
+    }
+
+    /// Remembers the queries of a token of one layer.
+    pub(crate) fn remember(&mut self, layer: usize, queries: &[f32]) {
+        if self.most_queries > 0 {
+            let kept = &mut self.queries[layer];
+            kept.extend_from_slice(queries);
+            kept.drain(..kept.len().saturating_sub(self.most_queries));
+        }
+    }
+
+    /// Observes one layer at this moment, as if its entries were a prompt. Every head holds as many.
+    pub(crate) fn observe(
+        &self,
+        layer: usize,
+        sizes: &LayerShape,
+        wanted: &[Observation],
+    ) -> Result<BTreeMap<Observation, Observed>> {
+        let dim = sizes.head_dim;
+        let heads = match self.layers[layer] {
+            KeptLayer::Shared => sizes.kv_heads,
+            KeptLayer::Own(granularity, _) => granularity.heads(sizes),
+        };
+        let group = heads / sizes.kv_heads;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut key = vec![0.0; dim];
+        for head in 0..heads {
+            let entries = match self.layers[layer] {
+                KeptLayer::Shared => self.prompt.layers[layer][head / group].entries(),
+                KeptLayer::Own(_, first) => self.own.entries(first + head),
+            };
+            for part in [entries, self.tails[layer][head / group].entries()] {
+                for entry in 0..part.len {
+                    load_key(part.keys, entry, &mut key);
+                    keys.extend_from_slice(&key);
+                }
+                values.extend_from_slice(&part.values[..part.len * dim]);
+            }
+        }
+        let tokens = keys.len() / (heads * dim);
+        let queries = &self.queries[layer];
+        let votes = [sizes.query_heads, queries.len() / (sizes.query_heads * dim), dim];
+        let stored = [heads, tokens, dim];
+        Ok(observe_layer(
+            wanted,
+            &LayerShape { kv_heads: heads, ..*sizes },
+            &HeadsView::token_major(queries, votes)?,
+            &HeadsView::head_major(&keys, stored)?,
+            Some(&HeadsView::head_major(&values, stored)?),
+        )?)
     }
 
     /// Tokens read since the last cut.

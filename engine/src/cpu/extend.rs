@@ -151,6 +151,7 @@ impl Cpu {
                 for ((cos, sin), values) in angles.zip(&mut values) {
                     self.rotate(layer, values, cos, sin);
                     push_entry(&mut row.cache.tails[index], &values[query_width..], dim);
+                    row.cache.remember(index, &values[..query_width]);
                     simd.scale(&mut values[..query_width], attention::query_scale(dim));
                     for &(_, head) in row.masked.iter().flat_map(|set| set.range((index, 0)..(index + 1, 0)))
                     {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kvsweep_methods::{
-    observation::Observation,
-    selection::{Granularity, Selection},
+    observation::{Observation, Observations},
+    selection::Selection,
 };
 
 use crate::{
@@ -51,17 +51,31 @@ impl Backend for Cpu {
         self.read(ids, wanted, options, cancel)
     }
 
-    fn fork(&self, prompt: &Arc<CpuPrompt>, selection: &Selection, room: usize) -> Result<CpuCache> {
-        Ok(CpuCache::new(prompt, selection, room))
+    fn fork(
+        &self,
+        prompt: &Arc<CpuPrompt>,
+        selection: &Selection,
+        room: usize,
+        votes: usize,
+    ) -> Result<CpuCache> {
+        Ok(CpuCache::new(prompt, selection, room, votes * self.config.query_heads * self.config.head_dim))
+    }
+
+    fn observe(&self, cache: &CpuCache, wanted: &[Observation]) -> Result<(Observations, usize)> {
+        let sizes = self.config.layer_shape();
+        let entries = cache.held().entries_of_each(cache.behind())?;
+        let mut observations = Observations::default();
+        if !wanted.is_empty() {
+            for layer in 0..self.config.layers {
+                observations.layers.push(cache.observe(layer, &sizes, wanted)?);
+            }
+        }
+        Ok((observations, entries))
     }
 
     fn evict(&self, cache: &mut CpuCache, selection: &Selection) -> Result<()> {
         cache.evict(selection);
         Ok(())
-    }
-
-    fn entries(&self, cache: &CpuCache, granularity: Granularity) -> Vec<Vec<usize>> {
-        cache.held().entries_of(&self.config.layer_shape(), granularity, cache.behind())
     }
 
     fn held(&self, cache: &CpuCache) -> Held {

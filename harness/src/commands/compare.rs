@@ -22,7 +22,7 @@ const REMEDY: &str = "repeat the run on a clean tree of that commit with `--reco
 const STORED: &str = "stored";
 
 /// Runs the command; exits 3 with `--gate` on a significant loss.
-pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
     let is_run = |name: &str| Path::new(name).join("manifest.json").is_file();
     let both_runs = [&args.base, &args.head].iter().all(|name| is_run(name) || name.split(',').all(is_run));
     let (repository, store) = if both_runs {
@@ -55,7 +55,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// No `--store` and no repository around.
-pub fn store(named: Option<&Path>) -> anyhow::Result<BaselineStore> {
+pub(crate) fn store(named: Option<&Path>) -> anyhow::Result<BaselineStore> {
     let path = match named {
         Some(path) => path.to_owned(),
         None => repository()?.join(STORE),
@@ -67,7 +67,7 @@ pub fn store(named: Option<&Path>) -> anyhow::Result<BaselineStore> {
 ///
 /// # Errors
 /// No git, or no repository.
-pub fn repository() -> anyhow::Result<PathBuf> {
+pub(crate) fn repository() -> anyhow::Result<PathBuf> {
     let output = std::process::Command::new("git")
         .args(["rev-parse", "--show-toplevel"])
         .output()
@@ -83,7 +83,7 @@ pub fn repository() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// An incomplete run, a changed tree, other results for the same commit.
-pub fn record_baseline(run: &Run) -> anyhow::Result<()> {
+pub(crate) fn record_baseline(run: &Run) -> anyhow::Result<()> {
     let commit = baseline::resolve_commit(&repository()?, "HEAD")?;
     let key = store(None)?.put(run, &commit)?;
     output::note(&format!(

@@ -18,7 +18,7 @@ struct Finding {
 }
 
 /// Runs the command.
-pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
     let findings = vec![program(), processors(), memory(), cuda(), embedded_model(), hub(), rows()];
     if args.json {
         output::json(&findings)?;

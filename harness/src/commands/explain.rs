@@ -10,7 +10,7 @@ use crate::output;
 use crate::recorded::Recorded;
 
 /// Runs the command.
-pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     let run = Run::load(&args.run)?;
     let matches: Vec<_> =
         run.examples.iter().filter(|record| record.key.example.starts_with(&args.example)).collect();
@@ -45,8 +45,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
             "dataset": record.key.dataset,
             "prompt": prompt.text,
             "prompt_tokens": prompt.ids.len(),
-            "removed_tokens": prompt.removed_tokens,
-            "answer_lost": prompt.answer_lost,
+            "removed_tokens": prompt.removed_tokens(),
+            "answer_lost": prompt.answer_lost(),
             "answers": record.info.answers,
             "stop_ids": prompt.stop.stop_ids,
             "max_new_tokens": prompt.stop.max_new,
@@ -58,8 +58,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     output::note(&format!(
         "{} prompt tokens, {} removed from the middle{}; at most {} new tokens; answers: {}",
         prompt.ids.len(),
-        prompt.removed_tokens,
-        if prompt.answer_lost { ", the answer among them" } else { "" },
+        prompt.removed_tokens(),
+        if prompt.answer_lost() { ", the answer among them" } else { "" },
         prompt.stop.max_new,
         record.info.answers.join(" | ")
     ));

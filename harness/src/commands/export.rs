@@ -6,14 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kvsweep_results::{ExampleRecord, Merged, Run, VariantKey};
+use kvsweep_tasks::Suite;
 use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
 
-use crate::cli::{ExportArgs, Suite};
+use crate::cli::ExportArgs;
 use crate::exit::{Exit, usage};
 use crate::{output, pictures, tables};
 
 /// Runs the command: one tree a variant, all of them or none.
-pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     if args.output == Path::new("-") {
         return Err(usage("an export is a folder, which stdout cannot hold; name one with -o"));
     }
@@ -50,7 +51,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
             None => layouts::export(&root, &args.layout, &meta, &predictions(&run, variant))?,
         });
     }
-    layouts::write(&files)?;
+    layouts::write(&files, |path, bytes| {
+        path.parent().map_or(Ok(()), fs_err::create_dir_all)?;
+        kvsweep_results::write_atomic(path, bytes)
+    })?;
     for file in files {
         output::line(&file.path.display().to_string())?;
     }

@@ -15,7 +15,7 @@ use crate::output;
 const RETRIES: usize = 5;
 
 /// Runs the command.
-pub fn run(args: &FetchArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &FetchArgs) -> anyhow::Result<Exit> {
     let bar = Bar::new();
     match args.what {
         FetchWhat::Model => {

@@ -13,7 +13,7 @@ use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::Variant;
-use kvsweep_tasks::{ChatTemplate, Tokenizer};
+use kvsweep_tasks::ModelText;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
@@ -48,11 +48,11 @@ struct Output {
 }
 
 /// Runs the command.
-pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let mut variant_args = args.variants.clone();
     variant_args.methods.get_or_insert_with(|| vec!["full".to_owned()]);
     let mut variants = variant_args.resolve(&|_| None)?;
-    let source = Source::of(args)?;
+    let input = Input::of(args)?;
     let stdout_is_taken = args.logits.as_deref().is_some_and(destination::is_stdout);
     if stdout_is_taken && args.json {
         return Err(usage("--json and --logits both write to stdout; give one of them a file"));
@@ -61,14 +61,14 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let calibrations =
         Calibrations::load(&session, args.variants.calibration.as_deref().unwrap_or_default())?;
     calibrations.fit(&mut variants, true, &args.model)?;
-    let ids = match &source {
-        Source::Ids(ids) => ids.clone(),
-        Source::Text(text) => {
+    let ids = match &input {
+        Input::Ids(ids) => ids.clone(),
+        Input::Text(text) => {
             let side = TextSide::new(&session)?;
             if args.chat {
-                side.encode(&side.render_user(text).map_err(usage)?, false).map_err(anyhow::Error::msg)?
+                side.encode(&side.render_user(text).map_err(usage)?, false)?
             } else {
-                side.encode(text, true).map_err(anyhow::Error::msg)?
+                side.encode(text, true)?
             }
         }
     };
@@ -157,12 +157,12 @@ fn answer<B: Backend>(
 }
 
 /// What to read.
-enum Source {
+enum Input {
     Text(String),
     Ids(Vec<u32>),
 }
 
-impl Source {
+impl Input {
     fn of(args: &GenerateArgs) -> anyhow::Result<Self> {
         if let Some(text) = &args.prompt {
             return Ok(Self::Text(text.clone()));

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::{destination, output, tables};
 
 /// Runs the command.
-pub fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
     let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
     let merged = Merged::of(&runs, false)?;
     let grid = merged

@@ -12,7 +12,7 @@ use crate::{destination, output, tables};
 use super::compare::{repository, store};
 
 /// Runs the command: one table a stored configuration.
-pub fn run(args: &HistoryArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &HistoryArgs) -> anyhow::Result<Exit> {
     let store = store(args.store.as_deref())?;
     let keys = store.list()?;
     let configurations: BTreeSet<&String> = keys.iter().map(|key| &key.configuration).collect();

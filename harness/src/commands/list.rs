@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::output;
 
 /// Runs the command.
-pub fn run(args: &ListArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ListArgs) -> anyhow::Result<Exit> {
     let items = match args.what {
         ListWhat::Methods => methods(),
         ListWhat::Tasks => tasks(),

@@ -1,18 +1,18 @@
 //! One file a command.
 
-pub mod calibrate;
-pub mod compare;
-pub mod doctor;
-pub mod explain;
-pub mod export;
-pub mod fetch;
-pub mod generate;
-pub mod heatmap;
-pub mod history;
-pub mod list;
-pub mod paper;
-pub mod report;
-pub mod run;
-pub mod score;
-pub mod table;
-pub mod verify;
+pub(crate) mod calibrate;
+pub(crate) mod compare;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod export;
+pub(crate) mod fetch;
+pub(crate) mod generate;
+pub(crate) mod heatmap;
+pub(crate) mod history;
+pub(crate) mod list;
+pub(crate) mod paper;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod score;
+pub(crate) mod table;
+pub(crate) mod verify;

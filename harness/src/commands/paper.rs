@@ -8,17 +8,18 @@ use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Group, Merged, Run};
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
 use kvsweep_tasks::needle::variants;
-use kvsweep_tasks::{averages, protocol};
+use kvsweep_tasks::{Suite, averages, protocol};
 use serde_json::json;
 
-use crate::cli::{PaperArgs, RunArgs, Split, Suite, VariantArgs};
+use crate::cli::{PaperArgs, RunArgs, Split, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::model::known_shape;
 use crate::output;
+use crate::plan::Plan;
 use crate::questions::{MINI, NEEDLE};
 
 /// Runs the command.
-pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     if args.id == "list" {
         return list(args.json);
     }
@@ -37,8 +38,8 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
     }
     let mut runs = Vec::new();
     for run_args in plans {
-        let plan = super::run::plan(&run_args)?;
-        let exit = super::run::execute(&plan, None)?;
+        let (plan, session) = Plan::of(&run_args)?;
+        let exit = super::run::execute(&plan, &session, None)?;
         if exit != Exit::Done {
             return Ok(exit);
         }
@@ -63,7 +64,7 @@ pub fn run(args: &PaperArgs) -> anyhow::Result<Exit> {
 
 /// Ours beside theirs. On the mini split, mini data sets of the same category (and metric) stand in for
 /// the paper's.
-pub fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
+pub(crate) fn compare(paper: &PaperTable, group: &Group) -> PaperComparison {
     let hub = paper.hub.as_deref().unwrap_or_default();
     let grid = needle_grid(paper, hub);
     let original = Original {

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use kvsweep_plots::report::{self, Options};
 use kvsweep_results::paper::PaperComparison;
 use kvsweep_results::{ExampleKey, Manifest, Merged, MergedExample, Run, published};
-use kvsweep_tasks::protocol;
+use kvsweep_tasks::{Suite, protocol};
 
-use crate::cli::{ReportArgs, Suite};
+use crate::cli::ReportArgs;
 use crate::exit::{Exit, usage};
 use crate::recorded::Recorded;
 use crate::{destination, output, provenance, tables};
 
 /// Runs the command.
-pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let runs = args.runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
     let suites = tables::by_suite(runs);
     let origins: Vec<Origin> = suites

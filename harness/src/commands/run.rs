@@ -1,32 +1,22 @@
 //! `kvsweep run SUITE`: plans a sweep, runs or continues it, prints the table; for `needle` also draws the heatmaps.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use kvsweep_engine::backend::{Backend, HeadSet};
-use kvsweep_engine::model::{Card, Model};
+use kvsweep_engine::backend::Backend;
 use kvsweep_engine::session::{AnySession, Session};
 use kvsweep_engine::with_session;
-use kvsweep_methods::inputs::Inputs;
-use kvsweep_results::{
-    Format, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, ProgramInfo,
-    ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, Shard,
-};
-use kvsweep_tasks::path;
-use kvsweep_tasks::protocol::{self, ModelFacts, Protocol};
+use kvsweep_results::{Format, Run, RunDir};
+use kvsweep_tasks::Suite;
 
-use crate::calibration::Calibrations;
-use crate::cli::{RunArgs, Suite};
-use crate::cost::{Load, Place};
+use crate::cli::RunArgs;
+use crate::cost::{Load, Target};
 use crate::exit::{Exit, usage};
 use crate::lengths::Lengths;
-use crate::model::{TextSide, device_kind, dtype_name};
+use crate::plan::{Plan, Request};
 use crate::progress::Progress;
-use crate::questions::{self, Dataset, Selected};
-use crate::runner::{Ended, Sweep};
-use crate::variants::Variants;
-use crate::{interrupt, kept, machine, output, pictures, provenance, tables, variants};
+use crate::runner::{self, Ended, Limits, Worker, Writer};
+use crate::variants::base;
+use crate::{interrupt, machine, output, pictures, tables};
 
 /// Sequences that decode together, where several examples fill a batch.
 const BATCH: usize = 32;
@@ -34,30 +24,8 @@ const BATCH: usize = 32;
 /// Examples of each data set whose kept positions are stored.
 const STORE_KEPT: u64 = 2;
 
-/// Everything about a sweep that is known before its first prefill.
-pub struct Plan {
-    /// The model, at work.
-    pub session: AnySession,
-    /// Facts that prompts depend on.
-    pub facts: ModelFacts,
-    /// The protocol.
-    pub protocol: &'static Protocol,
-    /// Methods and budgets.
-    pub variants: Variants,
-    /// The rows.
-    pub datasets: Vec<Dataset>,
-    /// Calibrated inputs.
-    pub inputs: Inputs,
-    /// Masked heads.
-    pub masked: Option<Arc<HeadSet>>,
-    /// What the run is.
-    pub manifest: Manifest,
-    /// Where it goes.
-    pub out: PathBuf,
-}
-
 /// Runs the command.
-pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let memory = memory_limit(args.memory)?;
     if args.dry_run {
         return print_load(&load(args)?, args.json);
@@ -65,8 +33,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     if args.record_baseline && args.shard.is_some() {
         return Err(usage("--record-baseline stores a whole run; leave --shard out"));
     }
-    let plan = plan(args)?;
-    let exit = execute(&plan, memory)?;
+    let (plan, session) = Plan::of(args)?;
+    let exit = execute(&plan, &session, memory)?;
     if exit == Exit::Interrupted {
         output::note(&format!("run the same command again to continue `{}`", plan.out.display()));
         return Ok(exit);
@@ -74,157 +42,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     finish(&plan.out, args)
 }
 
-/// What the command line asks for, before a model is read.
-struct Asked {
-    protocol: &'static Protocol,
-    variants: Variants,
-    selected: Selected,
-}
-
-impl Asked {
-    fn of(args: &RunArgs) -> anyhow::Result<Self> {
-        let suite = args
-            .suite
-            .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
-        let protocol =
-            protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
-        let variants = args
-            .variants
-            .resolve(&|method| protocol.profile(method, suite == Suite::Needle).map(str::to_owned))?;
-        Ok(Self { protocol, variants, selected: Selected::of(suite, args)? })
-    }
-}
-
-/// Resolves every name, loads model and rows, and says what the run is.
-///
-/// # Errors
-/// Whatever is wrong with the command line, the model or the data, before any time is spent.
-pub fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
-    let Asked { protocol, mut variants, selected } = Asked::of(args)?;
-    let session = args.model.load()?;
-    let model: &Model = &session;
-    let text = TextSide::new(model)?;
-    let facts = crate::model::facts(model);
-    let calibrations = Calibrations::load(model, args.variants.calibration.as_deref().unwrap_or_default())?;
-    calibrations.fit(&mut variants, args.variants.methods.is_some(), &args.model)?;
-    if let Ok(of) = kvsweep_tasks::datasets::suite(selected.suite.name())
-        && let Some(info) = of.first()
-    {
-        protocol.notes(&facts, info.suite).iter().for_each(|note| output::note(note));
-    }
-    let masked =
-        args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, model, &args.model)).transpose()?;
-    let datasets = questions::datasets(&selected, protocol, &facts, &text)?;
-    check_window(model, protocol, &facts, &datasets)?;
-    let mut settings = selected.settings(&datasets);
-    settings.extend(calibrations.hashes(&variants.specs));
-    if model.name != crate::model::TINY {
-        settings.insert(MODEL_SHAPE.to_owned(), crate::model::shape(&model.config));
-    }
-    if let (Some(asked), Some(heads)) = (&args.mask_heads, &masked) {
-        settings.insert(MASK_HEADS.to_owned(), asked.clone());
-        settings.insert(MASKED_HEADS.to_owned(), kept::heads_sha256(heads));
-    }
-    let manifest = manifest(args, &selected, protocol, model, &variants, &datasets, settings)?;
-    let out = args.out.clone().unwrap_or_else(|| default_out(&manifest));
-    Ok(Plan {
-        facts,
-        protocol,
-        variants,
-        datasets,
-        inputs: calibrations.inputs,
-        masked: masked.map(Arc::new),
-        manifest,
-        out,
-        session,
-    })
-}
-
-fn manifest(
-    args: &RunArgs,
-    selected: &Selected,
-    protocol: &Protocol,
-    model: &Model,
-    variants: &Variants,
-    datasets: &[Dataset],
-    settings: BTreeMap<String, String>,
-) -> anyhow::Result<Manifest> {
-    Ok(Manifest {
-        schema: SCHEMA,
-        program: ProgramInfo { version: env!("CARGO_PKG_VERSION").to_owned(), commit: provenance::commit() },
-        model: ModelInfo {
-            name: model.name.clone(),
-            weights_sha256: model.weights_sha256.clone(),
-            tokenizer_sha256: model.tokenizer()?.sha256().to_owned(),
-            files: model.files_sha256.clone(),
-            embedded: model.name == crate::model::TINY,
-        },
-        suite: selected.suite.name().to_owned(),
-        split: selected.split_name().to_owned(),
-        protocol: ProtocolInfo {
-            name: protocol.name.clone(),
-            version: protocol.version.to_string(),
-            sha256: protocol.sha256.clone(),
-        },
-        datasets: datasets
-            .iter()
-            .map(|dataset| RunDataset {
-                name: dataset.name.clone(),
-                sha256: dataset.sha256.clone(),
-                examples: dataset.questions.len() as u64,
-                total: dataset.total,
-            })
-            .collect(),
-        methods: variants
-            .specs
-            .iter()
-            .map(|spec| MethodInfo {
-                spec: spec.resolved().name,
-                params: spec
-                    .resolved()
-                    .params
-                    .iter()
-                    .map(|(key, value)| {
-                        (key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-                    })
-                    .collect(),
-                granularity: spec.granularity().to_string(),
-                budgeted: !spec.is_full(),
-            })
-            .collect(),
-        budgets: variants.budgets.iter().map(|&budget| kept::count(budget)).collect::<Result<_, _>>()?,
-        device: device_kind(model).to_owned(),
-        dtype: dtype_name(model).to_owned(),
-        limit: args.limit.map(|limit| limit as u64),
-        shard: selected.shard.map(|(index, count)| Shard { index, count }),
-        seed: selected.seed,
-        settings,
-    })
-}
-
-/// `runs/<suite>-<model>-<split>-<configuration>-<commit>`: the same command finds its run again.
-fn default_out(manifest: &Manifest) -> PathBuf {
-    let model = path::component(&manifest.model.name.replace('/', "-"));
-    let commit = &manifest.program.commit;
-    let (commit, change) = commit.split_once("-dirty").unwrap_or((commit, ""));
-    let mut name = format!(
-        "{}-{model}-{}-{:.8}-{commit:.7}{change}",
-        manifest.suite,
-        manifest.split,
-        manifest.configuration(),
-    );
-    if let Some(shard) = manifest.shard {
-        name.push_str(&format!("-{}of{}", shard.index, shard.count));
-    }
-    Path::new("runs").join(name)
-}
-
 /// Runs what is missing, with `memory` bytes for prompts in flight and their variants; by default four fifths of what is
 /// free where the model computes.
 ///
 /// # Errors
-/// See [`Sweep::run`]; a run directory of another configuration.
-pub fn execute(plan: &Plan, memory: Option<u64>) -> anyhow::Result<Exit> {
+/// See [`runner::sweep`]; a run directory of another configuration.
+pub(crate) fn execute(plan: &Plan, session: &AnySession, memory: Option<u64>) -> anyhow::Result<Exit> {
     let mut run = RunDir::create_or_continue(&plan.out, &plan.manifest)?;
     for problem in run.repairs() {
         output::note(&format!("{problem}"));
@@ -235,37 +58,25 @@ pub fn execute(plan: &Plan, memory: Option<u64>) -> anyhow::Result<Exit> {
     }
     // The weights are loaded: what is free now is for prompts and their variants.
     let memory =
-        memory.unwrap_or_else(|| crate::model::free_memory(&plan.session.device).unwrap_or(4 << 30) / 5 * 4);
+        memory.unwrap_or_else(|| crate::model::free_memory(&session.device).unwrap_or(4 << 30) / 5 * 4);
     interrupt::listen()?;
-    with_session!(&plan.session, session => sweep(plan, session, &mut run, memory))
+    let limits = Limits { batch: BATCH, memory, store_kept: STORE_KEPT };
+    with_session!(session, session => sweep(plan, session, limits, &mut run))
 }
 
 fn sweep<B: Backend>(
     plan: &Plan,
     session: &Session<B>,
+    limits: Limits,
     run: &mut RunDir,
-    memory: u64,
 ) -> anyhow::Result<Exit> {
-    let text = TextSide::new(session)?;
-    let keys = plan.manifest.variants();
-    let total = plan.manifest.examples();
-    let sweep = Sweep {
-        session,
-        text,
-        facts: &plan.facts,
-        protocol: plan.protocol,
-        datasets: &plan.datasets,
-        variants: &plan.variants.all,
-        keys: &keys,
-        inputs: &plan.inputs,
-        masked: plan.masked.clone(),
-        batch: BATCH,
-        memory,
-        store_kept: STORE_KEPT,
-    };
-    let mut progress = Progress::new(total, run.finished_keys().len() as u64, sweep.tokens_ahead(run));
-    let ended = sweep.run(run, &mut progress);
-    progress.finish();
+    let mut worker = Worker::new(plan, session, limits)?;
+    let finished = run.finished_keys();
+    let progress =
+        Progress::new(plan.manifest.examples(), finished.len() as u64, plan.tokens_ahead(finished));
+    let mut writer = Writer::new(run, progress);
+    let ended = runner::sweep(plan, &mut worker, &mut writer);
+    writer.progress.finish();
     Ok(match ended? {
         Ended::Complete => Exit::Done,
         Ended::Interrupted => Exit::Interrupted,
@@ -284,41 +95,6 @@ fn memory_limit(gib: Option<f64>) -> anyhow::Result<Option<u64>> {
         Some(gib) => Err(usage(format!("`--memory {gib}`: expected a positive number of GiB, e.g. 0.5"))),
         None => Ok(None),
     }
-}
-
-/// Refuses, before anything is computed, a protocol whose prompts are longer than the sliding window that the model
-/// was trained with, and says where prompts are cut to it.
-fn check_window(
-    model: &Card,
-    protocol: &Protocol,
-    facts: &ModelFacts,
-    datasets: &[Dataset],
-) -> anyhow::Result<()> {
-    let Some(window) = model.config.sliding_window.filter(|&window| window < model.config.max_positions)
-    else {
-        return Ok(());
-    };
-    for dataset in datasets {
-        let Some(info) = dataset.first.info() else { continue };
-        let (limit, _) = protocol.limit(facts, info.max_new_tokens);
-        anyhow::ensure!(
-            limit + info.max_new_tokens <= window,
-            "protocol `{}` has prompts of up to {limit} tokens on `{}`, and model `{}` attends through a sliding window \
-             of {window}, which is not computed here\n\
-             hint: `--protocol {}` cuts prompts to the window; or set `sliding_window` to null in config.json if the \
-             model was trained without one",
-            protocol.name,
-            info.name,
-            facts.name,
-            protocol::DEFAULT
-        );
-    }
-    output::note(&format!(
-        "model `{}` attends through a sliding window of {window} tokens, which is not computed here: prompts are cut so \
-         that they and their answers stay within it",
-        facts.name
-    ));
-    Ok(())
 }
 
 /// Prints the table of a finished run, and draws what its suite shows.
@@ -347,11 +123,11 @@ fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// Whatever is wrong with the command line, the model's configuration or the data.
-pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
-    let asked = Asked::of(args)?;
+pub(crate) fn load(args: &RunArgs) -> anyhow::Result<Load> {
+    let Request { protocol, variants, selected } = Request::of(args)?;
     let (cuda, dtype) = args.model.place()?;
     let (card, stand_in) = args.model.card()?;
-    let mut lengths = Lengths::of(&asked.selected, asked.protocol, &card)?;
+    let mut lengths = Lengths::of(&selected, protocol, &card)?;
     lengths.assumed.extend(stand_in);
     if card.config.positions() < card.config.max_positions {
         lengths.assumed.push(format!(
@@ -359,22 +135,22 @@ pub fn load(args: &RunArgs) -> anyhow::Result<Load> {
             card.config.positions()
         ));
     }
-    for spec in &asked.variants.specs {
+    for spec in &variants.specs {
         if card.name != crate::model::TINY && !spec.needs().is_empty() {
-            let name = variants::base(spec.label());
+            let name = base(spec.label());
             lengths.assumed.push(format!("`{name}` has the inputs that `kvsweep calibrate` makes"));
         }
     }
-    let place = Place {
+    let target = Target {
         name: format!("{}, {}", if cuda.is_some() { "cuda" } else { "cpu" }, dtype.as_str()),
         element: cuda.map(|_| dtype.size_in_bytes()),
         threads: machine::processors(),
     };
-    Ok(Load::of(&card.name, &card.config, lengths, &asked.variants.all, &place))
+    Ok(Load::of(&card.name, &card.config, lengths, &variants.all, &target))
 }
 
 /// Prints what a sweep would take.
-pub fn print_load(load: &Load, as_json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn print_load(load: &Load, as_json: bool) -> anyhow::Result<Exit> {
     if as_json {
         output::json(load)?;
     } else {

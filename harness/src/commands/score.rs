@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::output;
 
 /// Runs the command.
-pub fn run(args: &ScoreArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<Exit> {
     match layouts::score(&args.dir, &args.layout, args.metric.as_deref())? {
         Scored::Datasets(tree) => {
             for note in &tree.notes {

@@ -8,7 +8,7 @@ use crate::exit::{Exit, usage};
 use crate::{output, tables};
 
 /// Runs the command.
-pub fn run(args: &TableArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &TableArgs) -> anyhow::Result<Exit> {
     let runs = args.runs.iter().map(|path| Run::load_for_scores(path)).collect::<Result<Vec<_>, _>>()?;
     let suites = tables::by_suite(runs);
     if suites.len() > 1 && matches!(args.format, TableFormat::Csv | TableFormat::Json) {

@@ -16,7 +16,7 @@ struct Report {
 }
 
 /// Runs the command; exits 4 on a mismatch.
-pub fn run(args: &VerifyArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<Exit> {
     if !args.golden.is_dir() {
         return Err(usage(format!(
             "`{}` is no directory; --golden names a folder of golden vectors",

@@ -57,7 +57,7 @@ fn modules(src: &Path) -> BTreeMap<Module, String> {
                     inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
                 module.pop_if(|last| last == "mod" || (inside.iter().count() == 1 && is_root(last)));
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap().lines();
+                let code = text.split("\nmod tests {").next().unwrap().lines();
                 let code: Vec<&str> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
                 found.insert(module, code.join("\n"));
             }
@@ -151,6 +151,37 @@ fn circles(all: &BTreeMap<Module, String>) -> Vec<BTreeSet<String>> {
         }
     }
     groups
+}
+
+/// Whether a module is there for tests alone.
+fn is_for_tests(module: &Module, all: &BTreeMap<Module, String>) -> bool {
+    let Some((name, parent)) = module.split_last() else { return false };
+    let declared = |visibility: &str| {
+        all.get(parent).is_some_and(|code| code.contains(&format!("#[cfg(test)]\n{visibility}mod {name};")))
+    };
+    ["", "pub(crate) ", "pub(super) "].into_iter().any(declared)
+}
+
+/// What clippy's `disallowed-methods` would say, were it not for tests, which make broken files on purpose.
+#[test]
+fn no_file_is_written_in_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut read = 0;
+    for (room, _) in may_use() {
+        let all = modules(&root.join(room).join("src"));
+        for (module, code) in all.iter().filter(|(module, _)| !is_for_tests(module, &all)) {
+            read += 1;
+            for half_written in ["fs::write(", "fs_err::write(", "File::create(", "File::create_new("] {
+                assert!(
+                    !code.contains(half_written),
+                    "{room}: `{half_written}` in `{}` leaves half a file when it is cut short; \
+                     `kvsweep_results::write_atomic` does not",
+                    module.join("::")
+                );
+            }
+        }
+    }
+    assert!(read > 200, "{read} modules");
 }
 
 /// Circles that are still to be undone: the crate and the modules in them.

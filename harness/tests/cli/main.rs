@@ -13,6 +13,8 @@ mod bounds;
 mod calibrate;
 mod commands;
 mod common;
+mod dependencies;
+mod documents;
 mod fetch;
 mod identity;
 mod invariants;

@@ -49,6 +49,10 @@ impl Method for KeyDiff {
         self.window
     }
 
+    fn chooses_again(&self) -> bool {
+        true
+    }
+
     fn observations(&self) -> Vec<Observation> {
         vec![Observation::KeySimilarity]
     }

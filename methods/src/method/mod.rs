@@ -85,10 +85,10 @@ pub trait Method: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Chooses again while an answer grows: `entries[layer][head]` are those that each head holds, the prompt's first and
-    /// the answer's last, and a selection's numbers count them from 0. `None` if it cannot.
-    fn select_again(&self, _budget: usize, _entries: &[Vec<usize>]) -> Option<Vec<LayerSelection>> {
-        None
+    /// Whether it can choose again while an answer grows, by [`Method::select`] on the cache of that moment: its entries
+    /// are the positions then, the same number in every head. Nothing may be remembered from the prompt but they.
+    fn chooses_again(&self) -> bool {
+        false
     }
 
     /// Chooses, for each layer. The prompt is longer than [`Method::recent`].

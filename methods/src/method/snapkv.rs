@@ -48,6 +48,10 @@ impl Method for SnapKv {
         self.window
     }
 
+    fn chooses_again(&self) -> bool {
+        true
+    }
+
     fn observations(&self) -> Vec<Observation> {
         self.scoring().observations()
     }

@@ -38,15 +38,6 @@ pub(crate) const ENTRY: Entry = Entry {
     parse: parse::<StreamingLlm>,
 };
 
-impl StreamingLlm {
-    /// The entries of a head that holds `len` of them.
-    fn kept(&self, budget: usize, len: usize) -> Vec<u32> {
-        let first = self.recent.map_or(self.sinks, |recent| budget.saturating_sub(recent)).min(budget);
-        let last = len.saturating_sub(budget - first).max(first);
-        (0..first.min(len) as u32).chain(last.min(len) as u32..len as u32).collect()
-    }
-}
-
 impl Method for StreamingLlm {
     fn check_budget(&self, budget: usize) -> Result<(), String> {
         let (name, taken) = match self.recent {
@@ -59,9 +50,8 @@ impl Method for StreamingLlm {
         Err(format!("`{name}` = {taken} tokens are inside the budget and must be below it"))
     }
 
-    fn select_again(&self, budget: usize, entries: &[Vec<usize>]) -> Option<Vec<LayerSelection>> {
-        let layer = |heads: &Vec<usize>| heads.iter().map(|&len| self.kept(budget, len)).collect();
-        Some(entries.iter().map(|heads| LayerSelection::Heads(layer(heads))).collect())
+    fn chooses_again(&self) -> bool {
+        true
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
@@ -69,7 +59,9 @@ impl Method for StreamingLlm {
         if prompt <= budget {
             return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
         }
-        let kept = self.kept(budget, prompt);
+        let first = self.recent.map_or(self.sinks, |recent| budget.saturating_sub(recent)).min(budget);
+        let last = prompt - (budget - first);
+        let kept: Vec<u32> = (0..first as u32).chain(last as u32..prompt as u32).collect();
         let layer = |layer: usize| LayerSelection::Heads(vec![kept.clone(); ctx.heads(layer)]);
         Ok((0..ctx.shape.layers.len()).map(layer).collect())
     }

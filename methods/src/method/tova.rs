@@ -44,6 +44,10 @@ impl Method for Tova {
         1
     }
 
+    fn chooses_again(&self) -> bool {
+        true
+    }
+
     fn observations(&self) -> Vec<Observation> {
         vec![LAST]
     }

@@ -48,7 +48,7 @@ struct TimingLine {
 }
 
 impl BaselineStore {
-    /// Stores a complete run under `commit` (a full hash, see [`resolve_commit`]). Storing the same results again does
+    /// Stores a complete run under `commit` (a full hash, see [`super::resolve_commit`]). Storing the same results again does
     /// nothing.
     ///
     /// # Errors

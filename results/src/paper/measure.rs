@@ -38,13 +38,13 @@ fn same_value(a: &str, b: &str) -> bool {
 }
 
 /// Our number for a column.
-pub(super) struct Measured {
+pub(super) struct OurNumber {
     pub(super) cell: Cell,
     /// By data set: examples measured, and examples of the paper where known.
     examples: BTreeMap<String, (u64, Option<u64>)>,
 }
 
-impl Measured {
+impl OurNumber {
     /// What keeps it from bearing a verdict, if anything.
     pub(super) fn lacks(&self) -> Option<String> {
         let incomplete: Vec<String> = self
@@ -73,7 +73,7 @@ pub(super) fn measure(
     column: &PaperColumn,
     original: &Original<'_>,
     bootstrap: &Bootstrap,
-) -> Option<Measured> {
+) -> Option<OurNumber> {
     let mut strata: Vec<(f64, Stratum)> = Vec::new();
     let mut percents: Vec<(f64, f64)> = Vec::new();
     let mut examples = BTreeMap::new();
@@ -89,7 +89,7 @@ pub(super) fn measure(
     }
     let parts: Vec<(f64, &Stratum)> = strata.iter().map(|(weight, stratum)| (*weight, stratum)).collect();
     let cell = percent(&bootstrap.combine_scores(&parts), (original.mean)(&percents));
-    (!parts.is_empty()).then_some(Measured { cell, examples })
+    (!parts.is_empty()).then_some(OurNumber { cell, examples })
 }
 
 #[cfg(test)]

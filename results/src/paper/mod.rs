@@ -25,7 +25,7 @@ use crate::table::{Cell, group_part};
 
 /// What the caller knows of the runs behind a published table.
 pub struct Original<'a> {
-    /// The shape of the table's model, spelled as manifests record it ([`MODEL_SHAPE`]); none where it is not known.
+    /// The shape of the table's model, spelled as manifests record it ([`crate::MODEL_SHAPE`]); none where it is not known.
     pub shape: Option<String>,
     /// Examples behind the paper's number of a data set; none where it is not known.
     pub examples: &'a dyn Fn(&str) -> Option<u64>,

@@ -70,7 +70,7 @@ pub struct ScoreRow {
     pub method: String,
     /// Id of the resolved parameters.
     pub params: String,
-    /// Entries per KV head asked for, averaged over heads and layers; none for a method without a budget.
+    /// The budget asked for; none for a method without one.
     pub budget: Option<u32>,
     /// `kv-head` or `query-head`: what each selection is stored per.
     pub granularity: String,
@@ -117,7 +117,7 @@ struct FoundMean {
 }
 
 /// One variant's rows in one column.
-struct Measured {
+struct MeasuredColumn {
     stratum: Stratum,
     /// The official scripts' `100 * sum / n`, unrounded.
     exact: f64,
@@ -125,9 +125,9 @@ struct Measured {
 }
 
 /// A column's rows with the column's weight in a mean.
-type Weighted<'a> = (f64, &'a Measured);
+type WeightedColumn<'a> = (f64, &'a MeasuredColumn);
 
-impl Measured {
+impl MeasuredColumn {
     fn of(
         group: &Group,
         variant: &crate::VariantKey,
@@ -174,15 +174,17 @@ impl ScoreTable {
         let mut rows = Vec::new();
         for group in &merged.groups {
             for variant in &group.variants {
-                let measured: Vec<Option<Measured>> =
-                    present.iter().map(|column| Measured::of(group, variant, column, bootstrap)).collect();
+                let measured: Vec<Option<MeasuredColumn>> = present
+                    .iter()
+                    .map(|column| MeasuredColumn::of(group, variant, column, bootstrap))
+                    .collect();
                 if measured.iter().all(Option::is_none) {
                     continue;
                 }
-                let cell = |parts: &[(usize, f64)], print: &dyn Fn(&[Weighted<'_>]) -> f64| {
+                let cell = |parts: &[(usize, f64)], print: &dyn Fn(&[WeightedColumn<'_>]) -> f64| {
                     let weighted =
                         |(index, weight): &(usize, f64)| Some((*weight, measured[*index].as_ref()?));
-                    let parts: Vec<Weighted<'_>> = parts.iter().map(weighted).collect::<Option<_>>()?;
+                    let parts: Vec<WeightedColumn<'_>> = parts.iter().map(weighted).collect::<Option<_>>()?;
                     let strata: Vec<(f64, &Stratum)> = parts.iter().map(|(w, m)| (*w, &m.stratum)).collect();
                     Some(percent(&bootstrap.combine_scores(&strata), print(&parts)))
                 };

@@ -6,10 +6,11 @@
 use super::metric_ids::{
     CLASSIFICATION, CODE_SIM, COUNT, QA_F1, QA_F1_ZH, RETRIEVAL, RETRIEVAL_ZH, ROUGE, ROUGE_ZH,
 };
-use super::{Category, DatasetInfo, Language, Suite};
+use super::{Category, DatasetInfo, Language};
+use crate::suite::Suite;
 
 /// The 21 data sets in the official order.
-pub const DATASETS: [DatasetInfo; 21] = [
+pub(crate) const DATASETS: [DatasetInfo; 21] = [
     DatasetInfo {
         name: "narrativeqa",
         base: "narrativeqa",

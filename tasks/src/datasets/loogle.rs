@@ -6,16 +6,18 @@
 //! driver that returns maxima are official bugs that make a metric meaningless: they are left out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::metric_ids::{LOOGLE_CLOZE, LOOGLE_ROUGE_L, QA_F1};
-use super::{Category, DatasetInfo, Language, Suite};
+use super::{Category, DatasetInfo, Language};
 use crate::error::TaskError;
 use crate::example::{Example, key};
 use crate::python::literal::{self, Literal};
 use crate::row::{FIX_ROW, Row};
+use crate::suite::Suite;
 
 /// The eight data sets: the official four, then HeadKV's four in its run order.
-pub const DATASETS: [DatasetInfo; 8] = [
+pub(crate) const DATASETS: [DatasetInfo; 8] = [
     DatasetInfo {
         name: "shortdep_qa",
         base: "shortdep_qa",
@@ -139,7 +141,7 @@ pub const DATASETS: [DatasetInfo; 8] = [
 ];
 
 /// The names of HeadKV's four sets: they are the `type` values of `longdep_qa`'s questions.
-pub fn is_longdep_type(name: &str) -> bool {
+pub(crate) fn is_longdep_type(name: &str) -> bool {
     DATASETS[4..].iter().any(|d| d.name == name)
 }
 
@@ -152,7 +154,7 @@ pub(crate) fn examples(
     row: &mut Row<'_>,
     index: usize,
 ) -> Result<Vec<Example>, TaskError> {
-    let context = row.text("input")?;
+    let context: Arc<str> = row.text("input")?.into();
     let pairs = row.text("qa_pairs")?;
     let place = row.place();
     let example = |id: usize, input: String, answer: String| {
@@ -164,7 +166,7 @@ pub(crate) fn examples(
             dataset: info.name.to_owned(),
             length: context.split_whitespace().count() as u64,
             input,
-            context: context.clone(),
+            context: Arc::clone(&context),
             answers,
             all_classes: Vec::new(),
             language: "en".to_owned(),
@@ -214,6 +216,7 @@ mod tests {
         let pairs = r#"[{'Q': "who?", 'A': 'he', 'type': 'computation', 'S': ['x']}, {'Q': 'when?', 'A': 'now', 'type': 'timeline_reorder', 'S': []}]"#;
         fs_err::write(&path, doc(pairs)).unwrap();
         let all = read_rows(&path, "longdep_qa", None).unwrap().examples;
+        assert!(std::sync::Arc::ptr_eq(&all[0].context, &all[1].context), "a document is held once");
         assert_eq!((all.len(), all[1].input.as_str(), all[1].answers[0].as_str()), (2, "when?", "now"));
         assert!(all[0].key.starts_with("longdep_qa#0.0-"), "{}", all[0].key);
         assert_eq!(read_rows(&path, "computation", None).unwrap().examples[0].input, "who?");

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 use sha2::{Digest, Sha256};
 
 use super::metric_ids::{CLASSIFICATION, CODE_SIM, COUNT, QA_F1, RETRIEVAL, ROUGE};
-use super::{Category, DatasetInfo, Language, Suite};
+use super::{Category, DatasetInfo, Language};
 use crate::error::TaskError;
 use crate::example::{Example, hex, key};
 use crate::mini::{self, MiniDataset, MiniRow, ROWS};
+use crate::suite::Suite;
 
 /// What the registry would say of a mini data set. All of them are wrapped in the chat template, which the embedded
 /// model was trained with.
@@ -86,7 +87,7 @@ pub fn example(index: usize, row: MiniRow) -> Example {
         key,
         dataset: row.dataset,
         input: row.input,
-        context: row.context,
+        context: row.context.into(),
         answers: row.answers,
         all_classes: row.all_classes.unwrap_or_default(),
         length: row.length as u64,

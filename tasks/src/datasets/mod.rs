@@ -1,36 +1,16 @@
 //! The registry of data sets: one file a suite, one line a data set.
 
-pub mod longbench;
+pub(crate) mod longbench;
 pub mod longbench_e;
-pub mod loogle;
+pub(crate) mod loogle;
 pub mod metric_ids;
 pub mod mini;
 
 use std::sync::LazyLock;
 
 use crate::error::TaskError;
-
-/// A family of data sets that is run and averaged together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Suite {
-    /// LongBench v1.
-    LongBench,
-    /// LongBench-E.
-    LongBenchE,
-    /// LooGLE, with HeadKV's four long-dependency sets.
-    LooGle,
-}
-
-impl Suite {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LongBench => "longbench",
-            Self::LongBenchE => "longbench-e",
-            Self::LooGle => "loogle",
-        }
-    }
-}
+use crate::python::format::python_format;
+use crate::suite::Suite;
 
 /// What a data set tests; the official leaderboard averages by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +113,15 @@ pub struct DatasetInfo {
     pub short_name: &'static str,
 }
 
+impl DatasetInfo {
+    /// What stands behind the context in the filled prompt: instructions and the question. `None` where the prompt has
+    /// the question before the context.
+    pub fn question(&self, input: &str) -> Option<String> {
+        let (before, behind) = self.prompt.split_once("{context}")?;
+        (!before.contains("{input}")).then(|| python_format(behind, &[("input", input)]))
+    }
+}
+
 static ALL: LazyLock<Vec<DatasetInfo>> = LazyLock::new(|| {
     longbench::DATASETS.into_iter().chain(longbench_e::datasets()).chain(loogle::DATASETS).collect()
 });
@@ -142,18 +131,16 @@ pub fn all() -> &'static [DatasetInfo] {
     &ALL
 }
 
-/// The names of the suites of data sets (the needle test is not made of data sets).
-pub const SUITES: [Suite; 3] = [Suite::LongBench, Suite::LongBenchE, Suite::LooGle];
-
-/// The data sets of a suite, in the official order.
+/// The data sets of a suite, in the official order. The needle test is not made of data sets.
 ///
 /// # Errors
 /// An unknown name, with the nearest ones.
 pub fn suite(name: &str) -> Result<Vec<&'static DatasetInfo>, TaskError> {
-    let suite = SUITES
-        .into_iter()
-        .find(|s| s.name() == name)
-        .ok_or_else(|| TaskError::unknown("suite", name, SUITES.map(Suite::name)))?;
+    let suites = Suite::ALL.into_iter().filter(|suite| *suite != Suite::Needle);
+    let suite = suites
+        .clone()
+        .find(|suite| suite.name() == name)
+        .ok_or_else(|| TaskError::unknown("suite", name, suites.map(Suite::name)))?;
     Ok(all().iter().filter(|d| d.suite == suite).collect())
 }
 

@@ -10,7 +10,7 @@ use crate::error::TaskError;
 use crate::path::last_component;
 
 /// AdaKV's predictions.
-pub struct AdaKv;
+pub(super) struct AdaKv;
 
 impl Layout for AdaKv {
     fn name(&self) -> &'static str {

@@ -12,7 +12,7 @@ use crate::error::TaskError;
 use crate::path::component;
 
 /// CompressKV's predictions.
-pub struct CompressKv;
+pub(super) struct CompressKv;
 
 impl Layout for CompressKv {
     fn name(&self) -> &'static str {

@@ -10,7 +10,7 @@ use crate::datasets::metric_ids::{QA_F1, QA_F1_ZH};
 use crate::error::TaskError;
 
 /// HeadKV's predictions.
-pub struct HeadKv;
+pub(super) struct HeadKv;
 
 impl Layout for HeadKv {
     fn name(&self) -> &'static str {

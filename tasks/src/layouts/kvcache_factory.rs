@@ -15,7 +15,7 @@ const METHODS: [&str; 9] =
     ["FullKV", "random", "SnapKV", "StreamingLLM", "H2O", "PyramidKV", "L2Norm", "CAM", "ThinK"];
 
 /// KVCache-Factory's predictions.
-pub struct KvCacheFactory;
+pub(super) struct KvCacheFactory;
 
 impl Layout for KvCacheFactory {
     fn name(&self) -> &'static str {

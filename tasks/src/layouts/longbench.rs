@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::{ExportFile, ExportMeta, Layout, Prediction, PredictionFile, read, write};
-use crate::datasets::Suite;
 use crate::error::TaskError;
 use crate::path::last_component;
+use crate::suite::Suite;
 
 /// LongBench v1.
-pub struct LongBench;
+pub(super) struct LongBench;
 
 /// LongBench-E: the same files, scored in three length buckets.
-pub struct LongBenchE;
+pub(super) struct LongBenchE;
 
 impl Layout for LongBench {
     fn name(&self) -> &'static str {

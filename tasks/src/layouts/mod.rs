@@ -4,25 +4,26 @@
 //! processes are interleaved in them, so nothing here relies on row order but the sums that the official scripts take
 //! in file order.
 
-pub mod adakv;
-pub mod compresskv;
-pub mod headkv;
-pub mod kvcache_factory;
-pub mod longbench;
+mod adakv;
+mod compresskv;
+mod headkv;
+mod kvcache_factory;
+mod longbench;
 pub mod needle;
 pub mod official;
 mod read;
-pub mod snapkv;
+mod snapkv;
 mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::averages::Scores;
-use crate::datasets::{DatasetInfo, Suite};
+use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
+use crate::suite::Suite;
 
-pub use needle::{NeedleCell, NeedleRecord, NeedleScores};
+pub use needle::{NeedleRecord, NeedleScores, ScoredCell};
 pub use write::{ExportFile, ExportMeta, Prediction, write};
 
 /// The score of one data set as the official script writes it.

@@ -15,7 +15,7 @@ use crate::needle::NeedleVariant;
 use crate::needle::variants;
 use crate::path::last_component;
 use crate::reader::for_each_line;
-use crate::row::{Place, Row};
+use crate::row::{FileLine, Row};
 
 /// Layout names and their variants' names.
 pub const LAYOUTS: [(&str, &str); 4] = [
@@ -27,7 +27,7 @@ pub const LAYOUTS: [(&str, &str); 4] = [
 
 /// One result.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NeedleCell {
+pub struct ScoredCell {
     /// The file's name; in files of many records, with the record's number.
     pub name: String,
     /// `context_length` as stored: nominal, or (CompressKV) the real number of prompt tokens.
@@ -49,7 +49,7 @@ pub struct NeedleScores {
     /// The variant's name.
     pub variant: &'static str,
     /// The results by file name.
-    pub cells: Vec<NeedleCell>,
+    pub cells: Vec<ScoredCell>,
     /// Mean of the stored scores.
     pub mean_recorded: Option<f64>,
     /// Mean of the computed scores.
@@ -61,7 +61,7 @@ pub struct NeedleScores {
 impl NeedleScores {
     /// The length under which CompressKV's figure shows a result: the nearest multiple of 8000 (Llama) or 500
     /// (Mistral), ties to even; other variants show the stored one.
-    pub fn plotted_length(&self, cell: &NeedleCell, model: &str) -> u64 {
+    pub fn plotted_length(&self, cell: &ScoredCell, model: &str) -> u64 {
         let model = model.to_lowercase();
         let step = match self.variant {
             "compresskv" if model.contains("llama") => 8000.0,
@@ -186,7 +186,7 @@ pub(super) fn score(dir: &Path, variant: &'static str) -> Result<NeedleScores, T
             found: if names.is_empty() { "an empty folder".to_owned() } else { names.join(", ") },
         });
     }
-    let mean = |pick: fn(&NeedleCell) -> Option<f64>| {
+    let mean = |pick: fn(&ScoredCell) -> Option<f64>| {
         let values: Vec<f64> = cells.iter().filter_map(pick).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
@@ -203,12 +203,13 @@ fn read_json(
     path: &Path,
     name: &str,
     variant: &NeedleVariant,
-    cells: &mut Vec<NeedleCell>,
+    cells: &mut Vec<ScoredCell>,
 ) -> Result<(), TaskError> {
     let text = fs_err::read_to_string(path).map_err(|e| TaskError::io("read", path, e))?;
-    let place = Place { path, line: 1 };
+    let place = FileLine { path, line: 1 };
     let value = parse_with_nan(&text).map_err(|e| {
-        Place { path, line: e.line() }.error(format!("the file is not JSON: {e}"), "write the results again")
+        FileLine { path, line: e.line() }
+            .error(format!("the file is not JSON: {e}"), "write the results again")
     })?;
     match value {
         Value::Array(values) => {
@@ -221,7 +222,7 @@ fn read_json(
     Ok(())
 }
 
-fn cell(name: String, mut row: Row<'_>, variant: &NeedleVariant) -> Result<NeedleCell, TaskError> {
+fn cell(name: String, mut row: Row<'_>, variant: &NeedleVariant) -> Result<ScoredCell, TaskError> {
     let place = row.place();
     let length_field = if row.has("context_length") { "context_length" } else { "token_limit" };
     let length = row.optional_number(length_field)?.unwrap_or_default();
@@ -247,5 +248,5 @@ fn cell(name: String, mut row: Row<'_>, variant: &NeedleVariant) -> Result<Needl
         }
         None => (None, recorded.filter(|_| judged)),
     };
-    Ok(NeedleCell { name, length, depth, recorded, score, plotted })
+    Ok(ScoredCell { name, length, depth, recorded, score, plotted })
 }

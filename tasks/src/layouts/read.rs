@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{DatasetScore, Layout, OfficialScore, PredictionFile, TreeScores, plain};
-use crate::datasets::{self, DatasetInfo, Suite, mini};
+use crate::datasets::{self, DatasetInfo, mini};
 use crate::error::TaskError;
 use crate::metrics::{self, Metric, scorer};
 use crate::reader::for_each_line;
 use crate::row::Row;
+use crate::suite::Suite;
 
 /// Sorted entries of a folder.
 pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, TaskError> {
@@ -92,7 +93,7 @@ fn below(dir: &Path, layout: &dyn Layout, depth: usize) -> Option<PathBuf> {
     folders.iter().find(fits).cloned().or_else(|| folders.iter().find_map(|f| below(f, layout, depth - 1)))
 }
 
-struct Rows {
+struct Predictions {
     rows: Vec<PredictionRow>,
     all_classes: Vec<String>,
 }
@@ -104,7 +105,7 @@ struct PredictionRow {
 }
 
 /// Reads the rows of a prediction file. Only `pred` and `answers` are needed outside LongBench-E.
-fn read_file(file: &PredictionFile) -> Result<Rows, TaskError> {
+fn read_file(file: &PredictionFile) -> Result<Predictions, TaskError> {
     let mut rows = Vec::new();
     let mut all_classes = Vec::new();
     for_each_line(&file.path, None, |place, line| {
@@ -137,11 +138,11 @@ fn read_file(file: &PredictionFile) -> Result<Rows, TaskError> {
             remedy: "remove the file or finish the run".to_owned(),
         });
     }
-    Ok(Rows { rows, all_classes })
+    Ok(Predictions { rows, all_classes })
 }
 
 fn score_file(file: &PredictionFile, metric: &'static dyn Metric) -> Result<DatasetScore, TaskError> {
-    let Rows { rows, all_classes } = read_file(file)?;
+    let Predictions { rows, all_classes } = read_file(file)?;
     let mut per_row = Vec::with_capacity(rows.len());
     for (index, row) in rows.iter().enumerate() {
         let first_line = file.dataset.first_line_only;

@@ -8,7 +8,7 @@ use crate::error::TaskError;
 use crate::path::last_component;
 
 /// SnapKV's predictions; its scores are LongBench's.
-pub struct SnapKv;
+pub(super) struct SnapKv;
 
 impl Layout for SnapKv {
     fn name(&self) -> &'static str {

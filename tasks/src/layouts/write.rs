@@ -2,7 +2,7 @@
 //! files that are written all or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -59,11 +59,14 @@ pub struct ExportFile {
 
 /// Writes the files. Nothing is written where one of them exists with another content, since the official scripts
 /// append to files, which doubles rows; those that are there already stay as they are, so that an export may be
-/// repeated. Each file is whole or not there.
+/// repeated. `write_file` makes the folder of a path and the file in it, whole or not at all.
 ///
 /// # Errors
-/// A file that exists with another content or is listed twice; whatever the system refuses.
-pub fn write(files: &[ExportFile]) -> Result<(), TaskError> {
+/// A file that exists with another content or is listed twice; whatever `write_file` refuses.
+pub fn write(
+    files: &[ExportFile],
+    write_file: impl Fn(&Path, &[u8]) -> std::io::Result<()>,
+) -> Result<(), TaskError> {
     let refused = |path: &Path, problem: &str| TaskError::File {
         path: path.to_path_buf(),
         problem: problem.to_owned(),
@@ -83,24 +86,7 @@ pub fn write(files: &[ExportFile]) -> Result<(), TaskError> {
         }
     }
     missing.into_iter().try_for_each(|ExportFile { path, text }| {
-        write_whole(path, text.as_bytes()).map_err(|error| TaskError::io("write", path, error))
-    })
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    // What a killed export left; never written through, should it be a link.
-    let _ = fs_err::remove_file(&part);
-    let mut file = fs_err::OpenOptions::new().write(true).create_new(true).open(&part)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    drop(file);
-    written.and_then(|()| fs_err::rename(&part, path)).inspect_err(|_| {
-        let _ = fs_err::remove_file(&part);
+        write_file(path, text.as_bytes()).map_err(|error| TaskError::io("write", path, error))
     })
 }
 
@@ -280,6 +266,12 @@ mod tests {
     fn all_files_are_written_or_none() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| ExportFile { path: dir.path().join(name), text: text.to_owned() };
+        let write = |files: &[ExportFile]| {
+            write(files, |path, bytes| {
+                fs_err::create_dir_all(path.parent().unwrap())?;
+                fs_err::write(path, bytes)
+            })
+        };
         let both = [file("a/x.jsonl", "1"), file("b/y.jsonl", "2")];
         fs_err::create_dir(dir.path().join("b")).unwrap();
         fs_err::write(dir.path().join("b/y.jsonl"), "other").unwrap();
@@ -287,10 +279,8 @@ mod tests {
         assert!(message.contains("y.jsonl") && message.contains("another folder"), "{message}");
         assert!(!dir.path().join("a").exists(), "{message}");
         assert!(write(&[file("c", "1"), file("c", "1")]).is_err() && !dir.path().join("c").exists());
-        // What a killed export left is no obstacle: whole files stay, a part is written anew.
+        // What a killed export wrote is no obstacle.
         fs_err::write(dir.path().join("b/y.jsonl"), "2").unwrap();
-        fs_err::create_dir(dir.path().join("a")).unwrap();
-        fs_err::write(dir.path().join("a/x.jsonl.part"), "half").unwrap();
         write(&both).unwrap();
         write(&both).unwrap();
         assert_eq!(fs_err::read_to_string(dir.path().join("a/x.jsonl")).unwrap(), "1");

@@ -7,20 +7,20 @@ use crate::python::text::split;
 ///
 /// BLEU4 here is the 4-gram precision alone, not the usual geometric mean over four orders. Without a 4-gram in common
 /// nltk takes the smallest positive double for the precision, so the score is about 2.2e-308 rather than 0.
-pub struct Bleu {
+pub(crate) struct Bleu {
     id: &'static str,
     about: &'static str,
     order: usize,
 }
 
 /// Unigram precision with brevity penalty.
-pub static BLEU1: Bleu = Bleu {
+pub(crate) static BLEU1: Bleu = Bleu {
     id: "bleu1/loogle",
     about: "clipped unigram precision x brevity penalty (nltk sentence_bleu, weights 1 0 0 0)",
     order: 1,
 };
 /// 4-gram precision with brevity penalty.
-pub static BLEU4: Bleu = Bleu {
+pub(crate) static BLEU4: Bleu = Bleu {
     id: "bleu4/loogle",
     about: "clipped 4-gram precision x brevity penalty (nltk sentence_bleu, weights 0 0 0 1)",
     order: 4,

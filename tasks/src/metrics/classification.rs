@@ -3,7 +3,7 @@
 use super::{Metric, MetricError};
 
 /// `classification_score` of THUDM/LongBench `metrics.py`.
-pub struct Classification;
+pub(crate) struct Classification;
 
 impl Metric for Classification {
     fn id(&self) -> &'static str {

@@ -7,10 +7,10 @@ use super::{Metric, MetricError};
 use crate::python::{difflib, number::round_to_int};
 
 /// `code_sim_score` without python-Levenshtein.
-pub struct Difflib;
+pub(crate) struct Difflib;
 
 /// `code_sim_score` with python-Levenshtein 0.27.5.
-pub struct Levenshtein;
+pub(crate) struct Levenshtein;
 
 impl Metric for Difflib {
     fn id(&self) -> &'static str {
@@ -44,7 +44,7 @@ impl Metric for Levenshtein {
 ///
 /// Only leading newlines are stripped, and an empty line qualifies: a fenced answer with a blank second line scores
 /// that blank line.
-pub fn code_line(prediction: &str) -> &str {
+pub(crate) fn code_line(prediction: &str) -> &str {
     prediction
         .trim_start_matches('\n')
         .split('\n')

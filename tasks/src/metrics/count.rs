@@ -4,7 +4,7 @@ use super::retrieval::share_equal;
 use super::{Metric, MetricError};
 
 /// `count_score` of THUDM/LongBench `metrics.py`: the whole answer is the gold number.
-pub struct Count;
+pub(crate) struct Count;
 
 impl Metric for Count {
     fn id(&self) -> &'static str {

@@ -3,7 +3,7 @@
 use super::{Metric, MetricError};
 
 /// 1 if the first line of the response, blanks and a final full stop aside, is the answer.
-pub struct Exact;
+pub(crate) struct Exact;
 
 impl Metric for Exact {
     fn id(&self) -> &'static str {

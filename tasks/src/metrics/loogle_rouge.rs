@@ -6,7 +6,7 @@ use super::{Metric, MetricError};
 /// `get_rouge_score` of bigai-nlco/LooGLE `automatic_metrics.py`, one of its three values.
 ///
 /// The script replaces an empty prediction by the text `None` before it calls this.
-pub struct RougeRecall {
+pub(crate) struct RougeRecall {
     id: &'static str,
     about: &'static str,
     variant: Variant,
@@ -18,19 +18,19 @@ enum Variant {
 }
 
 /// Recall over sets of words.
-pub static ROUGE1: RougeRecall = RougeRecall {
+pub(crate) static ROUGE1: RougeRecall = RougeRecall {
     id: "rouge1-recall/pltrdy",
     about: "recall over the sets of words (PyPI rouge 1.0.1, LooGLE get_rouge_score)",
     variant: Variant::Ngrams(1),
 };
 /// Recall over sets of word pairs.
-pub static ROUGE2: RougeRecall = RougeRecall {
+pub(crate) static ROUGE2: RougeRecall = RougeRecall {
     id: "rouge2-recall/pltrdy",
     about: "recall over the sets of word pairs (PyPI rouge 1.0.1, LooGLE get_rouge_score)",
     variant: Variant::Ngrams(2),
 };
 /// Recall of the union of longest common subsequences.
-pub static ROUGE_L: RougeRecall = RougeRecall {
+pub(crate) static ROUGE_L: RougeRecall = RougeRecall {
     id: "rouge-l-recall/pltrdy",
     about: "recall of set-based ROUGE-L (PyPI rouge 1.0.1, LooGLE get_rouge_score)",
     variant: Variant::Lcs,

@@ -16,25 +16,25 @@ use thiserror::Error;
 
 pub mod babilong;
 mod bag;
-pub mod bleu;
-pub mod classification;
+pub(crate) mod bleu;
+pub(crate) mod classification;
 pub mod cloze;
-pub mod code_sim;
-pub mod count;
-pub mod exact;
+pub(crate) mod code_sim;
+pub(crate) mod count;
+pub(crate) mod exact;
 pub mod google_rouge;
 pub mod jieba;
 pub mod longbench;
-pub mod loogle_rouge;
+pub(crate) mod loogle_rouge;
 pub mod needle_overlap;
-pub mod pltrdy;
+pub(crate) mod pltrdy;
 pub mod porter;
-pub mod qa_f1;
-pub mod qa_f1_zh;
+pub(crate) mod qa_f1;
+pub(crate) mod qa_f1_zh;
 pub mod reorder;
-pub mod retrieval;
+pub(crate) mod retrieval;
 pub mod rouge_l;
-pub mod ruler;
+pub(crate) mod ruler;
 pub mod scorer;
 
 /// One implementation of one metric.
@@ -161,6 +161,13 @@ pub fn all() -> &'static [&'static dyn Metric] {
 }
 
 /// The metric with this id.
+///
+/// ```
+/// let f1 = kvsweep_tasks::metrics::by_id("qa-f1/longbench")?;
+/// let answers = ["Eiffel tower".to_owned(), "the tower in Paris".to_owned()];
+/// assert_eq!(f1.score("The Eiffel Tower.", &answers, &[])?, 1.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`UnknownMetric`], with the nearest id.

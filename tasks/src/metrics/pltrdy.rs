@@ -9,7 +9,7 @@ use crate::python::text::collapse_spaces;
 
 /// Precision, recall and F of one ROUGE variant, 0..1.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Score {
+pub(crate) struct Score {
     /// Share of the prediction.
     pub p: f64,
     /// Share of the reference.
@@ -22,7 +22,7 @@ pub struct Score {
 ///
 /// Empty pieces go before the white space is cleaned up, so a blank after the last stop is one more sentence that
 /// holds one empty word.
-pub fn sentences(text: &str) -> Vec<String> {
+pub(crate) fn sentences(text: &str) -> Vec<String> {
     text.split('.').filter(|piece| !piece.is_empty()).map(collapse_spaces).collect()
 }
 
@@ -44,7 +44,7 @@ fn score(overlap: usize, prediction: usize, reference: usize) -> Score {
 /// ROUGE-N over the sets of n-grams of the words of all sentences.
 ///
 /// `None` where the package raises: a side without sentences, or `n` = 0.
-pub fn rouge_n(prediction: &[String], reference: &[String], n: usize) -> Option<Score> {
+pub(crate) fn rouge_n(prediction: &[String], reference: &[String], n: usize) -> Option<Score> {
     if prediction.is_empty() || reference.is_empty() || n == 0 {
         return None;
     }
@@ -61,7 +61,11 @@ pub fn rouge_n(prediction: &[String], reference: &[String], n: usize) -> Option<
 ///
 /// `None` where the package raises: a side without sentences, or a read-out of more than `max_calls` nested calls
 /// (Python's recursion limit; `usize::MAX` for none).
-pub fn rouge_l(prediction: &[String], reference: &[String], max_calls: usize) -> Option<(Score, usize)> {
+pub(crate) fn rouge_l(
+    prediction: &[String],
+    reference: &[String],
+    max_calls: usize,
+) -> Option<(Score, usize)> {
     if prediction.is_empty() || reference.is_empty() {
         return None;
     }

@@ -4,7 +4,7 @@ use super::{Metric, MetricError, bag};
 use crate::python::text::{is_punctuation, is_word, lower, split};
 
 /// `qa_f1_score` of THUDM/LongBench `metrics.py`; the KV-cache repositories carry it unchanged.
-pub struct QaF1;
+pub(crate) struct QaF1;
 
 impl Metric for QaF1 {
     fn id(&self) -> &'static str {
@@ -25,7 +25,7 @@ impl Metric for QaF1 {
 ///
 /// Punctuation leaves no gap: `2,1,3` becomes the one token `213`. An article is a whole run of word characters as
 /// Python's `\b` sees it, so the `a` before a combining accent goes and the one of `a½` stays.
-pub fn normalize(text: &str) -> String {
+pub(crate) fn normalize(text: &str) -> String {
     let kept: String = lower(text).chars().filter(|&c| !is_punctuation(c)).collect();
     let mut out = String::with_capacity(kept.len());
     let mut rest = kept.as_str();

@@ -7,7 +7,7 @@ use crate::python::text::{is_punctuation, is_space, lower};
 const ZH_PUNCTUATION: &str = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏";
 
 /// `qa_f1_zh_score` of THUDM/LongBench `metrics.py` on the words of jieba 0.42.1.
-pub struct QaF1Zh;
+pub(crate) struct QaF1Zh;
 
 impl Metric for QaF1Zh {
     fn id(&self) -> &'static str {
@@ -24,7 +24,7 @@ impl Metric for QaF1Zh {
 }
 
 /// The normalized words of a text: segmented first, then lower-cased and stripped of punctuation and white space.
-pub fn tokens(text: &str) -> Vec<String> {
+pub(crate) fn tokens(text: &str) -> Vec<String> {
     jieba::cut(text).into_iter().map(normalize).filter(|token| !token.is_empty()).collect()
 }
 

@@ -4,7 +4,7 @@ use super::{Metric, MetricError};
 use crate::python::text::{digit_runs, digits_after};
 
 /// `retrieval_score` and `retrieval_zh_score` of THUDM/LongBench `metrics.py`.
-pub struct Retrieval {
+pub(crate) struct Retrieval {
     id: &'static str,
     about: &'static str,
     /// What stands before the number in the reference answer.
@@ -12,13 +12,13 @@ pub struct Retrieval {
 }
 
 /// `Paragraph 12`.
-pub static EN: Retrieval = Retrieval {
+pub(crate) static EN: Retrieval = Retrieval {
     id: "retrieval/longbench",
     about: "share of the numbers in the prediction that equal the gold paragraph number (LongBench retrieval_score)",
     prefix: "Paragraph ",
 };
 /// `段落12`.
-pub static ZH: Retrieval = Retrieval {
+pub(crate) static ZH: Retrieval = Retrieval {
     id: "retrieval-zh/longbench",
     about: "share of the numbers in the prediction that equal the gold paragraph number (LongBench retrieval_zh_score)",
     prefix: "段落",

@@ -4,7 +4,7 @@ use super::{Metric, MetricError};
 use crate::python::text::{lower, strip};
 
 /// `string_match_all` or `string_match_part`, per row. A data set's score is `round(sum / rows * 100, 2)`.
-pub struct StringMatch {
+pub(crate) struct StringMatch {
     id: &'static str,
     about: &'static str,
     /// kvpress deletes control characters from the prediction and strips it.
@@ -14,21 +14,21 @@ pub struct StringMatch {
 }
 
 /// KVCache-Factory's `string_match_all`.
-pub static ALL: StringMatch = StringMatch {
+pub(crate) static ALL: StringMatch = StringMatch {
     id: "ruler-all/kvcache-factory",
     about: "share of the references contained in the prediction (KVCache-Factory string_match_all)",
     cleans: false,
     any: false,
 };
 /// kvpress's `string_match_all`.
-pub static KVPRESS_ALL: StringMatch = StringMatch {
+pub(crate) static KVPRESS_ALL: StringMatch = StringMatch {
     id: "ruler-all/kvpress",
     about: "share of the references contained in the prediction without control characters (kvpress string_match_all)",
     cleans: true,
     any: false,
 };
 /// kvpress's `string_match_part`, for the two question-answering tasks.
-pub static KVPRESS_PART: StringMatch = StringMatch {
+pub(crate) static KVPRESS_PART: StringMatch = StringMatch {
     id: "ruler-part/kvpress",
     about: "whether any reference is contained in the prediction without control characters (kvpress string_match_part)",
     cleans: true,

@@ -2,9 +2,10 @@
 
 use super::longbench::first_line;
 use super::{Metric, MetricError};
+use crate::datasets::DatasetInfo;
 use crate::datasets::longbench_e::{BUCKETS, bucket};
-use crate::datasets::{DatasetInfo, Suite};
 use crate::python::number::{numpy_mean, numpy_round2, round2};
+use crate::suite::Suite;
 
 /// The score of one row, 0..1, with the first-line rule applied if the data set has it.
 ///
@@ -53,7 +54,7 @@ pub fn bucket_scores(rows: impl IntoIterator<Item = (f64, u64)>) -> [Option<f64>
 pub fn percent(dataset: &DatasetInfo) -> fn(&[f64]) -> f64 {
     match dataset.suite {
         Suite::LongBenchE => |rows| bucket_score(rows).unwrap_or(f64::NAN),
-        Suite::LongBench | Suite::LooGle => plain_percent,
+        Suite::LongBench | Suite::LooGle | Suite::Needle => plain_percent,
     }
 }
 

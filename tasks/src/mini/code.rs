@@ -5,19 +5,19 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::grammar::{Document, Item, Plan, Source};
+use super::grammar::{Author, Document, Extent, Item};
 use super::words::estimate_tokens;
 
-/// Definitions and comments up to `plan.tokens`.
-fn file(source: &mut Source, plan: Plan, define: fn(&mut Source, &str) -> (String, Item)) -> Document {
-    let mut left = plan.tokens;
+/// Definitions and comments up to `extent.tokens`.
+fn file(author: &mut Author, extent: Extent, define: fn(&mut Author, &str) -> (String, Item)) -> Document {
+    let mut left = extent.tokens;
     let (mut told, mut items) = (Vec::new(), Vec::new());
     loop {
-        let (line, item) = if source.rng.random_bool(plan.filler * 0.5) && !items.is_empty() {
-            (format!("note {}", source.filler()), None)
+        let (line, item) = if author.rng.random_bool(extent.filler * 0.5) && !items.is_empty() {
+            (format!("note {}", author.filler()), None)
         } else {
-            let name = source.key_thing();
-            let (line, item) = define(source, &name);
+            let name = author.key_thing();
+            let (line, item) = define(author, &name);
             (line, Some(item))
         };
         let cost = estimate_tokens(&line) + 1;
@@ -28,24 +28,24 @@ fn file(source: &mut Source, plan: Plan, define: fn(&mut Source, &str) -> (Strin
         told.push(line);
         items.extend(item);
     }
-    items.shuffle(&mut source.rng);
-    items.truncate(plan.questions.max(1));
+    items.shuffle(&mut author.rng);
+    items.truncate(extent.questions.max(1));
     Document { context: told.join("\n"), items, classes: None }
 }
 
 /// The value a variable was set to.
-pub(super) fn variables(source: &mut Source, plan: Plan) -> Document {
-    file(source, plan, |source, name| {
-        let value = source.thing();
+pub(super) fn variables(author: &mut Author, extent: Extent) -> Document {
+    file(author, extent, |author, name| {
+        let value = author.thing();
         let item = Item { input: format!("assert {name} ="), answer: value.clone() };
         (format!("let {name} = {value}"), item)
     })
 }
 
 /// The parameters a function was defined with.
-pub(super) fn functions(source: &mut Source, plan: Plan) -> Document {
-    file(source, plan, |source, name| {
-        let parameters = format!("{} {} )", source.noun(), source.noun());
+pub(super) fn functions(author: &mut Author, extent: Extent) -> Document {
+    file(author, extent, |author, name| {
+        let parameters = format!("{} {} )", author.noun(), author.noun());
         let item = Item { input: format!("call {name} ("), answer: parameters.clone() };
         (format!("fn {name} ( {parameters}"), item)
     })

@@ -5,7 +5,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::grammar::{Document, Plan, Source, lines};
+use super::grammar::{Author, Document, Extent, lines};
 use super::words::{ADJECTIVES, NAMES, estimate_tokens};
 use super::{NEEDLE_PROMPT, PEOPLE, datasets, needle, render, rng, single_doc};
 
@@ -30,7 +30,7 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
     if kind == "recall" {
         return Some(recall(rng("training", kind, seed, index), tokens));
     }
-    type Build = fn(&mut Source, Plan) -> Document;
+    type Build = fn(&mut Author, Extent) -> Document;
     let (template, build): (&str, Build) = match kind {
         "mixed" => (PEOPLE, single_doc::mixed),
         "needle" => (NEEDLE_PROMPT, needle::haystack),
@@ -44,14 +44,14 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
         _ => (tokens as f64 * rng.random_range(0.3..0.6)) as usize,
     };
     let pool = [6, 12, NAMES].choose(&mut rng).copied().unwrap_or(NAMES);
-    let plan = Plan {
+    let extent = Extent {
         tokens: tokens.saturating_sub(asked).saturating_sub(24),
         // As many needles; of other questions as many as fit below.
         questions: if kind == "needle" { asked / 20 } else { asked / 8 },
         filler: rng.random_range(0.0..0.6),
     };
     let adjectives = [3, 8, ADJECTIVES.len()].choose(&mut rng).copied().unwrap_or(ADJECTIVES.len());
-    let document = build(&mut Source::new(rng, pool).with_adjectives(adjectives), plan);
+    let document = build(&mut Author::new(rng, pool).with_adjectives(adjectives), extent);
     let (_, tail) = template.split_once("{context}").unwrap_or((template, ""));
     let mut turns = Vec::new();
     let mut left = tokens;
@@ -74,12 +74,12 @@ pub fn training_document(kind: &str, seed: u64, index: u64, tokens: usize) -> Op
 /// Facts told twice more, each time in another order: nearly every word follows from the words
 /// before it and the first telling. Models learn to look things up soonest from this.
 fn recall(rng: ChaCha8Rng, tokens: usize) -> TrainingDocument {
-    let mut source = Source::new(rng, NAMES);
-    let plan = Plan { tokens: tokens.saturating_sub(24) / 3, questions: 0, filler: 0.0 };
-    let (mut sentences, _) = single_doc::mixed_facts(&mut source, plan);
-    let told = lines(&mut source.rng, &sentences);
+    let mut author = Author::new(rng, NAMES);
+    let extent = Extent { tokens: tokens.saturating_sub(24) / 3, questions: 0, filler: 0.0 };
+    let (mut sentences, _) = single_doc::mixed_facts(&mut author, extent);
+    let told = lines(&mut author.rng, &sentences);
     let mut again = || {
-        sentences.shuffle(&mut source.rng);
+        sentences.shuffle(&mut author.rng);
         sentences.join(" ")
     };
     let turns = vec![

@@ -13,7 +13,7 @@ use super::words::{ADJECTIVES, NAMES, NOUNS, estimate_tokens, first_name, last_n
 
 /// How large and how hard a document is to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct Extent {
     /// Tokens of the context, at most (see [`estimate_tokens`]).
     pub(super) tokens: usize,
     /// Questions asked about the context, at most.
@@ -99,7 +99,7 @@ impl Relation {
 }
 
 /// Draws names, things and sentences; no key is drawn twice.
-pub(super) struct Source {
+pub(super) struct Author {
     /// The one source of chance of a document.
     pub(super) rng: ChaCha8Rng,
     firsts: Vec<usize>,
@@ -108,8 +108,8 @@ pub(super) struct Source {
     taken: BTreeSet<String>,
 }
 
-impl Source {
-    /// A source whose people share `pool` first and `pool` family names, 1 to [`NAMES`]: the fewer,
+impl Author {
+    /// An author whose people share `pool` first and `pool` family names, 1 to [`NAMES`]: the fewer,
     /// the more alike.
     pub(super) fn new(mut rng: ChaCha8Rng, pool: usize) -> Self {
         let mut pick = || {
@@ -122,7 +122,7 @@ impl Source {
         Self { rng, firsts, lasts, adjectives: ADJECTIVES.to_vec(), taken: BTreeSet::new() }
     }
 
-    /// The same source with at most `count` adjectives in values: the fewer, the less the first
+    /// The same author with at most `count` adjectives in values: the fewer, the less the first
     /// word of a value says about the second.
     pub(super) fn with_adjectives(mut self, count: usize) -> Self {
         self.adjectives.shuffle(&mut self.rng);
@@ -204,15 +204,15 @@ impl Source {
         }
     }
 
-    /// Facts and filler up to `plan.tokens`, in random order, and the question of each fact.
+    /// Facts and filler up to `extent.tokens`, in random order, and the question of each fact.
     ///
     /// Keys are drawn anew, or are people met before of whom `relations` tell something else.
-    pub(super) fn facts(&mut self, plan: Plan, relations: &[Relation]) -> (Vec<String>, Vec<Item>) {
+    pub(super) fn facts(&mut self, extent: Extent, relations: &[Relation]) -> (Vec<String>, Vec<Item>) {
         let mut known: Vec<(String, Vec<Relation>)> = Vec::new();
         let (mut lines, mut items) = (Vec::new(), Vec::new());
-        let mut left = plan.tokens;
+        let mut left = extent.tokens;
         loop {
-            let (sentence, item) = if self.rng.random_bool(plan.filler) && !items.is_empty() {
+            let (sentence, item) = if self.rng.random_bool(extent.filler) && !items.is_empty() {
                 (self.filler(), None)
             } else {
                 let relation = relations.choose(&mut self.rng).copied().unwrap_or(Relation::Home);
@@ -243,7 +243,7 @@ impl Source {
         }
         lines.shuffle(&mut self.rng);
         items.shuffle(&mut self.rng);
-        items.truncate(plan.questions.max(1));
+        items.truncate(extent.questions.max(1));
         (lines, items)
     }
 }

@@ -23,10 +23,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use corpus::{KINDS, TrainingDocument, training_document};
-pub use needle::{NEEDLE_PROMPT, NeedleCase, NeedleTrial, needle};
+pub use needle::{Haystack, NEEDLE_PROMPT, NeedleTrial, needle};
 pub use words::estimate_tokens;
 
-use grammar::{Document, Plan, Source};
+use grammar::{Author, Document, Extent};
 
 /// Version of the generator. It changes whenever a row changes; a test pins each version's hash.
 pub const MINI_VERSION: &str = "2";
@@ -63,7 +63,7 @@ pub struct MiniDataset {
     pub max_new_tokens: usize,
     /// Prompt template with `{context}` and `{input}`.
     pub prompt: &'static str,
-    build: fn(&mut Source, Plan) -> Document,
+    build: fn(&mut Author, Extent) -> Document,
 }
 
 impl MiniDataset {
@@ -223,9 +223,9 @@ pub fn rows(dataset: &MiniDataset, seed: u64, count: usize) -> Vec<MiniRow> {
 /// Row number `index` of `dataset` under `seed`, its prompt at most `tokens` long.
 #[must_use]
 pub fn row(dataset: &MiniDataset, seed: u64, index: u64, tokens: usize) -> MiniRow {
-    let mut source = Source::new(rng("suite", dataset.name, seed, index), words::NAMES);
-    let plan = Plan { tokens: tokens.saturating_sub(RESERVE), questions: 1, filler: FILLER };
-    let document = (dataset.build)(&mut source, plan);
+    let mut author = Author::new(rng("suite", dataset.name, seed, index), words::NAMES);
+    let extent = Extent { tokens: tokens.saturating_sub(RESERVE), questions: 1, filler: FILLER };
+    let document = (dataset.build)(&mut author, extent);
     let id = digest("suite", dataset.name, seed, index);
     let item = document.items.into_iter().next();
     let (input, answer) = item.map(|item| (item.input, item.answer)).unwrap_or_default();

@@ -6,16 +6,16 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::grammar::{Document, Item, Plan, Relation, Source};
+use super::grammar::{Author, Document, Extent, Item, Relation};
 use super::words::{NAMES, estimate_tokens, town};
 
 /// Passages of two to four sentences each, numbered from 1.
-fn passages(source: &mut Source, sentences: &[String]) -> String {
+fn passages(author: &mut Author, sentences: &[String]) -> String {
     let mut text = String::new();
     let mut rest = sentences;
     let mut number = 0;
     while !rest.is_empty() {
-        let (passage, tail) = rest.split_at(source.rng.random_range(2..5).min(rest.len()));
+        let (passage, tail) = rest.split_at(author.rng.random_range(2..5).min(rest.len()));
         number += 1;
         let line_feed = if number == 1 { "" } else { "\n" };
         text.push_str(&format!("{line_feed}Passage {number}: {}", passage.join(" ")));
@@ -30,19 +30,19 @@ fn cost(sentence: &str) -> usize {
 }
 
 /// A person's friend, and where the friend lives.
-pub(super) fn friends(source: &mut Source, plan: Plan) -> Document {
+pub(super) fn friends(author: &mut Author, extent: Extent) -> Document {
     let (mut sentences, mut items) = (Vec::new(), Vec::new());
-    let mut left = plan.tokens;
+    let mut left = extent.tokens;
     loop {
-        let new = if source.rng.random_bool(plan.filler) && !items.is_empty() {
-            vec![source.filler()]
+        let new = if author.rng.random_bool(extent.filler) && !items.is_empty() {
+            vec![author.filler()]
         } else {
-            let (person, friend, home) = (source.person(), source.person(), source.town());
+            let (person, friend, home) = (author.person(), author.person(), author.town());
             let input = format!("Who is the friend of {person}, and where does this friend live?");
             items.push(Item { input, answer: format!("{friend}, {home}") });
             vec![
-                Relation::Friend.state(&mut source.rng, &person, &friend),
-                Relation::Home.state(&mut source.rng, &friend, &home),
+                Relation::Friend.state(&mut author.rng, &person, &friend),
+                Relation::Home.state(&mut author.rng, &friend, &home),
             ]
         };
         let needed: usize = new.iter().map(|sentence| cost(sentence)).sum();
@@ -55,32 +55,32 @@ pub(super) fn friends(source: &mut Source, plan: Plan) -> Document {
         left = left.saturating_sub(needed);
         sentences.extend(new);
     }
-    finish(source, plan, sentences, items)
+    finish(author, extent, sentences, items)
 }
 
 /// The town a person lives in, and what is made there.
-pub(super) fn towns(source: &mut Source, plan: Plan) -> Document {
+pub(super) fn towns(author: &mut Author, extent: Extent) -> Document {
     let mut numbers: Vec<usize> = (0..NAMES).collect();
-    numbers.shuffle(&mut source.rng);
-    // About two people a town, and as many tokens for filler as the plan wants.
-    let made = (plan.tokens as f64 * (1.0 - plan.filler) / 32.0) as usize;
+    numbers.shuffle(&mut author.rng);
+    // About two people a town, and as many tokens for filler as the extent wants.
+    let made = (extent.tokens as f64 * (1.0 - extent.filler) / 32.0) as usize;
     numbers.truncate(made.clamp(2, NAMES));
     let makes: Vec<(String, String)> =
-        numbers.into_iter().map(|number| (town(number), source.thing())).collect();
+        numbers.into_iter().map(|number| (town(number), author.thing())).collect();
     let mut sentences: Vec<String> =
-        makes.iter().map(|(place, thing)| Relation::Make.state(&mut source.rng, place, thing)).collect();
+        makes.iter().map(|(place, thing)| Relation::Make.state(&mut author.rng, place, thing)).collect();
     let mut items: Vec<Item> = Vec::new();
-    let mut left = plan.tokens.saturating_sub(sentences.iter().map(|s| cost(s)).sum());
+    let mut left = extent.tokens.saturating_sub(sentences.iter().map(|s| cost(s)).sum());
     loop {
-        let place = makes.get(source.rng.random_range(0..makes.len()));
+        let place = makes.get(author.rng.random_range(0..makes.len()));
         let (sentence, item) = match place {
-            Some((place, thing)) if items.is_empty() || !source.rng.random_bool(plan.filler) => {
-                let person = source.person();
+            Some((place, thing)) if items.is_empty() || !author.rng.random_bool(extent.filler) => {
+                let person = author.person();
                 let input = format!("In which town does {person} live, and what is made there?");
-                let sentence = Relation::Home.state(&mut source.rng, &person, place);
+                let sentence = Relation::Home.state(&mut author.rng, &person, place);
                 (sentence, Some(Item { input, answer: format!("{place}, {thing}") }))
             }
-            _ => (source.filler(), None),
+            _ => (author.filler(), None),
         };
         if cost(&sentence) > left && !items.is_empty() {
             break;
@@ -89,12 +89,12 @@ pub(super) fn towns(source: &mut Source, plan: Plan) -> Document {
         sentences.push(sentence);
         items.extend(item);
     }
-    finish(source, plan, sentences, items)
+    finish(author, extent, sentences, items)
 }
 
-fn finish(source: &mut Source, plan: Plan, mut sentences: Vec<String>, mut items: Vec<Item>) -> Document {
-    sentences.shuffle(&mut source.rng);
-    items.shuffle(&mut source.rng);
-    items.truncate(plan.questions.max(1));
-    Document { context: passages(source, &sentences), items, classes: None }
+fn finish(author: &mut Author, extent: Extent, mut sentences: Vec<String>, mut items: Vec<Item>) -> Document {
+    sentences.shuffle(&mut author.rng);
+    items.shuffle(&mut author.rng);
+    items.truncate(extent.questions.max(1));
+    Document { context: passages(author, &sentences), items, classes: None }
 }

@@ -2,7 +2,7 @@
 
 use rand::seq::SliceRandom;
 
-use super::grammar::{Document, Item, Plan, Relation, Source, lines};
+use super::grammar::{Author, Document, Extent, Item, Relation, lines};
 use super::words::{NAMES, estimate_tokens};
 use super::{FILLER, rng};
 
@@ -12,9 +12,9 @@ const HAY: [Relation; 4] = [Relation::Home, Relation::Keep, Relation::Sell, Rela
 /// The prompt of a needle trial.
 pub const NEEDLE_PROMPT: &str = "Read the notes and answer.\n{context}\n\nQuestion: {input}\nAnswer:";
 
-/// One needle trial.
+/// A haystack with its needle and its question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NeedleCase {
+pub struct Haystack {
     /// The haystack with the needle in it.
     pub context: String,
     /// The question at the end of the prompt.
@@ -43,18 +43,18 @@ pub struct NeedleTrial {
 /// Builds a needle trial.
 ///
 /// The prompt has as many sentences as keep it within its length, counted by `count`.
-pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> NeedleCase {
+pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> Haystack {
     let NeedleTrial { seed, length, depth, number } = trial;
-    let mut source = Source::new(rng("suite", &format!("needle/{length}/{depth}"), seed, number), NAMES);
-    let (person, answer) = (source.person(), source.thing());
-    let needle = Relation::Password.state(&mut source.rng, &person, &answer);
+    let mut author = Author::new(rng("suite", &format!("needle/{length}/{depth}"), seed, number), NAMES);
+    let (person, answer) = (author.person(), author.thing());
+    let needle = Relation::Password.state(&mut author.rng, &person, &answer);
     let question = Relation::Password.ask(&person);
     let fixed = NEEDLE_PROMPT.replace("{context}", &needle).replace("{input}", &question);
     let room = length.saturating_sub(count(&fixed));
     // More than fits: what is over is cut below, by true counts.
-    let plan = Plan { tokens: room + room / 8, questions: 1, filler: FILLER };
-    let (mut hay, _) = source.facts(plan, &HAY);
-    let breaks = source.rng.clone();
+    let extent = Extent { tokens: room + room / 8, questions: 1, filler: FILLER };
+    let (mut hay, _) = author.facts(extent, &HAY);
+    let breaks = author.rng.clone();
     loop {
         let costs: Vec<usize> = hay.iter().map(|sentence| count(sentence)).collect();
         let target = costs.iter().sum::<usize>() * depth.min(100);
@@ -73,7 +73,7 @@ pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> NeedleCase {
         let prompt = NEEDLE_PROMPT.replace("{context}", &context).replace("{input}", &question);
         let over = count(&prompt).saturating_sub(length);
         if over == 0 || hay.is_empty() {
-            return NeedleCase { context, question, needle, answer, prompt };
+            return Haystack { context, question, needle, answer, prompt };
         }
         // A sentence takes at most about sixteen tokens.
         hay.truncate(hay.len() - (over / 16).clamp(1, hay.len()));
@@ -81,22 +81,22 @@ pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> NeedleCase {
 }
 
 /// A haystack with as many needles as there are questions; used for training.
-pub(super) fn haystack(source: &mut Source, plan: Plan) -> Document {
+pub(super) fn haystack(author: &mut Author, extent: Extent) -> Document {
     let needles: Vec<(String, String)> =
-        (0..plan.questions.max(1)).map(|_| (source.person(), source.thing())).collect();
+        (0..extent.questions.max(1)).map(|_| (author.person(), author.thing())).collect();
     let mut sentences: Vec<String> = needles
         .iter()
-        .map(|(person, answer)| Relation::Password.state(&mut source.rng, person, answer))
+        .map(|(person, answer)| Relation::Password.state(&mut author.rng, person, answer))
         .collect();
     let taken: usize = sentences.iter().map(|sentence| estimate_tokens(sentence) + 1).sum();
-    let rest = Plan { tokens: plan.tokens.saturating_sub(taken), ..plan };
-    sentences.extend(source.facts(rest, &HAY).0);
-    sentences.shuffle(&mut source.rng);
+    let rest = Extent { tokens: extent.tokens.saturating_sub(taken), ..extent };
+    sentences.extend(author.facts(rest, &HAY).0);
+    sentences.shuffle(&mut author.rng);
     let items = needles
         .into_iter()
         .map(|(person, answer)| Item { input: Relation::Password.ask(&person), answer })
         .collect();
-    Document { context: lines(&mut source.rng, &sentences), items, classes: None }
+    Document { context: lines(&mut author.rng, &sentences), items, classes: None }
 }
 
 #[cfg(test)]

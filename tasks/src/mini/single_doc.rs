@@ -1,24 +1,24 @@
 //! Single-document question answering: facts in prose.
 
-use super::grammar::{Document, Item, Plan, Relation, Source, lines};
+use super::grammar::{Author, Document, Extent, Item, Relation, lines};
 
-fn prose(source: &mut Source, plan: Plan, relations: &[Relation]) -> Document {
-    let (sentences, items) = source.facts(plan, relations);
-    Document { context: lines(&mut source.rng, &sentences), items, classes: None }
+fn prose(author: &mut Author, extent: Extent, relations: &[Relation]) -> Document {
+    let (sentences, items) = author.facts(extent, relations);
+    Document { context: lines(&mut author.rng, &sentences), items, classes: None }
 }
 
 /// People: what they keep, what they sell, and their friends.
-pub(super) fn people(source: &mut Source, plan: Plan) -> Document {
-    prose(source, plan, &[Relation::Keep, Relation::Sell, Relation::Friend])
+pub(super) fn people(author: &mut Author, extent: Extent) -> Document {
+    prose(author, extent, &[Relation::Keep, Relation::Sell, Relation::Friend])
 }
 
 /// Things and the people who have them.
-pub(super) fn things(source: &mut Source, plan: Plan) -> Document {
-    prose(source, plan, &[Relation::Owner])
+pub(super) fn things(author: &mut Author, extent: Extent) -> Document {
+    prose(author, extent, &[Relation::Owner])
 }
 
 /// Facts of all relations but [`Relation::Make`]; for training only.
-pub(super) fn mixed_facts(source: &mut Source, plan: Plan) -> (Vec<String>, Vec<Item>) {
+pub(super) fn mixed_facts(author: &mut Author, extent: Extent) -> (Vec<String>, Vec<Item>) {
     let all = [
         Relation::Home,
         Relation::Keep,
@@ -27,11 +27,11 @@ pub(super) fn mixed_facts(source: &mut Source, plan: Plan) -> (Vec<String>, Vec<
         Relation::Owner,
         Relation::Friend,
     ];
-    source.facts(plan, &all)
+    author.facts(extent, &all)
 }
 
 /// A text of such facts; for training only.
-pub(super) fn mixed(source: &mut Source, plan: Plan) -> Document {
-    let (sentences, items) = mixed_facts(source, plan);
-    Document { context: lines(&mut source.rng, &sentences), items, classes: None }
+pub(super) fn mixed(author: &mut Author, extent: Extent) -> Document {
+    let (sentences, items) = mixed_facts(author, extent);
+    Document { context: lines(&mut author.rng, &sentences), items, classes: None }
 }

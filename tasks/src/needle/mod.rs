@@ -1,10 +1,12 @@
 //! The needle-in-a-haystack test: a sentence hidden at a depth of a long text, and a question about it.
 
-pub mod cases;
-pub mod essays;
+mod cases;
+mod essays;
+mod grading;
 pub mod insert;
 pub mod variants;
 
-pub use cases::{NeedleCase, NeedleGrading, cases, mini_case};
+pub use cases::{NeedleCase, cases, mini_case};
 pub use essays::Essays;
+pub use grading::NeedleGrading;
 pub use variants::{NeedleScoring, NeedleVariant};

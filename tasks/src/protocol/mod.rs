@@ -15,14 +15,14 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::averages::Average;
-use crate::datasets::{self, DatasetInfo, Suite};
+use crate::datasets::{self, DatasetInfo};
 use crate::error::TaskError;
 use crate::example::hex;
-use crate::tokenizer::clean_up_spaces;
+use crate::suite::Suite;
+use crate::text::clean_up_spaces;
 
 pub use listing::markdown;
-pub use render::{Rendered, Truncation, python_format};
-pub use stop::StopRule;
+pub(crate) use render::keep_one_bos;
 pub(crate) use stop::stop_ids;
 
 /// The facts about a model that prompts depend on.

@@ -2,20 +2,8 @@
 
 use super::{FirstTokenBan, ModelFacts, Protocol, StopSource};
 use crate::datasets::DatasetInfo;
-use crate::tokenizer::Tokenizer;
-
-/// When to stop generating.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StopRule {
-    /// At most so many new tokens.
-    pub max_new: usize,
-    /// Ids that end the generation, sorted; the newline's included where it is one of them.
-    pub stop_ids: Vec<u32>,
-    /// The newline id, where it ends the generation (samsum).
-    pub newline: Option<u32>,
-    /// The first generated token may not be a stop id (transformers' `min_length` of prompt + 1).
-    pub ban_stop_on_first: bool,
-}
+use crate::prompt::StopRule;
+use crate::text::{ModelText, TextError};
 
 impl Protocol {
     /// The stop rule of a data set for a model and its tokenizer.
@@ -26,11 +14,11 @@ impl Protocol {
         &self,
         dataset: &DatasetInfo,
         model: &ModelFacts,
-        tokenizer: &dyn Tokenizer,
-    ) -> Result<StopRule, String> {
+        text: &dyn ModelText,
+    ) -> Result<StopRule, TextError> {
         let samsum = dataset.base == "samsum";
         let sources = if samsum { &self.stop.samsum } else { &self.stop.normal };
-        let mut stop = stop_ids(sources, model, tokenizer)?;
+        let mut stop = stop_ids(sources, model, text)?;
         stop.max_new = dataset.max_new_tokens;
         stop.ban_stop_on_first = samsum || self.stop.ban_first == FirstTokenBan::All;
         Ok(stop)
@@ -41,20 +29,20 @@ impl Protocol {
 pub(crate) fn stop_ids(
     sources: &[StopSource],
     model: &ModelFacts,
-    tokenizer: &dyn Tokenizer,
-) -> Result<StopRule, String> {
+    text: &dyn ModelText,
+) -> Result<StopRule, TextError> {
     let mut ids = Vec::new();
     let mut newline = None;
     for source in sources {
         match source {
             StopSource::GenerationConfig => ids.extend(&model.eos_ids),
-            StopSource::TokenizerEos => ids.extend(tokenizer.eos_id()),
+            StopSource::TokenizerEos => ids.extend(text.eos_id()),
             StopSource::LlamaTurnEnds => {
-                ids.extend(["<|eot_id|>", "<|end_of_text|>"].iter().filter_map(|t| tokenizer.id_of(t)));
+                ids.extend(["<|eot_id|>", "<|end_of_text|>"].iter().filter_map(|t| text.id_of(t)));
             }
             StopSource::Newline => {
                 // The last id: SentencePiece puts a word-initial piece before it.
-                newline = tokenizer.encode("\n", false)?.last().copied();
+                newline = text.encode("\n", false)?.last().copied();
                 ids.extend(newline);
             }
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// Not symmetric: `b` is the indexed side. When it has 200 characters or more, those that occur more often than in 1 %
 /// of its positions (plus one) are left out of the index ("autojunk"), so long repetitive lines lose matches. A block
 /// found through other characters is still extended over them.
-pub fn ratio(a: &str, b: &str) -> f64 {
+pub(crate) fn ratio(a: &str, b: &str) -> f64 {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let total = a.len() + b.len();
     if total == 0 {

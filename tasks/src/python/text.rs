@@ -5,17 +5,17 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// Whether `str.isspace` holds: Unicode white space plus the four separators U+001C to U+001F, which Rust leaves out.
-pub fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     matches!(c, '\u{1c}'..='\u{1f}') || c.is_whitespace()
 }
 
 /// `text.split()`: the words between runs of white space.
-pub fn split(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
 }
 
 /// `" ".join(text.split())`.
-pub fn collapse_spaces(text: &str) -> String {
+pub(crate) fn collapse_spaces(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in split(text) {
         if !out.is_empty() {
@@ -27,17 +27,17 @@ pub fn collapse_spaces(text: &str) -> String {
 }
 
 /// `text.strip()`.
-pub fn strip(text: &str) -> &str {
+pub(crate) fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
 /// `text.lower()`: full Unicode lower-casing with the final-sigma rule, which is also Rust's.
-pub fn lower(text: &str) -> String {
+pub(crate) fn lower(text: &str) -> String {
     text.to_lowercase()
 }
 
 /// Whether `c` is one of the 32 characters of `string.punctuation`.
-pub fn is_punctuation(c: char) -> bool {
+pub(crate) fn is_punctuation(c: char) -> bool {
     c.is_ascii_punctuation()
 }
 
@@ -52,7 +52,7 @@ fn matches_class(class: &Regex, c: char) -> bool {
 }
 
 /// Whether `\d` matches `c`: a decimal digit of any script (full-width and Arabic-Indic digits, not `²` or `①`).
-pub fn is_digit(c: char) -> bool {
+pub(crate) fn is_digit(c: char) -> bool {
     static CLASS: LazyLock<Regex> = LazyLock::new(|| class(r"[\p{Nd}&&\p{Age=14.0}]"));
     if c.is_ascii() { c.is_ascii_digit() } else { matches_class(&CLASS, c) }
 }
@@ -60,18 +60,18 @@ pub fn is_digit(c: char) -> bool {
 /// Whether `\w` matches `c`: a letter, any numeric character or `_`; no combining mark.
 ///
 /// Rust's `\w` differs: it takes marks and letter-like symbols and leaves out `²` and `½`.
-pub fn is_word(c: char) -> bool {
+pub(crate) fn is_word(c: char) -> bool {
     static CLASS: LazyLock<Regex> = LazyLock::new(|| class(r"[[\p{L}\p{N}]&&\p{Age=14.0}]"));
     if c.is_ascii() { c.is_ascii_alphanumeric() || c == '_' } else { matches_class(&CLASS, c) }
 }
 
 /// `re.findall(r"\d+", text)`.
-pub fn digit_runs(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn digit_runs(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c| !is_digit(c)).filter(|run| !run.is_empty())
 }
 
 /// The first `\d+` that directly follows `prefix`: group 1 of `re.search(prefix + r"(\d+)", text)`.
-pub fn digits_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+pub(crate) fn digits_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     text.match_indices(prefix).find_map(|(at, found)| {
         let rest = &text[at + found.len()..];
         let end = rest.find(|c| !is_digit(c)).unwrap_or(rest.len());

@@ -1,10 +1,10 @@
-//! Needle prompts of every variant with the real tokenizers and essays.
+//! Needle prompts of every variant with the real texts and essays.
 
 use kvsweep_tasks::mini::{NeedleTrial, SUITE_SEED};
 use kvsweep_tasks::needle::{Essays, NeedleGrading, cases, mini_case, variants};
-use kvsweep_tasks::{ModelFacts, Tokenizer};
+use kvsweep_tasks::{ModelFacts, ModelText};
 
-use crate::shared::{HubTokenizer, OwnTemplate, shared};
+use crate::shared::{HubText, shared};
 
 fn essays() -> Option<Essays> {
     Some(Essays::read(&shared()?.join("data/paul_graham_essays")).unwrap())
@@ -22,22 +22,21 @@ fn places(
     length: usize,
     depths: &[u32],
 ) -> Option<Vec<usize>> {
-    let (essays, tokenizer) = (essays()?, HubTokenizer::load(folder)?);
+    let (essays, text) = (essays()?, HubText::load(folder)?);
     let variant = variants::by_name(variant).unwrap();
-    let chat = OwnTemplate(folder);
-    let built = cases(variant, &facts(name), &[length], depths, &essays, &tokenizer, Some(&chat)).unwrap();
+    let built = cases(variant, &facts(name), &[length], depths, &essays, &text).unwrap();
     let sentence = variants::NEEDLE.trim();
     Some(
         built
             .iter()
             .map(|case| {
-                let span = case.needle.clone().unwrap();
-                let text = tokenizer.decode(&case.ids[span.clone()], true).unwrap();
+                let span = case.prompt.needle.clone().unwrap();
+                let text = text.decode(&case.prompt.ids[span.clone()], true).unwrap();
                 assert!(text.contains(sentence), "{text:?}");
                 assert!(text.len() < sentence.len() + 12, "{text:?}");
-                assert_eq!(case.text.matches(sentence).count(), 1);
-                assert!(case.ids.len() < length + 60, "{} tokens for {length}", case.ids.len());
-                span.start * 100 / case.ids.len()
+                assert_eq!(case.prompt.text.matches(sentence).count(), 1);
+                assert!(case.prompt.ids.len() < length + 60, "{} tokens for {length}", case.prompt.ids.len());
+                span.start * 100 / case.prompt.ids.len()
             })
             .collect(),
     )
@@ -70,24 +69,22 @@ fn needles_lie_where_each_repository_puts_them() {
 
 #[test]
 fn prompts_hold_the_bos_tokens_of_their_repository() {
-    let (Some(essays), Some(tokenizer)) = (essays(), HubTokenizer::load("llama3")) else { return };
+    let (Some(essays), Some(text)) = (essays(), HubText::load("llama3")) else { return };
     let model = facts("meta-llama/Llama-3.1-8B-Instruct");
-    let chat = OwnTemplate("llama3");
     for (name, bos) in
         [("compresskv", 4), ("headkv", 4), ("kvcache-factory", 1), ("gkamradt", 1), ("kvsweep-1", 1)]
     {
         let variant = variants::by_name(name).unwrap();
-        let case = &cases(variant, &model, &[2000], &[44], &essays, &tokenizer, Some(&chat)).unwrap()[0];
-        let count = case.ids.iter().filter(|id| Some(**id) == tokenizer.bos_id()).count();
+        let case = &cases(variant, &model, &[2000], &[44], &essays, &text).unwrap()[0];
+        let count = case.prompt.ids.iter().filter(|id| Some(**id) == text.bos_id()).count();
         assert_eq!(count, bos, "{name}");
         assert_eq!(case.key, "needle#2000-44");
         if name == "kvsweep-1" {
-            assert!((1980..=2000).contains(&case.ids.len()), "{}", case.ids.len());
+            assert!((1980..=2000).contains(&case.prompt.ids.len()), "{}", case.prompt.ids.len());
         }
     }
     let ours = variants::by_name("kvsweep-1").unwrap();
-    let fails =
-        |length, depth| cases(ours, &model, &[length], &[depth], &essays, &tokenizer, None).unwrap_err();
+    let fails = |length, depth| cases(ours, &model, &[length], &[depth], &essays, &text).unwrap_err();
     assert!(fails(30, 0).to_string().contains("leaves no context"));
     assert!(fails(131_072, 0).to_string().contains("positions"));
     assert!(fails(1000, 101).to_string().contains("above 100"));
@@ -95,32 +92,35 @@ fn prompts_hold_the_bos_tokens_of_their_repository() {
 
 #[test]
 fn mini_needles_are_found_and_graded() {
-    let Some(tokenizer) = HubTokenizer::load("llama3") else { return };
-    let chat = OwnTemplate("llama3");
+    let Some(text) = HubText::load("llama3") else { return };
     let trial = NeedleTrial { seed: SUITE_SEED, length: 512, depth: 50, number: 1 };
-    let case = mini_case(trial, false, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
-    let span = case.needle.clone().unwrap();
-    assert!(tokenizer.decode(&case.ids[span.clone()], true).unwrap().contains(case.answer.trim()));
-    assert!((30..70).contains(&(span.start * 100 / case.ids.len())), "{span:?}");
-    assert!((450..=512 - 16).contains(&case.ids.len()), "{}", case.ids.len());
+    let case = mini_case(trial, false, &facts("tiny"), &text).unwrap();
+    let span = case.prompt.needle.clone().unwrap();
+    assert!(text.decode(&case.prompt.ids[span.clone()], true).unwrap().contains(case.answer.trim()));
+    assert!((30..70).contains(&(span.start * 100 / case.prompt.ids.len())), "{span:?}");
+    assert!((450..=512 - 16).contains(&case.prompt.ids.len()), "{}", case.prompt.ids.len());
     assert_eq!(NeedleGrading::Exact.score(&case.expected, &case).unwrap(), 1.0);
     assert_eq!(NeedleGrading::Exact.score("something else", &case).unwrap(), 0.0);
-    assert!(mini_case(trial, false, &ModelFacts::default(), &tokenizer, Some(&chat)).is_err());
+    assert!(mini_case(trial, false, &ModelFacts::default(), &text).is_err());
     // Whatever length a refusal advises is accepted, with any other needle.
     let at = |length, number| {
         let trial = NeedleTrial { length, number, ..trial };
-        mini_case(trial, false, &facts("tiny"), &tokenizer, Some(&chat))
+        mini_case(trial, false, &facts("tiny"), &text)
     };
     for short in [0, 1, 16, 40] {
         let message = at(short, 1).unwrap_err().to_string();
         let advised: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
         for number in 0..50 {
-            assert!(at(advised, number).unwrap().ids.len() + 16 <= advised, "{message}");
+            assert!(at(advised, number).unwrap().prompt.ids.len() + 16 <= advised, "{message}");
         }
     }
-    let alone = mini_case(trial, true, &facts("tiny"), &tokenizer, Some(&chat)).unwrap();
-    assert_eq!((alone.needle, alone.expected), (None, case.expected.clone()));
-    assert!(!alone.text.contains(&case.expected) && alone.ids.len() < 64, "{}", alone.text);
+    let alone = mini_case(trial, true, &facts("tiny"), &text).unwrap();
+    assert_eq!((alone.prompt.needle, alone.expected), (None, case.expected.clone()));
+    assert!(
+        !alone.prompt.text.contains(&case.expected) && alone.prompt.ids.len() < 64,
+        "{}",
+        alone.prompt.text
+    );
     let ours = NeedleGrading::Variant(variants::by_name("compresskv").unwrap());
     let others = ours.others(variants::NEEDLE, &case).unwrap();
     assert_eq!(others.len(), 1, "{others:?}");

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kvsweep_tasks::{ModelFacts, Tokenizer, datasets, find_dataset, protocol, read_rows};
+use kvsweep_tasks::{ModelFacts, ModelText, Suite, datasets, find_dataset, protocol, read_rows};
 use sha2::{Digest, Sha256};
 
-use crate::shared::{HubTokenizer, OwnTemplate, shared};
+use crate::shared::{HubText, shared};
 
 /// Tokenizer folder, the model name protocols match, its positions, its generation_config end ids.
 const MODELS: [(&str, &str, usize, &[u32]); 3] = [
@@ -28,7 +28,7 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
     let rows: Vec<_> = datasets::all()
         .iter()
         .filter_map(|info| {
-            let folder = if info.suite == datasets::Suite::LooGle { "loogle" } else { "longbench_samples" };
+            let folder = if info.suite == Suite::LooGle { "loogle" } else { "longbench_samples" };
             let path = find_dataset(&shared.join("data").join(folder), info.name).ok()?;
             Some((info, read_rows(&path, info.name, Some(1)).unwrap().examples.remove(0)))
         })
@@ -36,8 +36,7 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
     assert!(rows.len() >= 42, "{} data sets with rows", rows.len());
     let mut found = BTreeMap::new();
     for (folder, name, max_positions, eos_ids) in MODELS {
-        let Some(tokenizer) = HubTokenizer::load(folder) else { return };
-        let chat = OwnTemplate(folder);
+        let Some(text) = HubText::load(folder) else { return };
         let model = ModelFacts {
             name: name.into(),
             max_positions,
@@ -49,16 +48,17 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
         // Shortened contexts and an odd limit: every protocol truncates in its own way, and the test stays quick.
         for (info, example) in &rows {
             let mut example = example.clone();
-            example.context = example.context.chars().take(12_000).collect();
+            example.context = example.context.chars().take(12_000).collect::<String>().into();
             for protocol in protocol::all() {
                 let model = ModelFacts { max_prompt: Some(1501), ..model.clone() };
-                let rendered = protocol.render(&example, info, &model, &tokenizer, Some(&chat)).unwrap();
+                let rendered = protocol.render(&example, info, &model, &text).unwrap();
+                let bos_count = rendered.ids.iter().take_while(|id| Some(**id) == text.bos_id()).count();
                 let ids: Vec<String> = rendered.ids.iter().map(u32::to_string).collect();
                 let line = format!(
                     "tokens {} of {}, bos {}, text {}, ids {}",
                     rendered.ids.len(),
                     rendered.untruncated_tokens,
-                    rendered.bos_count,
+                    bos_count,
                     sha(&rendered.text),
                     sha(ids.join(" "))
                 );
@@ -66,8 +66,8 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
                 let limit = protocol.limit(&model, rendered.stop.max_new).0;
                 assert_eq!(rendered.truncated.is_some(), rendered.untruncated_tokens > limit);
                 if protocol.name == "kvsweep-1" {
-                    assert_eq!(rendered.bos_count, 1, "{folder} {}", info.name);
-                    assert_eq!(rendered.ids.first().copied(), tokenizer.bos_id());
+                    assert_eq!(bos_count, 1, "{folder} {}", info.name);
+                    assert_eq!(rendered.ids.first().copied(), text.bos_id());
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use kvsweep_tasks::{ChatTemplate, Tokenizer};
+use kvsweep_tasks::{ModelText, TextError};
 
 /// The shared folder, or `None` after saying that the test is skipped. With `CI` set it must be there.
 pub(crate) fn shared() -> Option<PathBuf> {
@@ -17,14 +17,15 @@ pub(crate) fn shared() -> Option<PathBuf> {
     None
 }
 
-/// A tokenizer.json with the facts of its model.
-pub(crate) struct HubTokenizer {
+/// A tokenizer.json with the facts of its model, and its chat template.
+pub(crate) struct HubText {
+    folder: &'static str,
     inner: Arc<tokenizers::Tokenizer>,
     bos: &'static str,
     eos: &'static str,
 }
 
-impl HubTokenizer {
+impl HubText {
     pub(crate) fn load(folder: &'static str) -> Option<Self> {
         let path = shared()?.join("data/models").join(folder).join("tokenizer.json");
         let (bos, eos) = match folder {
@@ -36,17 +37,16 @@ impl HubTokenizer {
             LazyLock::new(Mutex::default);
         let mut loaded = LOADED.lock().unwrap();
         let read = || Arc::new(tokenizers::Tokenizer::from_file(path).unwrap());
-        Some(Self { inner: loaded.entry(folder).or_insert_with(read).clone(), bos, eos })
+        Some(Self { folder, inner: loaded.entry(folder).or_insert_with(read).clone(), bos, eos })
     }
 }
 
-impl Tokenizer for HubTokenizer {
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| e.to_string())?;
-        Ok(encoding.get_ids().to_vec())
+impl ModelText for HubText {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        Ok(self.inner.encode_fast(text, add_special_tokens)?.get_ids().to_vec())
     }
-    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String> {
-        self.inner.decode(ids, skip_special_tokens).map_err(|e| e.to_string())
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
+        Ok(self.inner.decode(ids, skip_special_tokens)?)
     }
     fn bos_id(&self) -> Option<u32> {
         self.inner.token_to_id(self.bos)
@@ -57,14 +57,12 @@ impl Tokenizer for HubTokenizer {
     fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
-}
-
-/// The user turn of a model's own template, as the hub's files of these models spell it.
-pub(crate) struct OwnTemplate(pub(crate) &'static str);
-
-impl ChatTemplate for OwnTemplate {
-    fn render_user(&self, user: &str) -> Result<String, String> {
-        Ok(match self.0 {
+    fn has_chat_template(&self) -> bool {
+        true
+    }
+    /// The user turn of a model's own template, as the hub's files of these models spell it.
+    fn render_user(&self, user: &str) -> Result<String, TextError> {
+        Ok(match self.folder {
             "llama3" => format!(
                 "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
             ),

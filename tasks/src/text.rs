@@ -1,18 +1,33 @@
-//! The two small traits through which prompts see a model's tokenizer and chat template.
+//! The one trait through which prompts see a model's tokenizer and chat template.
 
-/// A tokenizer as Hugging Face's fast tokenizers behave: special-token strings inside a text become their ids.
-pub trait Tokenizer {
+use std::error::Error;
+
+/// What a tokenizer or a chat template says when it refuses a text.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct TextError(#[from] Box<dyn Error + Send + Sync>);
+
+impl TextError {
+    /// Wraps the error of whatever makes the text.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}
+
+/// Text as one model reads and writes it. Encoding behaves as Hugging Face's fast tokenizers do: special-token strings
+/// inside a text become their ids.
+pub trait ModelText {
     /// Token ids of `text`; `add_special_tokens` adds what the tokenizer's own template adds (mostly one BOS).
     ///
     /// # Errors
     /// What the tokenizer says.
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, String>;
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError>;
 
     /// Text of `ids`. Bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
     /// What the tokenizer says.
-    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, String>;
+    fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError>;
 
     /// The beginning-of-sequence id, where the model has one.
     fn bos_id(&self) -> Option<u32>;
@@ -22,15 +37,16 @@ pub trait Tokenizer {
 
     /// The id of a token by its exact text, e.g. `<|eot_id|>`.
     fn id_of(&self, token: &str) -> Option<u32>;
-}
 
-/// A model's own chat template.
-pub trait ChatTemplate {
-    /// One user turn and the opening of the assistant's turn, as text with its special tokens spelled out.
+    /// Whether the model has a chat template of its own.
+    fn has_chat_template(&self) -> bool;
+
+    /// One user turn and the opening of the assistant's turn in the model's own chat template, as text with its special
+    /// tokens spelled out.
     ///
     /// # Errors
-    /// What the template engine says.
-    fn render_user(&self, user: &str) -> Result<String, String>;
+    /// What the template engine says; a model without a template.
+    fn render_user(&self, user: &str) -> Result<String, TextError>;
 }
 
 /// transformers' `clean_up_tokenization`: the replacements, in its order, that decoding applies when the tokenizer's

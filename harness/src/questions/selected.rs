@@ -1,0 +1,321 @@
+//! What the command line selects of a suite, checked before a model is loaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use kvsweep_results::{ESSAYS, NEEDLE_DEPTHS, NEEDLE_LENGTHS, Shard, WITHOUT_CONTEXT};
+use kvsweep_tasks::datasets::{self, DatasetInfo};
+use kvsweep_tasks::needle::{self, NeedleVariant};
+use kvsweep_tasks::source::{EssayNeedle, MiniNeedle, MiniRows, RowFile};
+use kvsweep_tasks::{ModelFacts, Protocol, Source, Suite, TaskError, fetch, find_dataset, mini};
+
+use super::DatasetPart;
+use crate::cli::{RunArgs, Split};
+use crate::exit::usage;
+use crate::output;
+
+/// What the command line selects of a suite, names checked before a model is loaded.
+pub(crate) struct Selected {
+    /// The suite.
+    pub suite: Suite,
+    /// Where rows come from.
+    pub split: Split,
+    /// This process's part.
+    pub shard: Option<Shard>,
+    data: Option<PathBuf>,
+    names: Option<Vec<String>>,
+    limit: Option<usize>,
+    lengths: Option<Vec<usize>>,
+    depths: Option<Vec<u32>>,
+    /// Seed of the mini suite's rows.
+    pub seed: u64,
+    without_context: bool,
+}
+
+/// The split whose rows are generated, in manifests.
+pub(crate) const MINI: &str = "mini";
+
+impl Selected {
+    /// Checks everything that needs no model.
+    ///
+    /// # Errors
+    /// Options that contradict each other, unknown data sets, a shard that does not exist, missing rows.
+    pub(crate) fn of(suite: Suite, args: &RunArgs) -> anyhow::Result<Self> {
+        let embedded = args.model.name() == crate::model::TINY;
+        let split =
+            args.split.unwrap_or(if args.data.is_none() && embedded { Split::Mini } else { Split::Full });
+        if split == Split::Mini && args.data.is_some() {
+            return Err(usage("--split mini is generated and reads no --data; leave one of them out"));
+        }
+        if split == Split::Mini && !matches!(suite, Suite::LongBench | Suite::Needle) {
+            return Err(usage(format!(
+                "suite `{}` has no mini split; give its rows with --data DIR, or fetch them with `kvsweep fetch data {}`",
+                suite.name(),
+                suite.name()
+            )));
+        }
+        if suite != Suite::Needle && (args.lengths.is_some() || args.depths.is_some()) {
+            return Err(usage("--lengths and --depths belong to the suite `needle`"));
+        }
+        if suite == Suite::Needle && args.datasets.is_some() {
+            return Err(usage("the suite `needle` has no data sets; use --lengths and --depths"));
+        }
+        if split == Split::Full && args.seed.is_some() {
+            return Err(usage(
+                "--seed belongs to the generated mini split; the rows of `--split full` have none",
+            ));
+        }
+        if args.without_context && (suite, split) == (Suite::Needle, Split::Full) {
+            return Err(usage("--without-context leaves nothing of a haystack of essays; use --split mini"));
+        }
+        if args.limit == Some(0) {
+            return Err(usage("--limit 0 selects nothing; give at least 1"));
+        }
+        if split == Split::Mini && suite != Suite::Needle {
+            check_generated(args.limit.unwrap_or_default(), "")?;
+        }
+        let shard = args.shard.as_deref().map(parse_shard).transpose()?;
+        let depths = args.depths.as_deref().map(parse_depths).transpose()?;
+        let selected = Self {
+            suite,
+            split,
+            shard,
+            data: args.data.clone(),
+            names: args.datasets.as_deref().map(distinct),
+            limit: args.limit,
+            lengths: args.lengths.as_deref().map(distinct),
+            depths: depths.as_deref().map(distinct),
+            seed: args.seed.unwrap_or(mini::SUITE_SEED),
+            without_context: args.without_context,
+        };
+        if suite != Suite::Needle {
+            match split {
+                Split::Mini => drop(selected.mini_sets()?),
+                Split::Full => {
+                    if let Some(names) = &selected.names {
+                        datasets::pick(suite.name(), names).map_err(usage)?;
+                    }
+                }
+            }
+        }
+        Ok(selected)
+    }
+
+    /// Whether there are rows to read: generated ones, a folder that was named, or a fetched one.
+    pub(crate) fn has_rows(&self) -> bool {
+        self.split == Split::Mini || self.folder().is_ok() || self.data.is_some()
+    }
+
+    /// The data sets of the full split that are asked for, or all that the protocol runs.
+    ///
+    /// # Errors
+    /// Unknown names.
+    pub(crate) fn infos(&self, protocol: &Protocol) -> anyhow::Result<Vec<&'static DatasetInfo>> {
+        Ok(match &self.names {
+            Some(names) => datasets::pick(self.suite.name(), names)?,
+            None => protocol.datasets(self.suite.name())?,
+        })
+    }
+
+    /// How many of `rows` rows remain after limit and shard.
+    pub(crate) fn remaining(&self, rows: usize) -> usize {
+        let rows = rows.min(self.limit.unwrap_or(usize::MAX));
+        self.shard.map_or(rows, |shard| shard.rows(rows as u64) as usize)
+    }
+
+    /// The full needle grid of a model: context lengths and depths.
+    ///
+    /// # Errors
+    /// A protocol whose needle variant does not exist.
+    pub(crate) fn grid(
+        &self,
+        protocol: &Protocol,
+        facts: &ModelFacts,
+    ) -> anyhow::Result<(&'static NeedleVariant, Vec<usize>, Vec<u32>)> {
+        let variant = needle::variants::by_name(&protocol.needle.variant)?;
+        let lengths =
+            self.lengths.clone().unwrap_or_else(|| variant.lengths(&facts.name, facts.max_positions));
+        Ok((variant, lengths, self.depths.clone().unwrap_or_else(|| variant.depths.to_vec())))
+    }
+
+    /// The split's name in manifests.
+    pub(crate) fn split_name(&self) -> &'static str {
+        match self.split {
+            Split::Mini => MINI,
+            Split::Full => "full",
+        }
+    }
+
+    /// What of the selection the manifest's own fields do not say: the needle's grid, the mini suite's version.
+    pub(crate) fn settings(&self, datasets: &[DatasetPart]) -> BTreeMap<String, String> {
+        let cells: Vec<_> = datasets.iter().flat_map(|dataset| &dataset.cells).collect();
+        let lengths: BTreeSet<usize> = cells.iter().map(|cell| cell.length).collect();
+        let depths: BTreeSet<u32> = cells.iter().map(|cell| cell.depth).collect();
+        let mut settings = BTreeMap::new();
+        if !cells.is_empty() {
+            let list = |numbers: Vec<String>| numbers.join(",");
+            settings.insert(NEEDLE_LENGTHS.to_owned(), list(lengths.iter().map(usize::to_string).collect()));
+            settings.insert(NEEDLE_DEPTHS.to_owned(), list(depths.iter().map(u32::to_string).collect()));
+        }
+        if let Some(sha256) = datasets.iter().find_map(|dataset| dataset.identity.essays_sha256.clone()) {
+            settings.insert(ESSAYS.to_owned(), sha256);
+        }
+        if self.split == Split::Mini {
+            settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
+        }
+        if self.without_context {
+            settings.insert(WITHOUT_CONTEXT.to_owned(), "true".to_owned());
+        }
+        settings
+    }
+
+    /// Where the questions come from.
+    ///
+    /// # Errors
+    /// Rows or essays that are not there, more generated examples than are allowed, a protocol whose needle variant does
+    /// not exist.
+    pub(crate) fn sources(
+        &self,
+        protocol: &Protocol,
+        model: &ModelFacts,
+    ) -> anyhow::Result<Vec<Box<dyn Source>>> {
+        fn boxed<S: Source + 'static>(sources: Vec<S>) -> Vec<Box<dyn Source>> {
+            sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect()
+        }
+        Ok(match (self.suite, self.split) {
+            (Suite::Needle, Split::Mini) => boxed(vec![self.mini_needle(model)?]),
+            (Suite::Needle, Split::Full) => boxed(vec![self.essay_needle(protocol, model)?]),
+            (_, Split::Mini) => boxed(self.mini_rows()?),
+            (_, Split::Full) => boxed(self.row_files(protocol)?),
+        })
+    }
+
+    fn mini_rows(&self) -> anyhow::Result<Vec<MiniRows>> {
+        let rows = |set| MiniRows::new(set, self.seed, self.limit, self.without_context);
+        Ok(self.mini_sets()?.into_iter().map(rows).collect::<Result<_, _>>()?)
+    }
+
+    /// The files of the full split.
+    ///
+    /// # Errors
+    /// A data set that was asked for by name and is not there; none at all.
+    pub(crate) fn row_files(&self, protocol: &Protocol) -> anyhow::Result<Vec<RowFile>> {
+        let folder = self.folder()?;
+        let (mut files, mut missing) = (Vec::new(), Vec::new());
+        for info in self.infos(protocol)? {
+            match find_dataset(&folder, info.name) {
+                Ok(path) => files.push(RowFile {
+                    info,
+                    path,
+                    limit: self.limit,
+                    without_context: self.without_context,
+                }),
+                // A folder may hold some of a suite's data sets; only what was asked for by name must be there.
+                Err(TaskError::MissingDataset { .. }) if self.names.is_none() => missing.push(info.name),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        anyhow::ensure!(
+            !files.is_empty(),
+            "`{}` has no data set of the suite `{}`; looked for {}",
+            folder.display(),
+            self.suite.name(),
+            missing.join(", ")
+        );
+        if !missing.is_empty() {
+            output::note(&format!("not in `{}`, left out: {}", folder.display(), missing.join(", ")));
+        }
+        Ok(files)
+    }
+
+    fn mini_needle(&self, model: &ModelFacts) -> anyhow::Result<MiniNeedle> {
+        let needle = MiniNeedle {
+            lengths: self.lengths.clone().unwrap_or_else(|| MiniNeedle::lengths_for(model)),
+            depths: self.depths.clone().unwrap_or_else(MiniNeedle::depths),
+            trials: self.limit.unwrap_or(1),
+            seed: self.seed,
+            without_context: self.without_context,
+        };
+        let cells = needle.cells();
+        check_generated(cells.saturating_mul(needle.trials), &format!(" of {cells} cells"))?;
+        Ok(needle)
+    }
+
+    fn essay_needle(&self, protocol: &Protocol, model: &ModelFacts) -> anyhow::Result<EssayNeedle> {
+        let (variant, lengths, depths) = self.grid(protocol, model)?;
+        Ok(EssayNeedle { variant, lengths, depths, folder: self.folder()?, limit: self.limit })
+    }
+
+    fn mini_sets(&self) -> anyhow::Result<Vec<&'static mini::MiniDataset>> {
+        let all = mini::datasets();
+        let Some(names) = &self.names else { return Ok(all.iter().collect()) };
+        names
+            .iter()
+            .map(|name| {
+                all.iter().find(|set| set.name == name).ok_or_else(|| {
+                    let hint = crate::nearest::hint(name, all.iter().map(|set| set.name));
+                    usage(format!("unknown data set `{name}` of the mini suite{hint}"))
+                })
+            })
+            .collect()
+    }
+
+    /// The folder with rows: `--data`, or where `kvsweep fetch data` put them.
+    fn folder(&self) -> anyhow::Result<PathBuf> {
+        if let Some(dir) = &self.data {
+            anyhow::ensure!(
+                dir.exists(),
+                "`{}` does not exist; --data names a directory with rows",
+                dir.display()
+            );
+            return Ok(dir.clone());
+        }
+        Ok(fetch::folder(self.suite.name())?)
+    }
+}
+
+fn parse_shard(text: &str) -> anyhow::Result<Shard> {
+    text.split_once('/')
+        .and_then(|(index, count)| Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? }))
+        .filter(|shard| shard.index >= 1 && shard.index <= shard.count)
+        .ok_or_else(|| usage(format!("`--shard {text}`: expected I/N with 1 <= I <= N, e.g. 1/4")))
+}
+
+fn parse_depths(depths: &[f64]) -> anyhow::Result<Vec<u32>> {
+    depths
+        .iter()
+        .map(|&depth| {
+            if (0.0..=100.0).contains(&depth) && depth.fract() == 0.0 {
+                Ok(depth as u32)
+            } else {
+                Err(usage(format!("`--depths {depth}`: expected whole percents from 0 to 100")))
+            }
+        })
+        .collect()
+}
+
+/// The values without repetitions, in their order: a sweep has each data set and each cell once.
+fn distinct<T: Clone + Eq>(values: &[T]) -> Vec<T> {
+    let mut kept = Vec::new();
+    for value in values {
+        if !kept.contains(value) {
+            kept.push(value.clone());
+        }
+    }
+    kept
+}
+
+/// Examples of one generated data set at most: they are held in memory, about a gigabyte of them.
+const MOST_GENERATED: usize = 10_000;
+
+/// # Errors
+/// More than [`MOST_GENERATED`] examples; `of` says of what.
+pub(crate) fn check_generated(examples: usize, of: &str) -> anyhow::Result<()> {
+    if examples <= MOST_GENERATED {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--limit asks for {examples} examples{of}; a generated data set has at most {MOST_GENERATED}: lower it, and give \
+         other examples with --seed"
+    )))
+}

@@ -1,0 +1,297 @@
+//! One device at work: it turns questions into scored examples.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use kvsweep_engine::backend::Backend;
+use kvsweep_engine::decode::{DecodeRule, Sequence};
+use kvsweep_engine::memory::Planner;
+use kvsweep_engine::prefill::PrefillOptions;
+use kvsweep_engine::session::Session;
+use kvsweep_methods::method::StateScope;
+use kvsweep_tasks::{ModelText, Prompt};
+
+use super::flight::{Answer, Branch, InFlight};
+use super::lanes::{self, Lane};
+use super::record;
+use super::writer::Scored;
+use crate::cost::human;
+use crate::footprint::Footprint;
+use crate::machine;
+use crate::model::TextSide;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::questions::{DatasetPart, KeyedQuestion};
+
+/// What a worker may take at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Sequences that decode together at most; one example's variants may be more.
+    pub batch: usize,
+    /// Bytes that prompts in flight and their variants may take.
+    pub memory: u64,
+    /// Examples of each data set whose kept positions are stored beside the records.
+    pub store_kept: u64,
+}
+
+/// A model on its device, and the plan that it works on.
+pub(crate) struct Worker<'p, B> {
+    plan: &'p Plan,
+    session: &'p Session<B>,
+    text: TextSide<'p>,
+    limits: Limits,
+    footprint: Footprint<'p>,
+    lanes: Vec<Lane<'p>>,
+    /// The question that did not fit beside those before it, with its prompt.
+    held_back: Option<(KeyedQuestion<'p>, Prompt)>,
+}
+
+impl<'p, B: Backend> Worker<'p, B> {
+    /// A worker at the start of a run.
+    ///
+    /// # Errors
+    /// A model without a tokenizer, a first prompt that cannot be built.
+    pub(crate) fn new(plan: &'p Plan, session: &'p Session<B>, limits: Limits) -> anyhow::Result<Self> {
+        let text = TextSide::new(session)?;
+        let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
+        let lanes = lanes::of(plan, &plan.renderer(&text))?;
+        Ok(Self {
+            plan,
+            session,
+            text,
+            limits,
+            footprint: Footprint::new(&session.config, planner, plan.observations(), machine::processors()),
+            lanes,
+            held_back: None,
+        })
+    }
+
+    /// A data set begins.
+    ///
+    /// # Errors
+    /// Its first prompt cannot be built.
+    pub(crate) fn enter(&mut self, dataset: &DatasetPart) -> anyhow::Result<()> {
+        lanes::restart(&mut self.lanes, dataset, StateScope::Dataset, &self.plan.renderer(&self.text))
+    }
+
+    /// Reads the prompts of the questions that come next, as many as may be in flight at once: none when all are read.
+    ///
+    /// # Errors
+    /// An example that cannot be rendered, read or held.
+    pub(crate) fn prefill(
+        &mut self,
+        waiting: &mut impl Iterator<Item = KeyedQuestion<'p>>,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Vec<InFlight<'p, B::Prompt>>> {
+        let mut flight: Vec<InFlight<'p, B::Prompt>> = Vec::new();
+        while flight.len() * self.lanes.len() < self.limits.batch {
+            let (asked, prompt) = match self.held_back.take() {
+                Some(held_back) => held_back,
+                None => {
+                    let Some(asked) = waiting.next() else { break };
+                    self.session.cancel.check()?;
+                    let renderer = self.plan.renderer(&self.text);
+                    let prompt = asked.question.prompt(&renderer).with_context(|| named(&asked))?;
+                    (asked, prompt)
+                }
+            };
+            let taken = flight.iter().map(InFlight::bytes).sum();
+            if !self.fits(&prompt, taken) && !flight.is_empty() {
+                self.held_back = Some((asked, prompt));
+                break;
+            }
+            let name = named(&asked);
+            flight.push(self.fork(asked, prompt, progress).context(name)?);
+        }
+        Ok(flight)
+    }
+
+    /// Whether a prompt can be read and answered beside `taken` bytes.
+    fn fits(&self, prompt: &Prompt, taken: u64) -> bool {
+        taken.saturating_add(self.least_bytes(prompt)) <= self.limits.memory
+    }
+
+    fn least_bytes(&self, prompt: &Prompt) -> u64 {
+        let variants = self.lanes.iter().map(|lane| &lane.planned.variant);
+        self.footprint.one_by_one(variants, prompt.ids.len(), prompt.stop.max_new)
+    }
+
+    /// The shared prefill, and every variant's choice of what to keep of it.
+    fn fork(
+        &mut self,
+        asked: KeyedQuestion<'p>,
+        prompt: Prompt,
+        progress: &mut Progress,
+    ) -> anyhow::Result<InFlight<'p, B::Prompt>> {
+        let (tokens, new_tokens) = (prompt.ids.len(), prompt.stop.max_new);
+        self.session.check_prompt(&prompt.ids, new_tokens)?;
+        if !self.fits(&prompt, 0) {
+            let needed = self.least_bytes(&prompt);
+            anyhow::bail!(
+                "a prompt of {tokens} tokens with one variant needs {}, and {} may be taken\n\
+                 hint: `--memory {:.3}` allows it, if the machine has it",
+                human(needed),
+                human(self.limits.memory),
+                gib_at_least(needed)
+            );
+        }
+        progress.prefilling(&asked.key, tokens);
+        let started = Instant::now();
+        let prefill =
+            self.session.prefill(&prompt.ids, self.footprint.observations(), PrefillOptions::default())?;
+        let prefill_seconds = started.elapsed().as_secs_f64();
+        progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
+        let mut branches = Vec::with_capacity(self.lanes.len());
+        for lane in &mut self.lanes {
+            self.session.cancel.check()?;
+            let (planned, state) = (lane.planned, &mut lane.state);
+            let started = Instant::now();
+            let selection =
+                planned.variant.select(prefill.shape(), prefill.observations(), &self.plan.inputs, state)?;
+            branches.push(Branch {
+                planned,
+                select_seconds: started.elapsed().as_secs_f64(),
+                bytes: self.footprint.selected(&selection, tokens, new_tokens),
+                selection: Arc::new(selection),
+            });
+        }
+        Ok(InFlight {
+            asked,
+            prefill: Arc::new(prefill),
+            prefill_seconds,
+            branches,
+            prompt_bytes: self.footprint.prompt(tokens),
+            prompt,
+        })
+    }
+
+    /// All branches of all examples in flight, as many side by side as fit the memory; a branch's answer does not depend
+    /// on its company. The answers of each example, in the order of its branches.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub(crate) fn decode(
+        &self,
+        flight: &[InFlight<'_, B::Prompt>],
+        progress: &mut Progress,
+    ) -> anyhow::Result<Vec<Vec<Answer>>> {
+        let mut sequences = Vec::new();
+        let mut sizes = Vec::new();
+        for example in flight {
+            for branch in &example.branches {
+                sequences.push(Sequence {
+                    prefill: Arc::clone(&example.prefill),
+                    selection: Arc::clone(&branch.selection),
+                    follow: Arc::default(),
+                    again: branch
+                        .planned
+                        .variant
+                        .interval()
+                        .map(|_| Arc::new(branch.planned.variant.clone())),
+                    rule: decode_rule(&example.prompt),
+                    keep_logits: false,
+                    masked_heads: self.plan.masked.clone(),
+                });
+                sizes.push(branch.bytes);
+            }
+        }
+        let prompts: u64 = flight.iter().map(|example| example.prompt_bytes).sum();
+        let started = Instant::now();
+        let mut decoded = Vec::with_capacity(sequences.len());
+        for group in groups(&sizes, self.limits.memory.saturating_sub(prompts)) {
+            progress.decoding(group.len());
+            decoded.extend(self.session.decode(&sequences[group], &mut |step| progress.step(step))?);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let steps = decoded.iter().map(|decoded| decoded.steps).sum();
+        let expected = flight.iter().map(|example| self.plan.expected_tokens(&example.asked)).sum();
+        progress.decoded(expected, steps, seconds);
+        let a_step = seconds / steps.max(1) as f64;
+        let mut answers = decoded
+            .into_iter()
+            .map(|decoded| Answer { decode_seconds: decoded.steps as f64 * a_step, decoded });
+        Ok(flight.iter().map(|example| answers.by_ref().take(example.branches.len()).collect()).collect())
+    }
+
+    /// Grades every branch's answer and puts the example into one record.
+    ///
+    /// # Errors
+    /// The tokenizer refuses an answer.
+    pub(crate) fn score(
+        &self,
+        flown: &InFlight<'_, B::Prompt>,
+        answers: &[Answer],
+    ) -> anyhow::Result<Scored> {
+        let scored = || -> anyhow::Result<Scored> {
+            let mut graded = Vec::with_capacity(answers.len());
+            for (branch, answer) in flown.branches.iter().zip(answers) {
+                let text = self.text.decode(&answer.decoded.ids, true)?;
+                let prediction = self.plan.protocol.finish_prediction(&self.plan.facts, &text);
+                match flown.asked.question.grade(self.plan.protocol, &prediction) {
+                    Ok(grade) => graded.push(record::Graded { branch, answer, prediction, grade }),
+                    Err(why) => return record::skipped(&flown.asked, why.to_string()),
+                }
+            }
+            record::graded(flown, graded, self.limits.store_kept)
+        };
+        scored().with_context(|| named(&flown.asked))
+    }
+}
+
+/// What messages call an example.
+fn named(asked: &KeyedQuestion<'_>) -> String {
+    format!("example `{}`", asked.key.example)
+}
+
+/// Cuts a list of sizes into runs whose sums do not exceed `room`; what is larger than that stands alone.
+fn groups(sizes: &[u64], room: u64) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut taken = 0;
+    for (index, &size) in sizes.iter().enumerate() {
+        taken += size;
+        match groups.last_mut() {
+            Some(group) if taken <= room => group.end = index + 1,
+            _ => {
+                groups.push(index..index + 1);
+                taken = size;
+            }
+        }
+    }
+    groups
+}
+
+/// GiB with three decimals that are no less than `bytes`.
+fn gib_at_least(bytes: u64) -> f64 {
+    (bytes as f64 / f64::from(1 << 30) * 1e3).ceil() / 1e3
+}
+
+fn decode_rule(prompt: &Prompt) -> DecodeRule {
+    DecodeRule {
+        max_new: prompt.stop.max_new,
+        stop_ids: prompt.stop.stop_ids.clone(),
+        ban_stops_on_first: prompt.stop.ban_stop_on_first,
+        ignore_stops: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{gib_at_least, groups};
+
+    #[test]
+    fn groups_hold_what_fits_and_everything_once() {
+        assert!(groups(&[], 10).is_empty());
+        assert_eq!(groups(&[4, 6, 1, 20, 3, 3], 10), [0..2, 2..3, 3..4, 4..6]);
+        assert_eq!(groups(&[1, 1, 1], 0), [0..1, 1..2, 2..3]);
+        assert_eq!(groups(&[1, 1, 1], u64::MAX), std::slice::from_ref(&(0..3)));
+    }
+
+    #[test]
+    fn the_memory_that_a_hint_names_is_enough() {
+        for bytes in [1, 1 << 20, (1 << 30) + 1, 123_456_789_012] {
+            assert!((gib_at_least(bytes) * f64::from(1 << 30)) as u64 >= bytes);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A row of a data set as a question.
+
+use std::sync::Arc;
+
+use crate::ask::{ContextKey, Description, Grade, Question, Renderer};
+use crate::datasets::{DatasetInfo, longbench_e};
+use crate::error::TaskError;
+use crate::example::Example;
+use crate::prompt::Prompt;
+use crate::protocol::{ModelFacts, Protocol};
+use crate::score::{other_scores, score_prediction};
+use crate::suite::Suite;
+
+/// Bytes of text that make a token, about.
+const BYTES_A_TOKEN: usize = 4;
+
+struct RowQuestion {
+    row: u64,
+    example: Example,
+    info: &'static DatasetInfo,
+    context: Option<ContextKey>,
+}
+
+/// The rows as questions; `without_context`, for the contamination control, leaves out what they are asked about.
+pub(super) fn questions(
+    examples: Vec<Example>,
+    info: &'static DatasetInfo,
+    without_context: bool,
+) -> impl Iterator<Item = Arc<dyn Question>> {
+    (0..).zip(examples).map(move |(row, mut example)| -> Arc<dyn Question> {
+        if without_context {
+            example.context = Arc::default();
+        }
+        let context = ContextKey::of(&example.context);
+        Arc::new(RowQuestion { row, example, info, context })
+    })
+}
+
+impl Question for RowQuestion {
+    fn key(&self) -> &str {
+        &self.example.key
+    }
+
+    fn row(&self) -> u64 {
+        self.row
+    }
+
+    fn context(&self) -> Option<&ContextKey> {
+        self.context.as_ref()
+    }
+
+    fn prompt(&self, renderer: &Renderer<'_>) -> Result<Prompt, TaskError> {
+        renderer.protocol.render(&self.example, self.info, renderer.model, renderer.text)
+    }
+
+    fn expected_tokens(&self, protocol: &Protocol, model: &ModelFacts) -> usize {
+        let text = self.example.context.len() + self.example.input.len();
+        (text / BYTES_A_TOKEN).min(protocol.limit(model, self.info.max_new_tokens).0)
+    }
+
+    fn grade(&self, protocol: &Protocol, prediction: &str) -> Result<Grade, TaskError> {
+        Ok(Grade {
+            metric: protocol.metric(self.info).to_owned(),
+            score: score_prediction(self.info, protocol, prediction, &self.example)?,
+            others: other_scores(self.info, protocol, prediction, &self.example),
+        })
+    }
+
+    fn description(&self) -> Description<'_> {
+        let length = self.example.length;
+        let bucketed = self.info.suite == Suite::LongBenchE;
+        Description {
+            answers: &self.example.answers,
+            all_classes: &self.example.all_classes,
+            language: &self.example.language,
+            length: Some(length),
+            bucket: bucketed.then(|| longbench_e::bucket(length).to_owned()),
+        }
+    }
+
+    fn dataset(&self) -> Option<&DatasetInfo> {
+        Some(self.info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::Ask;
+    use crate::datasets;
+
+    fn asked(dataset: &str, rows: &[(&str, &str)], without_context: bool) -> Vec<Ask> {
+        let example = |(context, input): &(&str, &str)| Example {
+            key: format!("{dataset}#{input}"),
+            dataset: dataset.into(),
+            input: (*input).into(),
+            context: (*context).into(),
+            answers: vec!["a".into()],
+            all_classes: Vec::new(),
+            length: 0,
+            language: "en".into(),
+        };
+        let examples = rows.iter().map(example).collect();
+        Ask::group(questions(examples, datasets::by_name(dataset).unwrap(), without_context))
+    }
+
+    #[test]
+    fn questions_about_one_document_are_one_ask_in_the_order_of_rows() {
+        let rows = [("one", "a"), ("one", "b"), ("two", "c"), ("one", "d")];
+        let asks = asked("computation", &rows, false);
+        let keys: Vec<Vec<&str>> =
+            asks.iter().map(|ask| ask.questions.iter().map(|question| question.key()).collect()).collect();
+        // Rows are never moved: what comes back later is asked later.
+        assert_eq!(
+            keys,
+            [vec!["computation#a", "computation#b"], vec!["computation#c"], vec!["computation#d"]]
+        );
+        assert_eq!(asks[0].questions[1].row(), 1);
+        assert_eq!(asks[0].context, asks[2].context);
+        assert_ne!(asks[0].context, asks[1].context);
+        assert_eq!(asks[0].context.as_ref().map(|key| key.to_string().len()), Some(16));
+        // Another data set: still the same document.
+        assert_eq!(asks[0].context, asked("timeline_reorder", &rows, false)[0].context);
+        let alone = asked("computation", &rows, true);
+        assert_eq!(alone.len(), 4, "without context there is nothing to share");
+        assert!(alone.iter().all(|ask| ask.context.is_none()));
+    }
+}
