@@ -136,10 +136,10 @@ impl<'p> Card<'p> {
     pub fn read<T: Plain + Default>(&self, at: u64, len: usize) -> Result<Vec<T>, Fault> {
         let mut values = vec![T::default(); len];
         let bytes = size_of_val(values.as_slice());
-        // SAFETY: `values` has room for that many bytes; any bytes are values.
         let unwritten = if len == 0 {
             0
         } else {
+            // SAFETY: `values` has room for that many bytes; any bytes are values.
             unsafe { (self.program.interface.read)(self.machine, values.as_mut_ptr().cast(), at, bytes) }
         };
         if unwritten == 0 {

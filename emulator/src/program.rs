@@ -26,7 +26,6 @@ pub(crate) struct Interface {
     pub(crate) read: unsafe extern "C" fn(*mut c_void, *mut c_void, u64, usize) -> usize,
     pub(crate) release: unsafe extern "C" fn(*mut c_void, u64),
     pub(crate) clear: unsafe extern "C" fn(*mut c_void),
-    #[expect(clippy::type_complexity, reason = "a C function's type, as it is there")]
     pub(crate) launch:
         unsafe extern "C" fn(*mut c_void, *const Kernel, *const c_void, *const u32, usize, u64) -> bool,
     pub(crate) fault: unsafe extern "C" fn(*mut c_void) -> *const c_char,

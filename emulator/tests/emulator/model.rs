@@ -168,11 +168,12 @@ fn values(observed: &Observed) -> Vec<f64> {
     }
 }
 
-/// How far activations that are rounded a few times a layer may lie from exact ones.
+/// How far logits may lie from those of the plain model: a sum in f32 that lies near the middle of two numbers is rounded
+/// to the other one.
 fn limit(element: Element) -> f64 {
     match element {
-        Element::Bf16 => 6e-2,
-        Element::F16 => 8e-3,
+        Element::Bf16 => 2e-2,
+        Element::F16 => 3e-3,
     }
 }
 
@@ -201,10 +202,10 @@ fn observe_on_the_host(
     }
 }
 
-/// Decodes selections of one prompt side by side, and each of them alone. The exact model is given the card's tokens;
+/// Decodes selections of one prompt side by side, and each of them alone. The plain model is given the card's tokens;
 /// where it prefers another one, the two logits must lie within rounding of a tie. Returns how many such ties there
 /// were.
-fn decode_like_the_exact_model(
+fn decode_like_the_plain_model(
     stored: &Stored,
     card: &mut CudaModel<TestCard<'_>>,
     plain: &PlainModel,
@@ -304,7 +305,7 @@ fn random_selections(shape: &CacheShape) -> Vec<Selection> {
 }
 
 #[test]
-fn models_with_bias_and_norms_decode_like_the_exact_model() {
+fn models_with_bias_and_norms_decode_like_the_plain_model() {
     let Some(program) = program() else { return };
     for (element, head_dim) in [(Element::Bf16, 80), (Element::F16, 64)] {
         let stored = random_model(element, head_dim);
@@ -319,7 +320,7 @@ fn models_with_bias_and_norms_decode_like_the_exact_model() {
         ];
         for len in [1, 17, 70] {
             let ids = prompt(stored.dimensions.vocab, len);
-            decode_like_the_exact_model(&stored, &mut card, &plain, &ids, &wanted, 3, |shape, _| {
+            decode_like_the_plain_model(&stored, &mut card, &plain, &ids, &wanted, 3, |shape, _| {
                 random_selections(shape)
             });
         }
@@ -327,7 +328,7 @@ fn models_with_bias_and_norms_decode_like_the_exact_model() {
 }
 
 #[test]
-fn all_methods_on_the_embedded_model_decode_like_the_exact_model() {
+fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
     let Some(program) = program() else { return };
     let stored = embedded();
     let limits = Limits { chunk: 64, step_rows: 16, window: 32 };
@@ -350,14 +351,14 @@ fn all_methods_on_the_embedded_model_decode_like_the_exact_model() {
         .iter()
         .map(|entry| (entry.name, if entry.name == "lagkv" { lag.as_slice() } else { &[] }))
         .flat_map(|(name, own)| {
-            [48, 80].map(|budget| MethodSpec::parse(name, own, None).unwrap().at(budget).unwrap())
+            [64, 80].map(|budget| MethodSpec::parse(name, own, None).unwrap().at(budget).unwrap())
         })
         .collect();
     let wanted: BTreeSet<_> = variants.iter().flat_map(|variant| variant.observations()).collect();
     let wanted: Vec<_> = wanted.into_iter().collect();
     let ids = prompt(stored.dimensions.vocab, 130);
     let steps = 4;
-    let ties = decode_like_the_exact_model(
+    let ties = decode_like_the_plain_model(
         &stored,
         &mut card,
         &plain,

@@ -1,4 +1,6 @@
-//! The forward pass in f64, as plainly as it can be said: what the model on the emulated card is compared with.
+//! The forward pass in f64, as plainly as it can be said: what the model on the emulated card is compared with. It rounds
+//! where the card stores, and nowhere else: with heads whose attention is near a tie, an exact pass would differ by more
+//! than a bug does.
 
 use kvsweep_methods::{
     observation::Observation,
@@ -10,7 +12,7 @@ use kvsweep_methods::{
 
 use crate::cuda::launcher::Instance;
 use crate::cuda::model::{Dimensions, LayerWeights, Weights};
-use crate::support::wide;
+use crate::support::{from_half, to_half, wide};
 
 /// `[rows][columns]`.
 type Matrix = Vec<Vec<f64>>;
@@ -95,6 +97,12 @@ impl PlainModel {
         }
     }
 
+    /// As the card stores it.
+    fn stored(&self, x: Vec<f64>) -> Vec<f64> {
+        let element = self.instance.element;
+        x.into_iter().map(|x| from_half(element, to_half(element, x as f32))).collect()
+    }
+
     fn norm(&self, x: &[f64], weight: &[f64]) -> Vec<f64> {
         let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
         let inverse = 1.0 / (mean + f64::from(self.dimensions.epsilon)).sqrt();
@@ -110,7 +118,8 @@ impl PlainModel {
     fn project(&self, layer: &Layer, hidden: &[f64], position: usize) -> [Matrix; 3] {
         let (dim, heads, kv_heads) =
             (self.instance.head_dim.get(), self.dimensions.heads, self.dimensions.kv_heads);
-        let mut projected = multiply(&self.norm(hidden, &layer.input_norm), &layer.qkv);
+        let normed = self.stored(self.norm(hidden, &layer.input_norm));
+        let mut projected = self.stored(multiply(&normed, &layer.qkv));
         add(&mut projected, &layer.bias);
         let mut all: Matrix = projected.chunks_exact(dim).map(<[f64]>::to_vec).collect();
         for (index, head) in all[..heads + kv_heads].iter_mut().enumerate() {
@@ -123,6 +132,7 @@ impl PlainModel {
                 (head[i], head[i + dim / 2]) = (x * c - y * s, y * c + x * s);
             }
         }
+        let mut all: Matrix = all.into_iter().map(|head| self.stored(head)).collect();
         let values = all.split_off(heads + kv_heads);
         let keys = all.split_off(heads);
         [all, keys, values]
@@ -142,16 +152,17 @@ impl PlainModel {
         out
     }
 
-    fn finish(&self, layer: &Layer, hidden: &mut [f64], attended: &[f64]) {
-        add(hidden, &multiply(attended, &layer.o));
-        let gate_up = multiply(&self.norm(hidden, &layer.post_norm), &layer.gate_up);
+    fn finish(&self, layer: &Layer, hidden: &mut [f64], attended: Vec<f64>) {
+        add(hidden, &self.stored(multiply(&self.stored(attended), &layer.o)));
+        let normed = self.stored(self.norm(hidden, &layer.post_norm));
+        let gate_up = self.stored(multiply(&normed, &layer.gate_up));
         let (gate, up) = gate_up.split_at(self.dimensions.intermediate);
         let activated: Vec<f64> = gate.iter().zip(up).map(|(x, y)| x / (1.0 + (-x).exp()) * y).collect();
-        add(hidden, &multiply(&activated, &layer.down));
+        add(hidden, &self.stored(multiply(&self.stored(activated), &layer.down)));
     }
 
     fn logits(&self, hidden: &[f64]) -> Vec<f64> {
-        multiply(&self.norm(hidden, &self.norm), &self.lm_head)
+        multiply(&self.stored(self.norm(hidden, &self.norm)), &self.lm_head)
     }
 
     pub fn shape(&self, len: usize) -> CacheShape {
@@ -204,7 +215,7 @@ impl PlainModel {
                         Self::attend(query, &seen)
                     })
                     .collect();
-                self.finish(layer, hidden, &attended);
+                self.finish(layer, hidden, attended);
             }
             cache.push(entries);
         }
@@ -256,7 +267,7 @@ impl PlainModel {
                     Self::attend(query, &keys.zip(values).collect::<Vec<_>>())
                 })
                 .collect();
-            self.finish(layer, &mut hidden, &attended);
+            self.finish(layer, &mut hidden, attended);
         }
         cache.position += 1;
         self.logits(&hidden)
