@@ -200,7 +200,7 @@ fn a_product_takes_the_fragments_of_the_ptx_isa() {
 fn a_matrix_load_hands_out_rows_or_columns() {
     let Some(program) = program() else { return };
     // Element (row, column) of the four matrices is row * 8 + column, with 32 rows in all.
-    let words: Vec<u32> = (0..128).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+    let words: Vec<u32> = (0..128).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
     for transposed in [false, true] {
         let mut card = Card::new(program, 1);
         let arguments = Arguments {

@@ -58,8 +58,8 @@ fn figures(messages: &str) -> BTreeMap<String, Figures> {
 
 /// Bytes of dynamic shared memory that each kernel is launched with.
 fn shared_memory() -> BTreeMap<String, usize> {
-    // SAFETY: Arguments are numbers, and all zeros are numbers.
     fn geometry<A: Arguments>(instance: Instance) -> Geometry {
+        // SAFETY: Arguments are numbers, and zero is one.
         let arguments: A = unsafe { std::mem::zeroed() };
         arguments.geometry(instance)
     }

@@ -228,7 +228,7 @@ impl<L: Launcher> CudaModel<L> {
                     batch.tails_k.at(layer * layer_rows, entry),
                     batch.tails_v.at(layer * layer_rows, entry),
                 );
-                self.into_attention(layer, count, Target { k, v, head_rows: batch.room })?;
+                self.before_attention(layer, count, Target { k, v, head_rows: batch.room })?;
                 let decode = RaggedDecode {
                     q: work.q,
                     items: step.items,
@@ -248,7 +248,7 @@ impl<L: Launcher> CudaModel<L> {
                     rows: int(rows * heads),
                 };
                 self.card.launch(self.instance, &merge)?;
-                self.out_of_attention(layer, count)?;
+                self.after_attention(layer, count)?;
             }
             self.logits(rows, 0, self.limits.step_rows)?;
             let argmax = Argmax { logits: work.logits, out: work.chosen, vocab: int(vocab), rows: int(rows) };

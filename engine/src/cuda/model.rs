@@ -303,7 +303,7 @@ impl<L: Launcher> CudaModel<L> {
 
     /// A layer up to its attention: rotated queries in [`Work::q`], rotated keys and values where `target` says.
     /// `rows` is what the products have.
-    pub(super) fn into_attention(
+    pub(super) fn before_attention(
         &mut self,
         layer: usize,
         [count, rows]: [usize; 2],
@@ -337,7 +337,7 @@ impl<L: Launcher> CudaModel<L> {
     }
 
     /// A layer from its attention, in [`Work::attended`], to its end.
-    pub(super) fn out_of_attention(
+    pub(super) fn after_attention(
         &mut self,
         layer: usize,
         [count, rows]: [usize; 2],

@@ -83,12 +83,12 @@ impl<L: Launcher> CudaModel<L> {
             for (layer, seen) in seen.iter_mut().enumerate() {
                 let target =
                     Target { k: k.at(layer, layer_bytes), v: v.at(layer, layer_bytes), head_rows: len };
-                self.into_attention(layer, count, target)?;
+                self.before_attention(layer, count, target)?;
                 self.attend_causally(layer, &chunk, target)?;
                 for (_, seen) in seen {
                     self.look(layer, seen, &chunk, target)?;
                 }
-                self.out_of_attention(layer, count)?;
+                self.after_attention(layer, count)?;
             }
             if chunk.end == len {
                 self.logits(chunk.len(), chunk.len() - 1, 1)?;

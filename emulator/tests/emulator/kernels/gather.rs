@@ -1,6 +1,6 @@
 use crate::cuda::{
     kernels::{Gather, GatherItem},
-    launcher::{Address, Launcher},
+    launcher::Launcher,
 };
 use crate::support::{Case, Checked, check_all, int};
 
@@ -34,7 +34,7 @@ pub fn check(case: Case<'_>) -> Checked {
     }
     let longest = items.iter().map(|item| item.len).max().unwrap_or(0);
     let count = int(items.len());
-    let items = upload_items(&mut card, &items);
+    let items = card.store(&items).map_err(|fault| fault.to_string())?;
     card.launch(case.instance, &Gather { items, count, longest }).map_err(|fault| fault.to_string())?;
     for (at, expected) in expected {
         let ours = card.values::<u16>(at, expected.len()).map_err(|fault| fault.to_string())?;
@@ -43,13 +43,6 @@ pub fn check(case: Case<'_>) -> Checked {
         }
     }
     Ok(card.0.synchronisations())
-}
-
-/// Items as constants of the card.
-pub fn upload_items<T: Copy>(card: &mut crate::support::TestCard<'_>, items: &[T]) -> Address {
-    // SAFETY: Items have no padding: their fields' sizes add up to theirs.
-    let bytes = unsafe { std::slice::from_raw_parts(items.as_ptr().cast::<u8>(), size_of_val(items)) };
-    card.constant(bytes)
 }
 
 #[test]

@@ -1,6 +1,5 @@
 use std::ops::Range;
 
-use super::gather::upload_items;
 use crate::cuda::{
     kernels::{Merge, RaggedDecode, scale_log2},
     launcher::{Address, Instance, Launcher},
@@ -122,7 +121,7 @@ fn step(
     let part_sums = card.output::<[f32; 2]>(tables.part_count);
     let decode = RaggedDecode {
         q: card.constant(q),
-        items: upload_items(card, &tables.items),
+        items: card.store(&tables.items).map_err(|fault| fault.to_string())?,
         lens,
         part_out,
         part_sums,
