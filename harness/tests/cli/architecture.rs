@@ -9,6 +9,7 @@ fn may_use() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("harness", ["engine", "golden", "methods", "plots", "results", "tasks"].as_slice()),
         ("engine", &["methods"]),
+        ("emulator", &["methods"]),
         ("golden", &["methods", "tasks"]),
         ("plots", &["results"]),
         ("methods", &[]),

@@ -46,10 +46,11 @@ fn code(text: &str) -> Vec<&str> {
 #[test]
 fn links_and_paths_lead_to_files() {
     // Folders that a path in a document may begin with.
-    const FOLDERS: [&str; 13] = [
+    const FOLDERS: [&str; 14] = [
         ".ci",
         "baselines",
         "docs",
+        "emulator",
         "engine",
         "golden",
         "harness",
