@@ -43,9 +43,7 @@ impl Header<'_> {
             return Err(self.wrong("general.type", "`model`: merge an adapter into its base model first"));
         }
         if self.unsigned("split.count")?.is_some_and(|parts| parts > 1) {
-            return Err(
-                self.wrong("split.count", "1: join the parts with llama.cpp's `llama-gguf-split`")
-            );
+            return Err(self.wrong("split.count", "1: join the parts with llama.cpp's `llama-gguf-split`"));
         }
         let architecture = self
             .text("general.architecture")?
