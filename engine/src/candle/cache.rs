@@ -1,0 +1,191 @@
+//! Keys and values as tensors: of a prompt, and of one variant, whose heads are padded to the longest.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use kvsweep_methods::{
+    selection::{LayerSelection, Selection},
+    shape::CacheShape,
+};
+
+use crate::{cache::Held, error::Result};
+
+/// Heads of unequal length, padded to the longest.
+#[derive(Clone, Debug)]
+pub(super) struct Padded {
+    /// `[heads, longest, head_dim]`.
+    pub(super) keys: Tensor,
+    pub(super) values: Tensor,
+    /// `[heads, 1, longest]`: 0 where there is an entry, else `-inf`.
+    pub(super) mask: Option<Tensor>,
+}
+
+#[derive(Debug)]
+pub(super) enum KeptTensors {
+    Shared,
+    Own(Padded),
+}
+
+/// A prompt's keys and values as tensors.
+#[derive(Debug)]
+pub struct CandlePrompt {
+    pub(super) shape: CacheShape,
+    /// Of each layer, `[kv_heads, prompt_len, head_dim]`.
+    pub(super) layers: Vec<(Tensor, Tensor)>,
+}
+
+/// The cache of one variant as tensors.
+#[derive(Debug)]
+pub struct CandleCache {
+    pub(super) prompt: Arc<CandlePrompt>,
+    pub(super) layers: Vec<KeptTensors>,
+    /// Keys and values of the tokens read since the last cut, `[kv_heads, tokens, head_dim]`, once there are any.
+    pub(super) tails: Vec<Option<(Tensor, Tensor)>>,
+    pub(super) held: Held,
+    /// Position of the next token.
+    pub(super) position: usize,
+    /// Queries of the tokens read last, of each layer, `[query_heads, tokens, head_dim]`, once there are any.
+    pub(super) queries: Vec<Option<Tensor>>,
+    /// Tokens whose queries are remembered.
+    pub(super) votes: usize,
+}
+
+impl CandleCache {
+    /// Gathers what `selection` keeps, and remembers the queries of the last `votes` tokens that are read. The selection
+    /// was checked.
+    pub(super) fn new(prompt: &Arc<CandlePrompt>, selection: &Selection, votes: usize) -> Result<Self> {
+        let shape = &prompt.shape;
+        let (mut layers, mut held) = (Vec::new(), Held::default());
+        for ((kept, (keys, values)), sizes) in selection.layers.iter().zip(&prompt.layers).zip(&*shape.layers)
+        {
+            match kept {
+                LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => {
+                    let padded = gather(keys, values, heads)?;
+                    held.bytes += bytes(&padded.keys) + bytes(&padded.values);
+                    held.layers.push(heads.iter().map(Vec::len).collect());
+                    layers.push(KeptTensors::Own(padded));
+                }
+                _ => {
+                    held.bytes += bytes(keys) + bytes(values);
+                    held.layers.push(vec![shape.len; sizes.kv_heads]);
+                    layers.push(KeptTensors::Shared);
+                }
+            }
+        }
+        let (tails, queries) = (vec![None; shape.layers.len()], vec![None; shape.layers.len()]);
+        Ok(Self { prompt: Arc::clone(prompt), layers, tails, held, position: shape.len, queries, votes })
+    }
+
+    /// See [`Backend::evict`](crate::backend::Backend::evict).
+    pub(super) fn evict(&mut self, selection: &Selection) -> Result<()> {
+        let (mut held, mut layers) = (Held::default(), Vec::with_capacity(self.layers.len()));
+        for (index, (chosen, sizes)) in selection.layers.iter().zip(&*self.prompt.shape.layers).enumerate() {
+            let (keys, values) = self.all(index, sizes.kv_heads)?;
+            let (owners, behind) = (keys.dim(0)?, self.behind());
+            let lens = &self.held.layers[index];
+            let longest = keys.dim(1)? - behind;
+            // Entries behind a head's own stand behind the longest head's.
+            let group = selection.granularity.heads(sizes) / owners;
+            let place = |head: usize, entry: u32| {
+                let len = lens[head / group];
+                if (entry as usize) < len { entry } else { entry + (longest - len) as u32 }
+            };
+            let heads: Vec<Vec<u32>> = (0..selection.granularity.heads(sizes))
+                .map(|head| match chosen {
+                    LayerSelection::All => {
+                        (0..(lens[head / group] + behind) as u32).map(|entry| place(head, entry)).collect()
+                    }
+                    LayerSelection::Heads(heads) => {
+                        heads[head].iter().map(|&entry| place(head, entry)).collect()
+                    }
+                })
+                .collect();
+            let padded = gather(&keys, &values, &heads)?;
+            held.bytes += bytes(&padded.keys) + bytes(&padded.values);
+            held.layers.push(heads.iter().map(Vec::len).collect());
+            layers.push(KeptTensors::Own(padded));
+        }
+        self.layers = layers;
+        self.tails.fill(None);
+        self.held = held;
+        Ok(())
+    }
+
+    /// Remembers the queries of a token of one layer.
+    pub(super) fn remember(&mut self, layer: usize, queries: &Tensor) -> Result<()> {
+        if self.votes == 0 {
+            return Ok(());
+        }
+        let all = match &self.queries[layer] {
+            Some(earlier) => Tensor::cat(&[earlier, queries], 1)?,
+            None => queries.clone(),
+        };
+        let tokens = all.dim(1)?;
+        let last = tokens.min(self.votes);
+        self.queries[layer] = Some(all.narrow(1, tokens - last, last)?.contiguous()?);
+        Ok(())
+    }
+
+    /// Keys and values of one layer, `[owners, entries, head_dim]`: what is kept, padded to the longest head, and behind
+    /// it what was read since.
+    pub(super) fn all(&self, layer: usize, kv_heads: usize) -> Result<(Tensor, Tensor)> {
+        let (keys, values) = match &self.layers[layer] {
+            KeptTensors::Shared => self.prompt.layers[layer].clone(),
+            KeptTensors::Own(padded) => (padded.keys.clone(), padded.values.clone()),
+        };
+        let Some((tail_keys, tail_values)) = &self.tails[layer] else { return Ok((keys, values)) };
+        let owners = keys.dim(0)?;
+        let group = owners / kv_heads;
+        let readers: Vec<u32> = (0..owners).map(|owner| (owner / group) as u32).collect();
+        let readers = Tensor::from_vec(readers, owners, keys.device())?;
+        Ok((
+            Tensor::cat(&[keys, tail_keys.index_select(&readers, 0)?], 1)?,
+            Tensor::cat(&[values, tail_values.index_select(&readers, 0)?], 1)?,
+        ))
+    }
+
+    /// Tokens read since the last cut.
+    pub(super) fn behind(&self) -> usize {
+        self.tails.first().and_then(Option::as_ref).map_or(0, |(keys, _)| keys.dims()[1])
+    }
+
+    /// Appends a token to a layer's tail, and returns the tail.
+    pub(super) fn push(&mut self, layer: usize, key: &Tensor, value: &Tensor) -> Result<(Tensor, Tensor)> {
+        let tail = match &self.tails[layer] {
+            Some((keys, values)) => (Tensor::cat(&[keys, key], 1)?, Tensor::cat(&[values, value], 1)?),
+            None => (key.clone(), value.clone()),
+        };
+        self.tails[layer] = Some(tail.clone());
+        Ok(tail)
+    }
+}
+
+/// Bytes that a tensor's elements take.
+fn bytes(tensor: &Tensor) -> u64 {
+    (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64
+}
+
+/// Gathers the kept entries of each head; several may read one owner's.
+fn gather(keys: &Tensor, values: &Tensor, heads: &[Vec<u32>]) -> Result<Padded> {
+    let group = heads.len() / keys.dim(0)?;
+    // Never empty: not every device makes tensors without elements.
+    let longest = heads.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let device = keys.device();
+    let mut mask = Vec::with_capacity(heads.len() * longest);
+    let (mut kept_keys, mut kept_values) = (Vec::new(), Vec::new());
+    for (head, kept) in heads.iter().enumerate() {
+        let owner = head / group;
+        // Padding repeats position 0, which the mask hides.
+        let mut positions = kept.clone();
+        positions.resize(longest, 0);
+        let positions = Tensor::from_vec(positions, longest, device)?;
+        kept_keys.push(keys.get(owner)?.index_select(&positions, 0)?);
+        kept_values.push(values.get(owner)?.index_select(&positions, 0)?);
+        mask.extend((0..longest).map(|i| if i < kept.len() { 0.0 } else { f32::NEG_INFINITY }));
+    }
+    Ok(Padded {
+        keys: Tensor::stack(&kept_keys, 0)?,
+        values: Tensor::stack(&kept_values, 0)?,
+        mask: Some(Tensor::from_vec(mask, (heads.len(), 1, longest), device)?),
+    })
+}
