@@ -16,7 +16,8 @@ impl Manifest {
         Identity::of(self)
     }
 
-    /// See [`Identity::configuration`].
+    /// Identifies the measurement across commits and parts: sixteen hexadecimal digits over everything but the program and
+    /// the part.
     pub fn configuration(&self) -> String {
         self.identity().configuration()
     }

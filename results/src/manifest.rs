@@ -95,7 +95,7 @@ pub struct Shard {
 }
 
 /// Everything the numbers of a run depend on. Two runs with equal manifests give equal records, timings aside. What each
-/// field is about, and where it must agree, is in [`Identity`](crate::identity::Identity).
+/// field is about, and where it must agree, is in `identity.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
