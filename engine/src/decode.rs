@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use kvsweep_methods::{
-    observe::rows_needed,
     selection::Selection,
     shape::{CacheShape, LayerShape},
     spec::Variant,
@@ -175,7 +174,7 @@ impl<'a, C: Send> Running<'a, C> {
         check_selection(selection, prefill.shape())?;
         let again = sequence.evicts_again().and_then(|variant| Some((variant, variant.interval()?)));
         let room = again.map_or(rule.max_new, |(_, interval)| interval.min(rule.max_new));
-        let votes = again.map_or(0, |(variant, _)| rows_needed(&variant.observations(), usize::MAX));
+        let votes = again.map_or(0, |(variant, _)| variant.votes());
         let cache = backend.fork(&prefill.prompt, selection, follow.len() + room, votes)?;
         let held = backend.held(&cache);
         let logits = sequence.keep_logits.then(Vec::new);

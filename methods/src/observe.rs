@@ -18,6 +18,8 @@ use crate::shape::LayerShape;
 mod kernel;
 mod stored;
 
+pub use stored::unjudged_lag_ranks;
+
 /// Keys per vector step.
 const LANES: usize = 16;
 /// Keys per parallel piece of a logits block; a multiple of [`LANES`].

@@ -87,6 +87,22 @@ impl Scoring {
     }
 }
 
+/// Scores what was observed of each key, the higher the lower it is, the last `window` keys left out.
+///
+/// # Errors
+/// When the prefill did not observe it.
+pub(crate) fn lowest_keys(
+    ctx: &Context<'_>,
+    layer: usize,
+    observation: Observation,
+    window: usize,
+) -> Result<Scores, MethodError> {
+    let (tokens, values) = ctx.rows(layer, observation, ctx.layer(layer).kv_heads)?;
+    let columns = tokens.saturating_sub(window);
+    let rows = values.chunks(tokens).map(|row| row[..columns].iter().map(|value| -value).collect()).collect();
+    Ok(Scores { columns, rows })
+}
+
 /// Refuses an empty window.
 ///
 /// # Errors

@@ -266,7 +266,7 @@ fn parse(
         else {
             return Err(bad("it is a number of tokens, at least 1".to_owned()));
         };
-        let votes = rows_needed(&parsed.method.observations(), usize::MAX);
+        let votes = votes(&*parsed.method);
         if (tokens as usize) < votes {
             return Err(bad(format!(
                 "the last {votes} tokens of the answer vote, so it is at least {votes}"
@@ -275,6 +275,11 @@ fn parse(
         parsed.resolved.insert(INTERVAL.to_owned(), interval);
     }
     Ok(parsed)
+}
+
+/// The largest window that a method observes.
+fn votes(method: &dyn Method) -> usize {
+    rows_needed(&method.observations(), usize::MAX)
 }
 
 /// A method at one budget, applied to prefills.
@@ -361,6 +366,12 @@ impl Variant {
     #[must_use]
     pub fn interval(&self) -> Option<usize> {
         self.spec.interval
+    }
+
+    /// How many of the tokens read last vote when it chooses.
+    #[must_use]
+    pub fn votes(&self) -> usize {
+        votes(&*self.spec.method)
     }
 
     /// Chooses again while an answer grows: `shape.len` is the number of entries that every head holds now, those of the

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
-    observe::rows_needed,
+    observe::{rows_needed, unjudged_lag_ranks},
 };
 
 use super::model::{Candle, QUERY_BLOCK, floats, softmax};
@@ -33,11 +33,9 @@ fn lag_ranks(stored: [&Tensor; 2], sinks: usize, lag: usize) -> Result<Tensor> {
     let (heads, tokens, dim) = stored[0].dims3()?;
     let device = stored[0].device();
     if tokens < sinks + 2 * lag {
-        // Too short to be judged: the first ones, and then the most recent.
-        let past = (tokens.saturating_sub(sinks)).max(1) as f32;
-        let recent = |i: usize| if i < sinks { 1.0 } else { (i - sinks) as f32 / past };
-        let row: Vec<f32> = (0..tokens).map(recent).collect();
-        return Ok(Tensor::from_vec(row, (1, tokens), device)?.repeat((heads, 1))?);
+        return Ok(
+            Tensor::from_vec(unjudged_lag_ranks(tokens, sinks), (1, tokens), device)?.repeat((heads, 1))?
+        );
     }
     let parts = (tokens - sinks) / lag;
     // Every part against the range of the next one.

@@ -220,11 +220,7 @@ impl CpuCache {
             layers.push(KeptLayer::Own(selection.granularity, sources.len()));
             let group = selection.granularity.heads(sizes) / sizes.kv_heads;
             for head in 0..selection.granularity.heads(sizes) {
-                let entries = match self.layers[index] {
-                    KeptLayer::Shared => self.prompt.layers[index][head / group].entries(),
-                    KeptLayer::Own(_, first) => self.own.entries(first + head),
-                };
-                let tail = self.tails[index][head / group].entries();
+                let [entries, tail] = self.parts(index, head, group);
                 let kept = match chosen {
                     LayerSelection::All => (0..(entries.len + tail.len) as u32).collect(),
                     LayerSelection::Heads(heads) => heads[head].as_slice().into(),
@@ -235,6 +231,15 @@ impl CpuCache {
         self.own = KeptStore::gather(&sources);
         self.layers = layers;
         self.tails.iter_mut().flatten().for_each(|tail| tail.len = 0);
+    }
+
+    /// What a head keeps, and what was read behind it; `group` heads share a KV head.
+    fn parts(&self, layer: usize, head: usize, group: usize) -> [Entries<'_>; 2] {
+        let kept = match self.layers[layer] {
+            KeptLayer::Shared => self.prompt.layers[layer][head / group].entries(),
+            KeptLayer::Own(_, first) => self.own.entries(first + head),
+        };
+        [kept, self.tails[layer][head / group].entries()]
     }
 
     /// Remembers the queries of a token of one layer.
@@ -262,11 +267,7 @@ impl CpuCache {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         let mut key = vec![0.0; dim];
         for head in 0..heads {
-            let entries = match self.layers[layer] {
-                KeptLayer::Shared => self.prompt.layers[layer][head / group].entries(),
-                KeptLayer::Own(_, first) => self.own.entries(first + head),
-            };
-            for part in [entries, self.tails[layer][head / group].entries()] {
+            for part in self.parts(layer, head, group) {
                 for entry in 0..part.len {
                     load_key(part.keys, entry, &mut key);
                     keys.extend_from_slice(&key);

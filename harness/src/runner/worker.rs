@@ -181,7 +181,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                 selection,
             });
         }
-        if asked.ask.questions.len() > 1 {
+        if !follow.is_empty() && asked.ask.questions.len() > 1 {
             let selections = branches.iter().map(|branch| Arc::clone(&branch.selection)).collect();
             self.last = Some(Context { prefill: Arc::clone(&prefill), selections });
         }

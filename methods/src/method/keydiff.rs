@@ -36,11 +36,7 @@ pub(crate) const ENTRY: Entry = Entry {
 
 impl KeyDiff {
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-        let (tokens, values) = ctx.rows(layer, Observation::KeySimilarity, ctx.layer(layer).kv_heads)?;
-        let columns = tokens.saturating_sub(self.window);
-        let rows =
-            values.chunks(tokens).map(|row| row[..columns].iter().map(|cosine| -cosine).collect()).collect();
-        Ok(Scores { columns, rows })
+        scoring::lowest_keys(ctx, layer, Observation::KeySimilarity, self.window)
     }
 }
 

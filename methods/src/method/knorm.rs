@@ -36,11 +36,7 @@ pub(crate) const ENTRY: Entry = Entry {
 
 impl Knorm {
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-        let (tokens, values) = ctx.rows(layer, Observation::KeyNorm, ctx.layer(layer).kv_heads)?;
-        let columns = tokens.saturating_sub(self.window);
-        let rows =
-            values.chunks(tokens).map(|row| row[..columns].iter().map(|norm| -norm).collect()).collect();
-        Ok(Scores { columns, rows })
+        scoring::lowest_keys(ctx, layer, Observation::KeyNorm, self.window)
     }
 }
 

@@ -60,10 +60,7 @@ fn similarities(keys: &HeadsView<'_>, head: usize) -> Vec<f32> {
 fn lag_ranks(stored: [&HeadsView<'_>; 2], head: usize, sinks: usize, lag: usize) -> Vec<f32> {
     let tokens = stored[0].tokens;
     if tokens < sinks + 2 * lag {
-        // Too short to be judged: the first ones, and then the most recent.
-        let past = (tokens.saturating_sub(sinks)).max(1) as f32;
-        let recent = |i: usize| if i < sinks { 1.0 } else { (i - sinks) as f32 / past };
-        return (0..tokens).map(recent).collect();
+        return unjudged_lag_ranks(tokens, sinks);
     }
     let mut ranks = vec![1.0; tokens];
     let parts = (tokens - sinks) / lag;
@@ -79,6 +76,14 @@ fn lag_ranks(stored: [&HeadsView<'_>; 2], head: usize, sinks: usize, lag: usize)
         }
     }
     ranks
+}
+
+/// [`Observation::LagRank`] of a head whose prompt has no part that another follows: the first ones, and then the most
+/// recent.
+#[must_use]
+pub fn unjudged_lag_ranks(tokens: usize, sinks: usize) -> Vec<f32> {
+    let past = tokens.saturating_sub(sinks).max(1) as f32;
+    (0..tokens).map(|i| if i < sinks { 1.0 } else { (i - sinks) as f32 / past }).collect()
 }
 
 /// How far each entry of a part spreads, once every dimension is scaled by the range of the next part: softmax of the
