@@ -37,7 +37,7 @@ pub(crate) fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>
     Ok(written)
 }
 
-/// Draws a table: scores of the categories against the budget, and the average against the bytes held.
+/// Draws a table: scores of the categories against the budget or the share kept, and the average against the bytes held.
 ///
 /// # Errors
 /// A picture that cannot be drawn or written.
@@ -45,6 +45,7 @@ pub(crate) fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathB
     let mut written = Vec::new();
     for (name, columns, x) in [
         ("score-by-budget", Columns::Categories, XAxis::Budget),
+        ("score-by-share", Columns::Categories, XAxis::Share),
         ("score-by-bytes", Columns::Average, XAxis::Bytes),
     ] {
         if let Some(curves) = sweep::score_curves(table, columns, x) {
@@ -69,8 +70,8 @@ fn both(stem: &Path, picture: &Picture) -> anyhow::Result<PathBuf> {
     Ok(with(".png"))
 }
 
-/// A variant as a file name: `snapkv-64`, with its granularity or its parameters' id where another variant of the
+/// A variant as a file name: `snapkv-64`, `snapkv-0.5`, with its granularity or its parameters' id where another variant of the
 /// group would read the same.
 pub(crate) fn variant_file_name(group: &Group, variant: &VariantKey) -> String {
-    path::component(&sweep::variant_title(group, variant).replace(", budget ", "-"))
+    path::component(&sweep::variant_title(group, variant).replace(", budget ", "-").replace(", share ", "-"))
 }

@@ -1,4 +1,4 @@
-//! Curves: score against budget, bytes held or commit, capacity against layer; small multiples, one a
+//! Curves: score against budget, share kept, bytes held or commit, capacity against layer; small multiples, one a
 //! data set or category, every line labelled at its end.
 
 use crate::axis::{bytes, number, spread, stride, ticks};
@@ -9,7 +9,7 @@ use crate::{Error, Result, font};
 /// One measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Budget in entries per KV head, bytes held, or layer: what [`XAxis`] says.
+    /// Budget in entries per KV head, share kept, bytes held, or layer: what [`XAxis`] says.
     pub x: f64,
     /// The score or capacity.
     pub y: f64,
@@ -44,6 +44,8 @@ pub struct Panel {
 pub enum XAxis {
     /// Entries per KV head, log 2.
     Budget,
+    /// Share of the entries kept, log 2.
+    Share,
     /// Bytes held, log 2; a reference line also gets its own point.
     Bytes,
     /// Layer, linear.
@@ -75,7 +77,7 @@ const NAME: Style = Style::new(11.5);
 
 impl XAxis {
     fn logarithmic(self) -> bool {
-        matches!(self, Self::Budget | Self::Bytes)
+        matches!(self, Self::Budget | Self::Share | Self::Bytes)
     }
 
     fn place(self, x: f64) -> f64 {
@@ -87,12 +89,14 @@ impl XAxis {
             Self::Bytes => bytes(x),
             Self::Commit => names.get(x as usize).cloned().unwrap_or_default(),
             Self::Budget | Self::Layer => number(x, 1.0),
+            Self::Share => x.to_string(),
         }
     }
 
     fn title(self) -> &'static str {
         match self {
             Self::Budget => "Budget (entries per KV head) →",
+            Self::Share => "Share of the entries kept →",
             Self::Bytes => "KV bytes held →",
             Self::Layer => "Layer →",
             Self::Commit => "Commit →",
@@ -106,7 +110,7 @@ impl XAxis {
         }
         let (low, high) = bounds(xs.iter().copied());
         match self {
-            Self::Budget | Self::Commit => xs.to_vec(),
+            Self::Budget | Self::Share | Self::Commit => xs.to_vec(),
             Self::Bytes => {
                 let range = low.log2().ceil() as i32..=high.log2().floor() as i32;
                 range.map(|e| 2f64.powi(e)).collect()
@@ -180,7 +184,7 @@ fn check(curves: &Curves) -> Result<()> {
                 if ![point.x, point.y, low, high].iter().all(|v| v.is_finite()) {
                     return bad(format!("{name} has a value that is not finite at x = {}", point.x));
                 }
-                let ignored = line.reference && curves.x == XAxis::Budget;
+                let ignored = line.reference && curves.x != XAxis::Bytes;
                 if curves.x.logarithmic() && !ignored && point.x <= 0.0 {
                     return bad(format!("{name} has x = {}, and the axis is logarithmic", point.x));
                 }
@@ -436,7 +440,7 @@ mod tests {
             draw(&curves(vec![line("a", &[f64::NAN])])).unwrap_err().to_string().contains("`a` of `qasper`")
         );
         let mut empty = curves(vec![]);
-        for axis in [XAxis::Budget, XAxis::Bytes, XAxis::Layer, XAxis::Commit] {
+        for axis in [XAxis::Budget, XAxis::Share, XAxis::Bytes, XAxis::Layer, XAxis::Commit] {
             empty.x = axis;
             assert!(draw(&empty).unwrap().svg().unwrap().len() < 10_000, "{axis:?}");
         }

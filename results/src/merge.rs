@@ -449,7 +449,7 @@ mod tests {
     fn a_manifest_of_many_budgets_is_read_in_linear_time() {
         let dir = tempfile::tempdir().unwrap();
         let mut many = manifest();
-        many.budgets = (1..=200_000).collect();
+        many.budgets = (1..=200_000).map(crate::Budget::Entries).collect();
         let runs = ["a", "b"].map(|name| {
             drop(RunDir::create_or_continue(&dir.path().join(name), &many).unwrap());
             Run::load(&dir.path().join(name)).unwrap()

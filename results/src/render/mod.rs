@@ -9,9 +9,13 @@ mod markdown;
 mod notes;
 mod text;
 
+use crate::budget::{Budget, Share};
 use crate::error::ResultsError;
 use crate::json::versioned;
 use crate::table::{Cell, CellScope, ColumnKind, ScoreRow, ScoreTable};
+
+/// A column's title, and what it says of a row's budget, if anything.
+pub type BudgetColumn = (&'static str, fn(Option<Budget>) -> Option<String>);
 
 /// A form a table can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,27 +64,49 @@ impl ScoreTable {
     }
 
     /// Titles of the columns that name a row, and of those behind the scores.
-    fn frame(&self) -> (Vec<&'static str>, [&'static str; 6]) {
-        let mut head = vec!["method", "budget"];
+    fn frame(&self) -> (Vec<&'static str>, [&'static str; 7]) {
+        let mut head = vec!["method"];
+        head.extend(self.budget_columns().into_iter().map(|(title, _)| title));
         if self.several_groups() {
             head.insert(0, "model");
         }
-        (head, ["entries", "max", "allowed", "KV held", "stored per", "n"])
+        (head, ["entries", "max", "allowed", "share", "KV held", "stored per", "n"])
+    }
+
+    /// What says how much a row may keep: entries under `budget`, shares under `kept`, beside what is `removed` where the
+    /// protocol counts that.
+    pub fn budget_columns(&self) -> Vec<BudgetColumn> {
+        let budgets = || self.rows.iter().filter_map(|row| row.budget);
+        let shares = budgets().any(|budget| budget.share().is_some());
+        let entries = budgets().any(|budget| budget.share().is_none());
+        let mut columns: Vec<BudgetColumn> = Vec::new();
+        if entries || !shares {
+            columns.push(("budget", |budget| budget.filter(|b| b.share().is_none()).map(|b| b.to_string())));
+        }
+        if shares {
+            columns.push(("kept", |budget| budget?.share().map(|share| share.to_string())));
+        }
+        if shares && self.counts_removed {
+            columns.push(("removed", |budget| budget?.share().map(Share::removed)));
+        }
+        columns
     }
 
     fn row_head(&self, row: &ScoreRow) -> Vec<String> {
-        let mut head = vec![row.method.clone(), budget(row)];
+        let mut head = vec![row.method.clone()];
+        head.extend(self.budget_columns().into_iter().map(|(_, cell)| cell(row.budget).unwrap_or_else(|| "-".to_owned())));
         if self.several_groups() {
             head.insert(0, row.group.clone());
         }
         head
     }
 
-    fn row_tail(row: &ScoreRow) -> [String; 6] {
+    fn row_tail(row: &ScoreRow) -> [String; 7] {
         [
             format!("{:.1}", row.entries_mean),
             row.entries_max.to_string(),
             format!("{:.1}", row.entries_nominal),
+            share(row),
             bytes(row.bytes),
             row.granularity.clone(),
             row.n.to_string(),
@@ -115,9 +141,9 @@ impl ScoreTable {
     }
 }
 
-/// A row's budget; a dash where it has none.
-fn budget(row: &ScoreRow) -> String {
-    row.budget.map_or_else(|| "-".to_owned(), |budget| budget.to_string())
+/// What a row really holds, as percent.
+fn share(row: &ScoreRow) -> String {
+    format!("{:.1} %", 100.0 * row.share_held)
 }
 
 fn text_cell(cell: Option<&Cell>, kind: ColumnKind) -> String {
