@@ -150,14 +150,17 @@ fn budget(text: &str) -> Result<usize, String> {
     text.parse().map_err(|problem: ParseIntError| match (number, percent) {
         (Some(number), _) if percent.is_some() || number.fract() != 0.0 => {
             let share = if percent.is_some() { number / 100.0 } else { number };
-            let remedy = if share > 0.0 && share <= 1.0 { format!("--ratios {share}") } else { "--ratios".to_owned() };
+            let remedy =
+                if share > 0.0 && share <= 1.0 { format!("--ratios {share}") } else { "--ratios".to_owned() };
             format!("{what}; a share of the prompt's entries is given with `{remedy}`")
         }
         _ if text.contains([',', ';', ' ']) => {
             let parts = text.split([',', ';', ' ']).filter(|part| !part.is_empty());
             format!("{what}; several are given with `--budgets {}`", parts.collect::<Vec<_>>().join(","))
         }
-        _ if text.starts_with(|c: char| c.is_ascii_digit()) => format!("{what}: a whole number without a unit"),
+        _ if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("{what}: a whole number without a unit")
+        }
         _ => format!("{what}: {problem}"),
     })
 }
@@ -321,6 +324,9 @@ pub(crate) struct TableArgs {
     /// All columns on a terminal too, however wide
     #[arg(long)]
     pub wide: bool,
+    /// Also draw the average against budget or share kept, a panel a model, protocol or view of the question, .png or .svg
+    #[arg(short, long, conflicts_with = "pairs", value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Options of `heatmap`.

@@ -77,7 +77,8 @@ impl Lengths {
         let length = if selected.has_rows() {
             let datasets = questions::read_files(selected, protocol)?;
             this.datasets = datasets.len();
-            for (place, question) in datasets.iter().flat_map(|d| &d.asks).flat_map(|ask| ask.questions.iter().enumerate())
+            for (place, question) in
+                datasets.iter().flat_map(|d| &d.asks).flat_map(|ask| ask.questions.iter().enumerate())
             {
                 let (Some(info), Some(length)) = (question.dataset(), question.description().length) else {
                     continue;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use kvsweep_plots::curve::{self, XAxis};
 use kvsweep_plots::sweep::Columns;
 use kvsweep_plots::{Picture, heatmap, retention, sweep};
@@ -53,6 +54,18 @@ pub(crate) fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathB
         }
     }
     Ok(written)
+}
+
+/// Draws a table's average against the share kept, where it has shares, else against the budget.
+///
+/// # Errors
+/// Fewer than two budgets; a picture that cannot be drawn or written.
+pub(crate) fn average(table: &ScoreTable, path: &Path) -> anyhow::Result<()> {
+    let curves = [XAxis::Share, XAxis::Budget]
+        .into_iter()
+        .find_map(|x| sweep::score_curves(table, Columns::Average, x))
+        .context("a curve needs two budgets or shares of a method")?;
+    destination::write_picture(path, &curve::draw(&curves)?)
 }
 
 /// Writes a picture as PNG and SVG; gives the PNG's path.

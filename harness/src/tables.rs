@@ -214,8 +214,8 @@ pub(crate) fn text_format(wide: bool) -> Format {
 mod tests {
     use super::*;
     use kvsweep_results::{
-        Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores, ModelInfo,
-        ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
+        Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores,
+        ModelInfo, ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
     };
 
     /// The table's last row of a full-cache run of these data sets, each with its rows' scores and stated lengths.

@@ -525,7 +525,9 @@ mod tests {
             let entries = spec.at(len / 2).unwrap();
             let keep = |variant: &Variant| {
                 let (shape, inputs) = (shape(2, 2, 2, 4, len), Inputs::default());
-                variant.select(&shape, &Observations::default(), &inputs, &mut MethodState::default()).unwrap()
+                variant
+                    .select(&shape, &Observations::default(), &inputs, &mut MethodState::default())
+                    .unwrap()
             };
             assert_eq!(keep(&half), keep(&entries), "{len}");
             assert_eq!(half.of_prompt(len).id(), entries.id());

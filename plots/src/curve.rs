@@ -54,7 +54,7 @@ pub enum XAxis {
     Commit,
 }
 
-/// Panels with a common x axis; y is scaled for each panel.
+/// Panels with a common x axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curves {
     /// What it shows.
@@ -65,6 +65,8 @@ pub struct Curves {
     pub x: XAxis,
     /// What y means, e.g. `Score`.
     pub y_label: String,
+    /// Whether all panels have one scale of y; else each has its own.
+    pub same_scale: bool,
     /// Tick labels of [`XAxis::Commit`]; empty for the others.
     pub names: Vec<String>,
     /// At least one.
@@ -241,11 +243,15 @@ pub fn draw(curves: &Curves) -> Result<Picture> {
     let mut card = Picture::card(width, height, format!("curves: {}", curves.title));
     card.heading(MARGIN, &heading);
 
+    let common: Vec<&Line> =
+        curves.panels.iter().filter(|_| curves.same_scale).flat_map(|p| &p.lines).collect();
     for (index, panel) in curves.panels.iter().enumerate() {
+        let scaled = if curves.same_scale { common.clone() } else { panel.lines.iter().collect() };
+        let span = spans(&scaled);
         let x = MARGIN + axis_w + (index % columns) as f64 * pitch_x;
         let y = top + above + (index / columns) as f64 * pitch_y;
         let names = &curves.names;
-        let frame = Frame { x, y, w: plot_w, h: plot_h, name_w, axis: curves.x, xs: &xs, names };
+        let frame = Frame { x, y, w: plot_w, h: plot_h, name_w, axis: curves.x, xs: &xs, names, span };
         draw_panel(&mut card, panel, &frame, &labels, &curves.y_label);
     }
     card.text(MARGIN + axis_w, top + rows * pitch_y + 14.0, curves.x.title(), Style::new(11.5).color(MUTED));
@@ -261,16 +267,18 @@ struct Frame<'a> {
     axis: XAxis,
     xs: &'a [f64],
     names: &'a [String],
+    /// Least and greatest value that the axis of y must hold.
+    span: (f64, f64),
+}
+
+/// Least and greatest value of some lines, intervals included.
+fn spans(lines: &[&Line]) -> (f64, f64) {
+    let points = lines.iter().flat_map(|line| &line.points);
+    bounds(points.flat_map(|p| [p.y, p.interval.map_or(p.y, |i| i.0), p.interval.map_or(p.y, |i| i.1)]))
 }
 
 fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&str], y_label: &str) {
-    let &Frame { x, y, w, h, .. } = frame;
-    let spans = panel
-        .lines
-        .iter()
-        .flat_map(|l| &l.points)
-        .flat_map(|p| [p.y, p.interval.map_or(p.y, |i| i.0), p.interval.map_or(p.y, |i| i.1)]);
-    let (low, high) = bounds(spans);
+    let &Frame { x, y, w, h, span: (low, high), .. } = frame;
     let pad = ((high - low) * 0.06).max(if high > low { 0.0 } else { high.abs().max(1.0) * 0.05 });
     let (low, high) = (if low >= 0.0 { (low - pad).max(0.0) } else { low - pad }, high + pad);
     let at_y = |v: f64| y + h * (1.0 - (v - low) / (high - low).max(1e-12));
@@ -404,6 +412,7 @@ mod tests {
             subtitle: String::new(),
             x: XAxis::Budget,
             y_label: "Score".into(),
+            same_scale: false,
             names: Vec::new(),
             panels: vec![Panel { title: "qasper".into(), lines }],
         }
@@ -429,6 +438,19 @@ mod tests {
         for label in ["full", "snapkv", "h2o", "64", "128"] {
             assert_eq!(svg.matches(&format!("\n{label}\n")).count(), 1, "{label}");
         }
+    }
+
+    #[test]
+    fn panels_of_one_scale_put_equal_values_at_equal_heights() {
+        let mut two = curves(vec![line("a", &[10.0, 90.0])]);
+        two.panels.push(Panel { title: "unseen".into(), lines: vec![line("b", &[40.0, 50.0])] });
+        let marks = |curves: &Curves| {
+            let svg = draw(curves).unwrap().svg().unwrap();
+            svg.lines().filter(|line| *line == "80").count()
+        };
+        assert_eq!(marks(&two), 1, "the second panel ends near 52");
+        two.same_scale = true;
+        assert_eq!(marks(&two), 2);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::history::{self, Average, HistoryPanel};
 use crate::retention::Retention;
 use kvsweep_results::baseline::History;
 use kvsweep_results::{
-    Budget, Cell, ColumnKind, Group, MergedExample, ScoreRow, ScoreTable, VariantKey, VariantRecord,
+    Budget, Cell, CellScope, ColumnKind, Group, MergedExample, ScoreRow, ScoreTable, VariantKey,
+    VariantRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -238,6 +239,7 @@ pub fn layer_capacities(group: &Group) -> Option<Curves> {
         subtitle: group.caption(),
         x: XAxis::Layer,
         y_label: "Entries per head".to_owned(),
+        same_scale: false,
         names: Vec::new(),
         panels,
     })
@@ -258,7 +260,8 @@ pub enum Columns {
 /// or, for budgets and shares, fewer than two of them. Rows without bytes have no place among bytes, shares none among
 /// budgets.
 pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Curves> {
-    let budgets: BTreeSet<Budget> = table.rows.iter().filter_map(|r| r.budget).filter(|b| is_on(x, *b)).collect();
+    let budgets: BTreeSet<Budget> =
+        table.rows.iter().filter_map(|r| r.budget).filter(|b| is_on(x, *b)).collect();
     if x != XAxis::Bytes && budgets.len() < 2 {
         return None;
     }
@@ -267,11 +270,21 @@ pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Cu
         Columns::Categories => kind == ColumnKind::Category,
         Columns::Datasets => kind == ColumnKind::Dataset,
     };
+    let groups = groups(table);
+    // The average has room for a panel a model, protocol or view of the question, on one scale.
+    let apart = columns == Columns::Average && groups.len() > 1;
     let chosen = table.columns.iter().enumerate().filter(|(index, c)| wanted(*index, c.kind));
-    let panels: Vec<Panel> = chosen
-        .map(|(index, column)| Panel { title: column.title.clone(), lines: lines(table, index, x) })
-        .filter(|panel| !panel.lines.is_empty())
-        .collect();
+    let panel = |(index, column): (usize, &CellScope)| -> Vec<Panel> {
+        if !apart {
+            return vec![Panel { title: column.title.clone(), lines: lines(&table.rows, index, x) }];
+        }
+        let of_group = |(group, title): &(&str, String)| {
+            let rows: Vec<ScoreRow> = table.rows.iter().filter(|row| row.group == *group).cloned().collect();
+            Panel { title: title.clone(), lines: lines(&rows, index, x) }
+        };
+        groups.iter().map(of_group).collect()
+    };
+    let panels: Vec<Panel> = chosen.flat_map(panel).filter(|panel| !panel.lines.is_empty()).collect();
     let title = match x {
         XAxis::Bytes => "Score against bytes held",
         XAxis::Share => "Score against share kept",
@@ -283,6 +296,7 @@ pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Cu
         subtitle: format!("{percent:.0} % intervals · {}", table.title),
         x,
         y_label: "Score".to_owned(),
+        same_scale: apart,
         names: Vec::new(),
         panels,
     })
@@ -293,18 +307,35 @@ fn is_on(x: XAxis, budget: Budget) -> bool {
     x == XAxis::Bytes || (x == XAxis::Share) == budget.share().is_some()
 }
 
-fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
-    let mixed = |row: &ScoreRow| {
-        table.rows.iter().any(|other| other.method == row.method && other.granularity != row.granularity)
+/// The groups of a table's rows, each with what tells it from the others.
+fn groups(table: &ScoreTable) -> Vec<(&str, String)> {
+    let mut groups: Vec<&str> = Vec::new();
+    for row in &table.rows {
+        if !groups.contains(&row.group.as_str()) {
+            groups.push(&row.group);
+        }
+    }
+    let is_common = |part: &&str| groups.iter().all(|group| group.split(" · ").any(|other| other == *part));
+    let title = |group: &str| {
+        let own: Vec<&str> = group.split(" · ").filter(|part| !is_common(part)).collect();
+        own.join(" · ")
     };
+    groups.iter().map(|group| (*group, title(group))).collect()
+}
+
+fn lines(rows: &[ScoreRow], column: usize, x: XAxis) -> Vec<Line> {
+    let mixed = |row: &ScoreRow| {
+        rows.iter().any(|other| other.method == row.method && other.granularity != row.granularity)
+    };
+    let several = rows.iter().any(|row| row.group != rows[0].group);
     let mut lines: Vec<Line> = Vec::new();
-    for row in table.rows.iter().filter(|row| row.budget.is_none_or(|budget| is_on(x, budget))) {
+    for row in rows.iter().filter(|row| row.budget.is_none_or(|budget| is_on(x, budget))) {
         let Some(cell) = row.cells.get(column).copied().flatten() else { continue };
         let mut label = row.method.clone();
         if mixed(row) {
             label.push_str(&format!(" {}", row.granularity));
         }
-        if !row.group.is_empty() {
+        if several {
             label.push_str(&format!(" · {}", row.group));
         }
         let at = if x == XAxis::Bytes { row.bytes } else { row.budget.map_or(0.0, Budget::value) };

@@ -8,10 +8,10 @@ use kvsweep_plots::sweep::{self, Columns};
 use kvsweep_results::baseline::{History, HistoryPoint};
 use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
 use kvsweep_results::{
-    Bootstrap, Budget, CacheSize, Cell, Column, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions,
-    LayerKept, Manifest, Mean, Merged, MethodInfo, MetricScores, ModelInfo, Needle, ProgramInfo,
-    ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept,
-    VariantRecord,
+    Bootstrap, Budget, CacheSize, Cell, Column, ExampleInfo, ExampleKey, ExampleRecord, Finish,
+    KeptPositions, LayerKept, Manifest, Mean, Merged, MethodInfo, MetricScores, ModelInfo, Needle,
+    ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout,
+    VariantKept, VariantRecord,
 };
 use std::path::{Path, PathBuf};
 

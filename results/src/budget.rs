@@ -153,7 +153,9 @@ mod tests {
 
     #[test]
     fn entries_are_the_number_they_were_and_shares_have_a_point() {
-        for (text, shown) in [("128", "/128"), ("0.5", "@0.5"), ("0.125", "@0.125"), ("1.0", "@1.0"), ("1", "/1")] {
+        for (text, shown) in
+            [("128", "/128"), ("0.5", "@0.5"), ("0.125", "@0.125"), ("1.0", "@1.0"), ("1", "/1")]
+        {
             let budget: Budget = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&budget).unwrap(), text);
             assert_eq!((budget.suffix().as_str(), budget.to_string().parse()), (shown, Ok(budget)));
@@ -162,7 +164,10 @@ mod tests {
             assert!(serde_json::from_str::<Budget>(bad).is_err(), "{bad}");
         }
         let share = |text: &str| text.parse::<Budget>().unwrap().share().unwrap();
-        assert_eq!([share("0.9").removed(), share("0.125").removed(), share("1.0").removed()], ["0.1", "0.875", "0"]);
+        assert_eq!(
+            [share("0.9").removed(), share("0.125").removed(), share("1.0").removed()],
+            ["0.1", "0.875", "0"]
+        );
     }
 
     #[test]
@@ -170,6 +175,9 @@ mod tests {
         let mut budgets: Vec<Budget> =
             ["1.0", "0.5", "2048", "0.05", "64"].map(|text| text.parse().unwrap()).to_vec();
         budgets.sort_unstable();
-        assert_eq!(budgets.iter().map(Budget::to_string).collect::<Vec<_>>(), ["64", "2048", "0.05", "0.5", "1.0"]);
+        assert_eq!(
+            budgets.iter().map(Budget::to_string).collect::<Vec<_>>(),
+            ["64", "2048", "0.05", "0.5", "1.0"]
+        );
     }
 }

@@ -153,6 +153,9 @@ pub const QUESTION: &str = "question";
 /// See [`QUESTION`].
 pub const UNSEEN: &str = "unseen";
 
+/// What tables call a run without [`QUESTION`] beside one with it.
+pub(crate) const SEEN: &str = "seen";
+
 /// The setting that lists the needle's context lengths.
 pub const NEEDLE_LENGTHS: &str = "needle-lengths";
 
@@ -304,8 +307,11 @@ mod tests {
 
     #[test]
     fn variants_come_method_by_method() {
-        let names: Vec<String> =
-            manifest().variants().iter().map(|v| v.method.to_string() + &v.budget.map(Budget::suffix).unwrap_or_default()).collect();
+        let names: Vec<String> = manifest()
+            .variants()
+            .iter()
+            .map(|v| v.method.to_string() + &v.budget.map(Budget::suffix).unwrap_or_default())
+            .collect();
         assert_eq!(names, ["full", "snapkv/64", "snapkv/128"]);
     }
 }

@@ -10,7 +10,9 @@ use crate::answers::{Answers, MergedVariant};
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, NO_TEMPLATE, QUESTION, RunDataset, WITHOUT_CONTEXT};
+use crate::manifest::{
+    MASK_HEADS, Manifest, MethodInfo, NO_TEMPLATE, QUESTION, RunDataset, SEEN, WITHOUT_CONTEXT,
+};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -130,7 +132,8 @@ fn distinguish(groups: &mut [Group]) {
     for group in groups {
         for field in &fields {
             let name = field.strip_prefix("settings.").unwrap_or(field);
-            let value = group.identity.value(field).unwrap_or("none");
+            let unset = if name == QUESTION { SEEN } else { "none" };
+            let value = group.identity.value(field).unwrap_or(unset);
             // A hash is told apart by its beginning.
             let value = if value.len() == 64 { value.get(..8).unwrap_or(value) } else { value };
             group.distinction.push_str(&format!(" · {name} {value}"));

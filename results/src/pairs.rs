@@ -286,7 +286,8 @@ mod tests {
             }
         }
         let all = MethodPairs::new(group, &layout(), &Bootstrap::default()).unwrap();
-        let against_full = |budget| all.pairs.iter().find(|pair| pair.budget == Some(Budget::Entries(budget))).unwrap().test;
+        let against_full =
+            |budget| all.pairs.iter().find(|pair| pair.budget == Some(Budget::Entries(budget))).unwrap().test;
         assert_eq!((against_full(64).estimate.n, against_full(128).estimate.n), (3, 6));
     }
 }

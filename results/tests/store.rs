@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kvsweep_results::{
-    Bootstrap, Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions, LayerKept, Manifest,
-    Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir, SCHEMA,
-    ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
+    Bootstrap, Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions, LayerKept,
+    Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir,
+    SCHEMA, ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
 };
 use rand::{Rng, SeedableRng};
 
@@ -97,7 +97,13 @@ fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPo
                 metric: "qa-f1".into(),
                 score: (row as f64 + place as f64) / 100.0,
                 other_scores: BTreeMap::from([("rouge-l", 0.1 + 0.2)]).into(),
-                kept: CacheSize { entries_mean: 63.5, entries_max: 70, entries_nominal: 64.0, bytes: 65_024, last_only: false },
+                kept: CacheSize {
+                    entries_mean: 63.5,
+                    entries_max: 70,
+                    entries_nominal: 64.0,
+                    bytes: 65_024,
+                    last_only: false,
+                },
                 selection: Some(SelectionDigest::of(&layers)),
                 retention: Some(vec![vec![1.0, 0.1], vec![0.0, 1.0 / 3.0]]),
                 variant,

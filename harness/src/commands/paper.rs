@@ -169,7 +169,11 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
     }
     if sweeps.keys().all(Vec::is_empty) && !paper.budgets().is_empty() {
         let budgets: Vec<String> = paper.budgets().iter().map(ToString::to_string).collect();
-        return Err(usage(format!("table `{}` is printed at {}, none of which is asked for", paper.id, budgets.join(", "))));
+        return Err(usage(format!(
+            "table `{}` is printed at {}, none of which is asked for",
+            paper.id,
+            budgets.join(", ")
+        )));
     }
     // The full cache has no budgets of its own: it joins the first sweep.
     if let Some(full) = sweeps.remove(&Vec::new()) {

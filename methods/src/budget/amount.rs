@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn shares_are_decimals_above_0_and_at_most_1() {
-        for (text, shown) in [("0.5", "0.5"), (".50", "0.5"), ("1", "1.0"), ("1e-6", "0.000001"), ("0.333333", "0.333333")] {
+        for (text, shown) in
+            [("0.5", "0.5"), (".50", "0.5"), ("1", "1.0"), ("1e-6", "0.000001"), ("0.333333", "0.333333")]
+        {
             assert_eq!(share(text).to_string(), shown, "{text}");
         }
         assert_eq!(share("0.1"), share("0.100"));

@@ -9,7 +9,9 @@ use crate::curve::{self, XAxis};
 use crate::sweep::{self, Columns};
 use crate::{Result, head, heatmap, retention};
 use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
-use kvsweep_results::{Budget, ColumnKind, ExampleKey, Group, Merged, MergedExample, ScoreTable, VariantKept};
+use kvsweep_results::{
+    Budget, ColumnKind, ExampleKey, Group, Merged, MergedExample, ScoreTable, VariantKept,
+};
 use std::collections::BTreeMap;
 
 /// Tokens shown of a prompt's beginning and end; a shorter prompt is shown whole.
@@ -431,7 +433,11 @@ fn headlines(table: &ScoreTable, named: bool) -> Vec<Fact> {
             let loss = cell.score - full.score;
             note.push_str(&format!(", {}{} to full", if loss > 0.0 { "+" } else { "" }, fixed(loss, 2)));
         }
-        facts.push(Fact { label: format!("{of}best at {}", budget.title()), value: row.method.clone(), note });
+        facts.push(Fact {
+            label: format!("{of}best at {}", budget.title()),
+            value: row.method.clone(),
+            note,
+        });
     }
     facts
 }

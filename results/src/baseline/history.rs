@@ -107,9 +107,7 @@ impl History {
         let variants = self.variants();
         let names: Vec<String> = variants
             .iter()
-            .map(|(method, budget)| {
-                method.clone() + &budget.map(Budget::suffix).unwrap_or_default()
-            })
+            .map(|(method, budget)| method.clone() + &budget.map(Budget::suffix).unwrap_or_default())
             .collect();
         let head: Vec<&str> = ["commit", "date"]
             .into_iter()

@@ -246,11 +246,50 @@ mod tests {
         all.cells.iter().filter_map(|cell| cell.verdict).collect()
     }
 
-    fn cell<'a>(all: &'a PaperComparison, method: &str, budget: Option<Budget>, column: &str) -> &'a PaperCell {
+    fn cell<'a>(
+        all: &'a PaperComparison,
+        method: &str,
+        budget: Option<Budget>,
+        column: &str,
+    ) -> &'a PaperCell {
         all.cells
             .iter()
             .find(|c| c.printed_method == method && c.budget == budget && c.column == column)
             .unwrap()
+    }
+
+    #[test]
+    fn a_run_by_shares_stands_beside_a_table_by_shares() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut paper = published::find("kvpress-ruler-4k-qwen3-8b").unwrap().clone();
+        paper.protocol = Some("kvpress".into());
+        let mut m = manifest();
+        m.datasets = paper
+            .datasets()
+            .into_iter()
+            .map(|name| crate::RunDataset { name, sha256: "d".into(), examples: 60, total: 60 })
+            .collect();
+        m.methods[1].spec = "knorm@kvpress".into();
+        m.budgets = ["0.25", "0.5"].map(|text| text.parse().unwrap()).to_vec();
+        (m.model.name, m.protocol.name, m.split) = ("Qwen/Qwen3-8B".into(), "kvpress".into(), "full".into());
+        m.settings.insert(MODEL_SHAPE.into(), SHAPE.into());
+        let compare = |m: &Manifest, name: &str| {
+            let run = write_run(&dir.path().join(name), m, |_, row, _| 0.33 + (row % 3) as f64 / 100.0);
+            let merged = Merged::of(&[run], false).unwrap();
+            PaperComparison::new(&paper, &merged.groups[0], &original(), &Bootstrap::default())
+        };
+        let seen = compare(&m, "seen");
+        assert_eq!(seen.rehearsal, ["question seen"]);
+        m.settings.insert(crate::QUESTION.into(), crate::UNSEEN.into());
+        let unseen = compare(&m, "unseen");
+        assert_eq!(unseen.rehearsal, [""; 0]);
+        let kept = |text: &str| Some(text.parse::<Budget>().unwrap());
+        let cell = |text| cell(&unseen, "Knorm", kept(text), "ruler13");
+        assert!(cell("0.25").ours.is_some_and(|ours| (ours.score - 34.0).abs() < 0.01));
+        assert_eq!(cell("0.25").theirs.as_deref(), Some("32.6"));
+        assert_eq!(cell("0.75").ours, None, "not run");
+        let text = unseen.text();
+        assert!(text.contains("method  kept") && text.contains("Knorm   0.25"), "{text}");
     }
 
     #[test]
@@ -285,7 +324,10 @@ mod tests {
         assert_eq!(cell(&all, "FullKV", None, "qasper").verdict, Some(Verdict::Off));
         assert_eq!(cell(&all, "FullKV", None, "hotpotqa").verdict, Some(Verdict::Reproduced));
         assert_eq!(cell(&all, "SnapKV", Some(Budget::Entries(64)), "hotpotqa").verdict, Some(Verdict::Off));
-        assert_eq!(cell(&all, "SnapKV", Some(Budget::Entries(64)), "qasper").outcome(), "gated: the full cache is off here");
+        assert_eq!(
+            cell(&all, "SnapKV", Some(Budget::Entries(64)), "qasper").outcome(),
+            "gated: the full cache is off here"
+        );
     }
 
     #[test]
@@ -418,7 +460,11 @@ mod tests {
     #[test]
     fn a_row_with_its_own_parameter_is_matched_by_it() {
         let paper = published::find("headkv-llama-3-8b").unwrap();
-        let row = paper.rows.iter().find(|r| r.method == "HeadKV-R2" && r.budget == Some(Budget::Entries(64))).unwrap();
+        let row = paper
+            .rows
+            .iter()
+            .find(|r| r.method == "HeadKV-R2" && r.budget == Some(Budget::Entries(64)))
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         for (beta, found) in [("1.2", true), ("1.5", false)] {
             let mut m = manifest();

@@ -104,7 +104,9 @@ pub(super) fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) 
             .filter_map(|variant| {
                 let answers = || group.examples.values().filter_map(|example| example.answers.get(variant));
                 let count = answers().filter(|answer| answer.record.kept.last_only).count();
-                let name = || format!("{}{}", variant.method, variant.budget.map(Budget::suffix).unwrap_or_default());
+                let name = || {
+                    format!("{}{}", variant.method, variant.budget.map(Budget::suffix).unwrap_or_default())
+                };
                 (count > 0).then(|| format!("{} {count} of {}", name(), answers().count()))
             })
             .collect();
