@@ -159,12 +159,12 @@ fn wrong_shares_and_budgets_say_what_was_meant() {
     let dry = |arguments: &[&str]| {
         json(dir, &[arguments, &["--dry-run", "--limit", "1", "--methods", "snapkv"]].concat())
     };
-    assert_eq!(dry(&["run", "longbench", "--budgets", "64, 128"])["answers"], 2 * 8);
+    assert_eq!(dry(&["run", "longbench", "--budgets", "64, 128"])["answers"], 2 * 12);
     std::fs::write(dir.join("sweep.toml"), "suite = \"longbench\"\nbudgets = [64, 128, 256]\n").unwrap();
-    assert_eq!(dry(&["run", "--config", "sweep.toml", "--ratios", "0.5"])["answers"], 8);
+    assert_eq!(dry(&["run", "--config", "sweep.toml", "--ratios", "0.5"])["answers"], 12);
     std::fs::write(dir.join("shares.toml"), "suite = \"longbench\"\nratios = [0.25, 0.5, 1.0]\n").unwrap();
-    assert_eq!(dry(&["run", "--config", "shares.toml"])["answers"], 3 * 8);
-    assert_eq!(dry(&["run", "--config", "shares.toml", "--budget", "64"])["answers"], 8);
+    assert_eq!(dry(&["run", "--config", "shares.toml"])["answers"], 3 * 12);
+    assert_eq!(dry(&["run", "--config", "shares.toml", "--budget", "64"])["answers"], 12);
 }
 
 /// Two documents with three questions each, and one alone.
