@@ -230,6 +230,13 @@ pub(crate) struct GenerateArgs {
     /// A JSON list of token ids, used as they are
     #[arg(long, value_name = "FILE", group = "source")]
     pub ids: Option<PathBuf>,
+    /// A JSON list of token ids: a question about `--ids`, read behind it
+    #[arg(long, requires = "ids", value_name = "FILE")]
+    pub question_ids: Option<PathBuf>,
+    /// Whether methods see the question before they compress: `seen`, all but its last token, or `unseen`: the ids alone are
+    /// compressed [default: unseen]
+    #[arg(long, requires = "question_ids", value_enum, value_name = "VIEW")]
+    pub question: Option<QuestionView>,
     /// Wrap the prompt in the model's chat template
     #[arg(long, conflicts_with = "ids")]
     pub chat: bool,
