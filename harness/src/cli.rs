@@ -1,10 +1,12 @@
 //! The command line: every command, every option, in one place.
 
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvsweep_methods::budget::Share;
 use kvsweep_tasks::Suite;
 
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
@@ -83,6 +85,16 @@ pub(crate) struct VariantArgs {
     /// Several budgets [default: 64,128,256,512,1024,2048]
     #[arg(long, value_delimiter = ',', value_parser = budget, value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
+    /// Shares of every prompt's entries that are kept, instead of budgets: `0.1,0.25`
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = share,
+        allow_negative_numbers = true,
+        conflicts_with_all = ["budget", "budgets"],
+        value_name = "SHARE,…"
+    )]
+    pub ratios: Option<Vec<Share>>,
     /// One selection per KV head, or per query head as the papers' code stores it
     #[arg(long, value_enum, value_name = "GRANULARITY")]
     pub granularity: Option<GranularityArg>,
@@ -135,12 +147,40 @@ fn trimmed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
 
 /// A budget.
 fn budget(text: &str) -> Result<usize, String> {
-    let what = "a budget counts KV entries per KV head";
-    trimmed(text).map_err(|problem: String| match text.trim() {
-        text if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
-            format!("{what}, e.g. 128: a whole number without a unit, no share of the prompt")
+    let what = "a budget counts KV entries per KV head, e.g. 128";
+    let text = text.trim();
+    let percent = text.strip_suffix('%').map(str::trim_end);
+    let number = percent.unwrap_or(text).parse::<f64>().ok().filter(|number| number.is_finite());
+    text.parse().map_err(|problem: ParseIntError| match (number, percent) {
+        (Some(number), _) if percent.is_some() || number.fract() != 0.0 => {
+            let share = if percent.is_some() { number / 100.0 } else { number };
+            let remedy =
+                if share > 0.0 && share <= 1.0 { format!("--ratios {share}") } else { "--ratios".to_owned() };
+            format!("{what}; a share of the prompt's entries is given with `{remedy}`")
         }
-        _ => format!("{what}, e.g. 128: {problem}"),
+        _ if text.contains([',', ';', ' ']) => {
+            let parts = text.split([',', ';', ' ']).filter(|part| !part.is_empty());
+            format!("{what}; several are given with `--budgets {}`", parts.collect::<Vec<_>>().join(","))
+        }
+        _ if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("{what}: a whole number without a unit")
+        }
+        _ => format!("{what}: {problem}"),
+    })
+}
+
+/// A share that is kept.
+fn share(text: &str) -> Result<Share, String> {
+    let text = text.trim();
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    let entries = text.parse::<usize>().ok().filter(|&entries| entries > 1);
+    text.parse().map_err(|problem: String| {
+        let what = "a share of the entries kept, e.g. 0.25, is above 0 and at most 1";
+        match (percent, entries) {
+            (Some(percent), _) => format!("{what}; write {}", percent / 100.0),
+            (_, Some(entries)) => format!("{what}; a number of entries is given with `--budgets {entries}`"),
+            _ => format!("{what}: {problem}"),
+        }
     })
 }
 
@@ -346,6 +386,9 @@ pub(crate) struct TableArgs {
     /// All columns on a terminal too, however wide
     #[arg(long)]
     pub wide: bool,
+    /// Also draw the average against budget or share kept, a panel a model, protocol or view of the question, .png or .svg
+    #[arg(short, long, conflicts_with = "pairs", value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Options of `heatmap`.
@@ -380,6 +423,16 @@ pub(crate) struct PaperArgs {
     /// Budgets of the table to run [default: all of them]
     #[arg(long, value_delimiter = ',', value_parser = budget, value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
+    /// Shares kept of the table to run [default: all of them]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = share,
+        allow_negative_numbers = true,
+        conflicts_with = "budgets",
+        value_name = "SHARE,…"
+    )]
+    pub ratios: Option<Vec<Share>>,
     /// Print what the table would take, on this machine and on one H200-class GPU, and stop; needs no weights
     #[arg(long)]
     pub dry_run: bool,

@@ -44,7 +44,7 @@ impl<'a> Footprint<'a> {
 
     /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.
     pub(crate) fn variant(&self, variant: &Variant, tokens: usize, new_tokens: usize) -> u64 {
-        let entries = variant.budget().map_or(0, |budget| budget.min(tokens));
+        let entries = variant.budget().map_or(0, |budget| budget.of(tokens).min(tokens));
         let heads = self.config.stored_heads(variant.spec().granularity());
         self.planner.variant_bytes(entries, heads, new_tokens)
     }

@@ -1,6 +1,8 @@
 //! What was kept, as records and pictures want it.
 
+use anyhow::Context;
 use kvsweep_engine::decode::HeadSet;
+use kvsweep_methods::budget::Budget;
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::{CacheShape, LayerShape};
 use kvsweep_results::{KeptPositions, LayerKept, Needle, VariantKept, VariantKey};
@@ -49,6 +51,19 @@ pub(crate) fn retention(layers: &[LayerKept], shape: &CacheShape, needle: Needle
 /// A number that does not fit: it must not be recorded as another one.
 pub(crate) fn count(n: usize) -> anyhow::Result<u32> {
     u32::try_from(n).map_err(|_| anyhow::anyhow!("{n} tokens or entries are more than a record can hold"))
+}
+
+/// A budget as records hold it.
+///
+/// # Errors
+/// A number of entries that does not fit.
+pub(crate) fn budget(budget: Budget) -> anyhow::Result<kvsweep_results::Budget> {
+    Ok(match budget {
+        Budget::Entries(entries) => kvsweep_results::Budget::Entries(count(entries)?),
+        Budget::Share(share) => kvsweep_results::Share::of_millionths(share.millionths())
+            .map(kvsweep_results::Budget::Share)
+            .with_context(|| format!("a share of {share} cannot be recorded"))?,
+    })
 }
 
 /// SHA-256 over token ids (little-endian u32), hexadecimal.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use kvsweep_plots::curve::{self, XAxis};
 use kvsweep_plots::sweep::Columns;
 use kvsweep_plots::{Picture, heatmap, retention, sweep};
@@ -37,7 +38,7 @@ pub(crate) fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>
     Ok(written)
 }
 
-/// Draws a table: scores of the categories against the budget, and the average against the bytes held.
+/// Draws a table: scores of the categories against the budget or the share kept, and the average against the bytes held.
 ///
 /// # Errors
 /// A picture that cannot be drawn or written.
@@ -45,6 +46,7 @@ pub(crate) fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathB
     let mut written = Vec::new();
     for (name, columns, x) in [
         ("score-by-budget", Columns::Categories, XAxis::Budget),
+        ("score-by-share", Columns::Categories, XAxis::Share),
         ("score-by-bytes", Columns::Average, XAxis::Bytes),
     ] {
         if let Some(curves) = sweep::score_curves(table, columns, x) {
@@ -52,6 +54,18 @@ pub(crate) fn scores(table: &ScoreTable, out: &Path) -> anyhow::Result<Vec<PathB
         }
     }
     Ok(written)
+}
+
+/// Draws a table's average against the share kept, where it has shares, else against the budget.
+///
+/// # Errors
+/// Fewer than two budgets; a picture that cannot be drawn or written.
+pub(crate) fn average(table: &ScoreTable, path: &Path) -> anyhow::Result<()> {
+    let curves = [XAxis::Share, XAxis::Budget]
+        .into_iter()
+        .find_map(|x| sweep::score_curves(table, Columns::Average, x))
+        .context("a curve needs two budgets or shares of a method")?;
+    destination::write_picture(path, &curve::draw(&curves)?)
 }
 
 /// Writes a picture as PNG and SVG; gives the PNG's path.
@@ -69,8 +83,8 @@ fn both(stem: &Path, picture: &Picture) -> anyhow::Result<PathBuf> {
     Ok(with(".png"))
 }
 
-/// A variant as a file name: `snapkv-64`, with its granularity or its parameters' id where another variant of the
+/// A variant as a file name: `snapkv-64`, `snapkv-0.5`, with its granularity or its parameters' id where another variant of the
 /// group would read the same.
 pub(crate) fn variant_file_name(group: &Group, variant: &VariantKey) -> String {
-    path::component(&sweep::variant_title(group, variant).replace(", budget ", "-"))
+    path::component(&sweep::variant_title(group, variant).replace(", budget ", "-").replace(", share ", "-"))
 }

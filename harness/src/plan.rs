@@ -151,17 +151,7 @@ impl Plan {
     /// # Errors
     /// A question that must stay unseen and cannot be told from its context.
     pub(crate) fn compressed_tokens(&self, prompt: &Prompt, text: &dyn ModelText) -> anyhow::Result<usize> {
-        if self.question == QuestionView::Seen {
-            return Ok(prompt.ids.len());
-        }
-        match prompt.context_tokens(text)? {
-            Some(tokens) if tokens > 0 => Ok(tokens),
-            _ => anyhow::bail!(
-                "under protocol `{}` this prompt has no context in front of its question, so the question cannot stay unseen\n\
-                 hint: leave its data set out with --datasets, or ask with --question seen",
-                self.protocol.name
-            ),
-        }
+        compressed_tokens(self.question, self.protocol, prompt, text)
     }
 
     /// What prompts are made for, with the text side of the model.
@@ -184,6 +174,29 @@ impl Plan {
     /// About how many tokens a question's prompt will have; never none.
     pub(crate) fn expected_tokens(&self, asked: &KeyedQuestion<'_>) -> u64 {
         asked.question.expected_tokens(self.protocol, &self.facts).max(1) as u64
+    }
+}
+
+/// See [`Plan::compressed_tokens`].
+///
+/// # Errors
+/// A question that must stay unseen and cannot be told from its context.
+pub(crate) fn compressed_tokens(
+    question: QuestionView,
+    protocol: &Protocol,
+    prompt: &Prompt,
+    text: &dyn ModelText,
+) -> anyhow::Result<usize> {
+    if question == QuestionView::Seen {
+        return Ok(prompt.ids.len());
+    }
+    match prompt.context_tokens(text)? {
+        Some(tokens) if tokens > 0 => Ok(tokens),
+        _ => anyhow::bail!(
+            "under protocol `{}` this prompt has no context in front of its question, so the question cannot stay unseen\n\
+             hint: leave its data set out with --datasets, or ask with --question seen",
+            protocol.name
+        ),
     }
 }
 
@@ -239,7 +252,7 @@ fn manifest(
                 budgeted: !spec.is_full(),
             })
             .collect(),
-        budgets: variants.budgets.iter().map(|&budget| kept::count(budget)).collect::<Result<_, _>>()?,
+        budgets: variants.budgets.iter().map(|&budget| kept::budget(budget)).collect::<Result<_, _>>()?,
         device: device_kind(model).to_owned(),
         dtype: dtype_name(model).to_owned(),
         limit: args.limit.map(|limit| limit as u64),

@@ -124,7 +124,13 @@ pub(crate) fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow:
     categories.sort_by_key(|known| place(&known.title));
     let columns: Vec<Column> = names.iter().flat_map(|name| columns(suite, name, &lengths)).collect();
     let average = average(suite, is_mini, protocol, &columns);
-    Ok(TableLayout { title: suite.to_owned(), columns, categories, average })
+    Ok(TableLayout {
+        title: suite.to_owned(),
+        columns,
+        categories,
+        average,
+        counts_removed: protocol.counts_removed,
+    })
 }
 
 /// The columns of one data set: one, or one a length.
@@ -208,8 +214,8 @@ pub(crate) fn text_format(wide: bool) -> Format {
 mod tests {
     use super::*;
     use kvsweep_results::{
-        CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores, ModelInfo,
-        ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
+        Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores,
+        ModelInfo, ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
     };
 
     /// The table's last row of a full-cache run of these data sets, each with its rows' scores and stated lengths.
@@ -242,7 +248,7 @@ mod tests {
                 granularity: "kv-head".into(),
                 budgeted: false,
             }],
-            budgets: vec![64],
+            budgets: vec![Budget::Entries(64)],
             device: "cpu".into(),
             dtype: "f32".into(),
             limit: None,
@@ -269,6 +275,7 @@ mod tests {
                         prompt_sha256: String::new(),
                         prompt_tail: String::new(),
                         prompt_tokens: 1,
+                        compressed_tokens: None,
                         truncated_tokens: 0,
                         needle: None,
                     },
@@ -281,7 +288,13 @@ mod tests {
                         metric: "m".into(),
                         score: *score,
                         other_scores: MetricScores::default(),
-                        kept: CacheSize { entries_mean: 1.0, entries_max: 1, entries_nominal: 1.0, bytes: 1 },
+                        kept: CacheSize {
+                            entries_mean: 1.0,
+                            entries_max: 1,
+                            entries_nominal: 1.0,
+                            bytes: 1,
+                            last_only: false,
+                        },
                         selection: None,
                         retention: None,
                     }],

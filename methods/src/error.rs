@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::budget::Budget;
 use crate::inputs::kind::InputKind;
 use crate::observation::Observation;
 use crate::selection::Granularity;
@@ -58,8 +59,8 @@ pub enum MethodError {
     BadBudget {
         /// The method.
         method: String,
-        /// Tokens a head, window included.
-        budget: usize,
+        /// The budget.
+        budget: Budget,
         /// Why not, and the remedy.
         problem: String,
     },

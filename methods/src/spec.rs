@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::budget::Budget;
 use crate::context::{Context, MethodState, StateScope};
 use crate::error::{MethodError, Nearest};
 use crate::inputs::{InputKind, Inputs};
@@ -206,22 +207,29 @@ impl MethodSpec {
         }
     }
 
-    /// The method at a budget: KV entries per KV head (per query head where the granularity stores those), averaged over
-    /// heads and layers, window included. The full cache ignores it.
+    /// The method at a budget of `entries`, see [`Budget`]. The full cache ignores it.
+    ///
+    /// # Errors
+    /// As [`MethodSpec::within`].
+    pub fn at(&self, entries: usize) -> Result<Variant, MethodError> {
+        self.within(Budget::Entries(entries))
+    }
+
+    /// The method at a budget. The full cache ignores it. Whether a share leaves room for a window is known where a prompt
+    /// is: see [`Variant::room`].
     ///
     /// # Errors
     /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
-    pub fn at(&self, budget: usize) -> Result<Variant, MethodError> {
-        let bounds = match u32::try_from(budget) {
-            Ok(0) if !self.is_full() => Err("keep at least one token".to_owned()),
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("no prompt is longer than {} tokens", u32::MAX)),
+    pub fn within(&self, budget: Budget) -> Result<Variant, MethodError> {
+        let checked = match budget {
+            Budget::Entries(0) if !self.is_full() => Err("keep at least one token".to_owned()),
+            Budget::Entries(entries) if u32::try_from(entries).is_err() => {
+                Err(format!("no prompt is longer than {} tokens", u32::MAX))
+            }
+            Budget::Entries(entries) => self.method.check_budget(entries),
+            Budget::Share(_) => Ok(()),
         };
-        bounds.and_then(|()| self.method.check_budget(budget)).map_err(|problem| MethodError::BadBudget {
-            method: self.label.clone(),
-            budget,
-            problem,
-        })?;
+        checked.map_err(|problem| MethodError::BadBudget { method: self.label.clone(), budget, problem })?;
         Ok(Variant { spec: self.clone(), budget })
     }
 }
@@ -286,17 +294,17 @@ fn votes(method: &dyn Method) -> usize {
 #[derive(Clone, Debug)]
 pub struct Variant {
     spec: MethodSpec,
-    budget: usize,
+    budget: Budget,
 }
 
 impl Variant {
-    /// Stable name: `snapkv/128`; `full` has no budget.
+    /// Stable name: `snapkv/128`, `snapkv@0.5` for a share; `full` has no budget.
     #[must_use]
     pub fn id(&self) -> String {
-        if self.spec.is_full() {
-            self.spec.label.clone()
-        } else {
-            format!("{}/{}", self.spec.label, self.budget)
+        match self.budget() {
+            None => self.spec.label.clone(),
+            Some(Budget::Entries(entries)) => format!("{}/{entries}", self.spec.label),
+            Some(Budget::Share(share)) => format!("{}@{share}", self.spec.label),
         }
     }
 
@@ -306,10 +314,33 @@ impl Variant {
         &self.spec
     }
 
-    /// The budget, see [`MethodSpec::at`]; `None` for the full cache.
+    /// The budget; `None` for the full cache.
     #[must_use]
-    pub fn budget(&self) -> Option<usize> {
+    pub fn budget(&self) -> Option<Budget> {
         (!self.spec.is_full()).then_some(self.budget)
+    }
+
+    /// The entries that it keeps of `len` by its budget; all for the full cache.
+    #[must_use]
+    pub fn entries(&self, len: usize) -> usize {
+        self.budget().map_or(len, |budget| budget.of(len).min(len))
+    }
+
+    /// Whether the budget allows of `len` entries what the method needs to choose at all: a window, sinks, a least
+    /// capacity. Where a share of a short prompt does not, the last entries are kept, as many as the share allows,
+    /// whatever the method: the share is what methods are compared at, and a window's newest part is what all have of it.
+    ///
+    /// # Errors
+    /// What the method needs.
+    pub fn room(&self, len: usize) -> Result<(), String> {
+        self.spec.method.check_budget(self.budget.of(len))
+    }
+
+    /// The variant whose budget is the entries that this one's allows of a prompt of `len`: what the cache is cut to again
+    /// while an answer grows behind it.
+    #[must_use]
+    pub fn of_prompt(&self, len: usize) -> Self {
+        Self { budget: Budget::Entries(self.budget.of(len)), ..self.clone() }
     }
 
     /// What the prefill must observe.
@@ -333,7 +364,7 @@ impl Variant {
     ) -> Result<Selection, MethodError> {
         let selection = self.choose(shape, observations, inputs, state)?;
         let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.len));
-        if kept_all && shape.len > self.spec.method.evicts_above(self.budget) {
+        if kept_all && shape.len > self.spec.method.evicts_above(self.budget.of(shape.len)) {
             return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.len });
         }
         Ok(selection)
@@ -354,12 +385,25 @@ impl Variant {
         }
         let ctx = self.context(shape, observations, inputs);
         let method = &self.spec.method;
-        let layers = if shape.len <= method.recent() {
+        let layers = if self.room(shape.len).is_err() {
+            self.last(shape)
+        } else if shape.len <= method.recent() {
             vec![LayerSelection::All; shape.layers.len()]
         } else {
             method.select(&ctx, state)?
         };
         Ok(Selection { granularity: self.spec.granularity, layers })
+    }
+
+    /// The last entries, as many as the budget allows.
+    fn last(&self, shape: &CacheShape) -> Vec<LayerSelection> {
+        let entries = self.entries(shape.len);
+        if entries == shape.len {
+            return vec![LayerSelection::All; shape.layers.len()];
+        }
+        let kept: Vec<u32> = (0..shape.len as u32).skip(shape.len - entries).collect();
+        let layer = |layer| LayerSelection::Heads(vec![kept.clone(); self.spec.granularity.heads(layer)]);
+        shape.layers.iter().map(layer).collect()
     }
 
     /// After how many tokens of an answer it evicts again, each time; `None` where it chooses once.
@@ -414,7 +458,7 @@ impl Variant {
             shape,
             observations,
             inputs,
-            budget: self.budget,
+            budget: self.budget.of(shape.len),
             granularity: self.spec.granularity,
         }
     }
@@ -470,6 +514,52 @@ mod tests {
             fail("cake", &[("interval", "16")]),
             "parameter `cake.interval` cannot be `16`: this method cannot evict while it generates"
         );
+    }
+
+    #[test]
+    fn a_share_is_of_every_prompts_own_length() {
+        let spec = MethodSpec::parse("streamingllm", &[], None).unwrap();
+        let half = spec.within(Budget::Share("0.5".parse().unwrap())).unwrap();
+        assert_eq!((half.id().as_str(), half.entries(401)), ("streamingllm@0.5", 200));
+        for len in [40, 401] {
+            let entries = spec.at(len / 2).unwrap();
+            let keep = |variant: &Variant| {
+                let (shape, inputs) = (shape(2, 2, 2, 4, len), Inputs::default());
+                variant
+                    .select(&shape, &Observations::default(), &inputs, &mut MethodState::default())
+                    .unwrap()
+            };
+            assert_eq!(keep(&half), keep(&entries), "{len}");
+            assert_eq!(half.of_prompt(len).id(), entries.id());
+        }
+        let all = MethodSpec::parse("full", &[], None).unwrap();
+        assert_eq!(all.within(Budget::Share("0.5".parse().unwrap())).unwrap().entries(10), 10);
+    }
+
+    /// Every method, every profile: a share that leaves its window no room is still the share that is kept.
+    #[test]
+    fn a_share_without_room_for_a_window_keeps_the_last_entries() {
+        let share = Budget::Share("0.05".parse().unwrap());
+        let (shape, inputs) = (shape(3, 4, 2, 8, 100), Inputs::default());
+        let mut without_room = 0;
+        for name in registry::METHODS.iter().map(|entry| entry.name).filter(|&name| name != "full") {
+            let variant = MethodSpec::parse(name, &[], None).unwrap().within(share).unwrap();
+            let Err(needs) = variant.room(shape.len) else { continue };
+            assert!(!needs.is_empty());
+            let seen = Observations::default();
+            let kept = variant.select(&shape, &seen, &inputs, &mut MethodState::default()).unwrap();
+            let heads = variant.spec().granularity().heads(&shape.layers[0]);
+            let last = LayerSelection::Heads(vec![vec![95, 96, 97, 98, 99]; heads]);
+            assert_eq!(kept.layers, vec![last; 3], "{name}");
+            without_room += 1;
+        }
+        assert!(without_room >= 5, "{without_room}");
+        let snapkv = MethodSpec::parse("snapkv", &[], None).unwrap().within(share).unwrap();
+        assert_eq!(
+            snapkv.room(100).unwrap_err(),
+            "its window of 32 tokens is inside the budget and must be below it"
+        );
+        assert!(snapkv.room(1000).is_ok());
     }
 
     #[test]

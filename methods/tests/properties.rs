@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's set-up may fail loudly")]
 
+use kvsweep_methods::budget::Budget;
 use kvsweep_methods::error::MethodError;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::listing;
@@ -94,7 +95,9 @@ impl Prompt {
 fn check_selection(variant: &Variant, prompt: &Prompt, selection: &Selection) {
     let shape = &prompt.shape;
     let id = variant.id();
-    let recent = variant.spec().recent().min(shape.len);
+    // A share without room for the window keeps what of it the share allows.
+    let room = variant.room(shape.len).is_ok();
+    let recent = if room { variant.spec().recent().min(shape.len) } else { variant.entries(shape.len) };
     assert_eq!(selection.layers.len(), shape.layers.len(), "{id}");
     for (layer, sizes) in selection.layers.iter().zip(&*shape.layers) {
         let LayerSelection::Heads(heads) = layer else { continue };
@@ -106,8 +109,8 @@ fn check_selection(variant: &Variant, prompt: &Prompt, selection: &Selection) {
             assert!(window.eq(kept[kept.len() - recent..].iter().copied()), "{id}: window kept: {kept:?}");
         }
     }
-    if let (Some(budget), true) = (variant.budget(), is_exact(variant.spec())) {
-        let nominal = budget.min(shape.len);
+    if variant.budget().is_some() && (is_exact(variant.spec()) || !room) {
+        let nominal = variant.entries(shape.len);
         let exact = selection.layers.iter().all(|layer| match layer {
             LayerSelection::All => shape.len == nominal,
             LayerSelection::Heads(heads) => heads.iter().all(|kept| kept.len() == nominal),
@@ -147,10 +150,12 @@ proptest! {
         head_dim in 1usize..6,
         lens in [1usize..160, 1usize..160],
         budget in 33usize..90,
+        share in 1u32..=100,
         seed in any::<u32>(),
     ) {
-        for spec in specs() {
-            let Ok(variant) = spec.at(budget) else { continue };
+        let share = Budget::Share(format!("{}", f64::from(share) / 100.0).parse().unwrap());
+        for (spec, budget) in specs().into_iter().flat_map(|spec| [(spec.clone(), Budget::Entries(budget)), (spec, share)]) {
+            let Ok(variant) = spec.within(budget) else { continue };
             // Layers differ: every second one has a KV head more, and larger groups.
             let sizes = |i| layer((kv_heads + i % 2) * (group + i % 2), kv_heads + i % 2, head_dim);
             let shape = |len| CacheShape { layers: (0..layers).map(sizes).collect(), len };

@@ -131,6 +131,7 @@ fn curves() {
                     .to_owned(),
                 x,
                 y_label: "Score".to_owned(),
+                same_scale: false,
                 names: Vec::new(),
                 panels,
             })
@@ -211,6 +212,7 @@ fn head_maps() {
             subtitle: String::new(),
             x: XAxis::Layer,
             y_label: "Entries".to_owned(),
+            same_scale: false,
             names: Vec::new(),
             panels: vec![Panel {
                 title: String::new(),

@@ -248,6 +248,7 @@ fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::fixture::manifest;
 
     type Edit = fn(&mut Manifest);
@@ -287,7 +288,7 @@ mod tests {
         ("methods[snapkv].granularity", Extent, |m| m.methods[1].granularity = "query-head".into()),
         ("methods[snapkv].budgeted", Extent, |m| m.methods[1].budgeted = false),
         ("order of methods", Extent, |m| m.methods.reverse()),
-        ("budgets", Extent, |m| m.budgets.push(4096)),
+        ("budgets", Extent, |m| m.budgets.push(Budget::Entries(4096))),
         ("device", Measurement, |m| m.device = "cuda".into()),
         ("dtype", Measurement, |m| m.dtype = "bf16".into()),
         ("limit", Extent, |m| m.limit = Some(1)),

@@ -18,6 +18,7 @@
 
 mod answers;
 pub mod baseline;
+mod budget;
 pub mod compare;
 mod error;
 #[cfg(test)]
@@ -45,6 +46,7 @@ mod text;
 mod text_table;
 
 pub use answers::{Answers, MergedVariant};
+pub use budget::{Budget, Share};
 pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept};
@@ -58,7 +60,7 @@ pub use record::{
     CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, LayerHash, MetricScores, Needle, SCHEMA,
     SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,
 };
-pub use render::Format;
+pub use render::{BudgetColumn, Format};
 pub use run::{RecordProblem, Run, RunDir};
 pub use shared::SharedText;
 pub use stats::{Bootstrap, Estimate, PairedTest};

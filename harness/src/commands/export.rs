@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
         let meta = ExportMeta {
             model: run.manifest.model.name.clone(),
             method: variant.method.to_string(),
-            budget: variant.budget.map(|budget| budget as usize),
+            budget: variant.budget.map(|budget| budget.to_string()),
         };
         // Layouts whose paths carry no method would collide: each variant gets a folder.
         let root = args.output.join(pictures::variant_file_name(group, variant));

@@ -21,6 +21,7 @@ use crate::calibration::Calibrations;
 use crate::cli::{GenerateArgs, QuestionView};
 use crate::exit::{Exit, usage};
 use crate::model::TextSide;
+use crate::runner::{again, without_room};
 use crate::{destination, output};
 
 /// What one variant answered.
@@ -101,6 +102,9 @@ fn answer<B: Backend>(
     let mut sequences = Vec::new();
     let mut select_seconds = Vec::new();
     for variant in variants {
+        if let Err(needs) = variant.room(prompt.compressed.len()) {
+            output::note(&without_room(variant, prompt.compressed.len(), &needs));
+        }
         let started = Instant::now();
         let mut state = MethodState::default();
         let selection = variant.select(prefill.shape(), prefill.observations(), inputs, &mut state)?;
@@ -109,7 +113,7 @@ fn answer<B: Backend>(
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
             follow: Arc::clone(&prompt.follow),
-            again: variant.interval().map(|_| Arc::new(variant.clone())),
+            again: again(variant, prompt.compressed.len()),
             rule: DecodeRule {
                 max_new: args.max_new,
                 stop_ids: model.generation.eos_ids.iter().copied().collect(),

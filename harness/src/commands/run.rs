@@ -127,7 +127,7 @@ pub(crate) fn load(args: &RunArgs) -> anyhow::Result<Load> {
     let Request { protocol, variants, selected } = Request::of(args)?;
     let (cuda, dtype) = args.model.place()?;
     let (card, stand_in) = args.model.card()?;
-    let mut lengths = Lengths::of(&selected, protocol, &card)?;
+    let mut lengths = Lengths::of(&selected, protocol, &card, args.question.unwrap_or_default())?;
     lengths.assumed.extend(stand_in);
     if card.config.positions() < card.config.max_positions {
         lengths.assumed.push(format!(

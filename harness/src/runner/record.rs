@@ -1,7 +1,6 @@
 //! What an example's record says.
 
 use kvsweep_engine::cache::Held;
-use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
     CacheSize, ExampleInfo, ExampleRecord, Finish, Needle, SCHEMA, SelectionDigest, Timings, VariantRecord,
     VariantTiming,
@@ -51,7 +50,10 @@ pub(super) fn graded<P>(
     store_kept: u64,
 ) -> anyhow::Result<Scored> {
     let InFlight { asked, prompt, prefill, .. } = flown;
-    let info = info(asked, Some(prompt))?;
+    let mut info = info(asked, Some(prompt))?;
+    if !flown.follow.is_empty() {
+        info.compressed_tokens = Some(count(prefill.shape().len)?);
+    }
     let mut variants = Vec::with_capacity(graded.len());
     let mut timings = Vec::with_capacity(graded.len());
     for Graded { branch, answer, prediction, grade } in graded {
@@ -69,8 +71,9 @@ pub(super) fn graded<P>(
             kept: CacheSize {
                 entries_mean: entries_mean(&decoded.held),
                 entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
-                entries_nominal: nominal(&branch.planned.variant, prefill.shape().len),
+                entries_nominal: branch.planned.variant.entries(prefill.shape().len) as f64,
                 bytes: decoded.held.bytes,
+                last_only: branch.planned.variant.room(prefill.shape().len).is_err(),
             },
             selection: Some(SelectionDigest::of(&layers)),
             retention: info.needle.and_then(|needle| kept::retention(&layers, prefill.shape(), needle)),
@@ -116,6 +119,7 @@ fn info(asked: &KeyedQuestion<'_>, prompt: Option<&Prompt>) -> anyhow::Result<Ex
         prompt_sha256: prompt.map_or_else(String::new, |prompt| kept::ids_sha256(&prompt.ids)),
         prompt_tail: prompt.map_or_else(String::new, |prompt| kept::tail(&prompt.text)),
         prompt_tokens: prompt.map_or(Ok(0), |prompt| count(prompt.ids.len()))?,
+        compressed_tokens: None,
         truncated_tokens: prompt.map_or(Ok(0), |prompt| count(prompt.removed_tokens()))?,
         needle,
     })
@@ -124,9 +128,4 @@ fn info(asked: &KeyedQuestion<'_>, prompt: Option<&Prompt>) -> anyhow::Result<Ex
 /// Mean entries per stored head and layer.
 fn entries_mean(held: &Held) -> f64 {
     held.entries() as f64 / held.layers.iter().map(Vec::len).sum::<usize>().max(1) as f64
-}
-
-/// What a budget allows per head and layer for this prompt; everything where there is no budget.
-fn nominal(variant: &Variant, prompt_len: usize) -> f64 {
-    variant.budget().unwrap_or(prompt_len).min(prompt_len) as f64
 }

@@ -12,6 +12,7 @@ use kvsweep_engine::prefill::{Prefill, PrefillOptions};
 use kvsweep_engine::session::Session;
 use kvsweep_methods::method::StateScope;
 use kvsweep_methods::selection::Selection;
+use kvsweep_methods::spec::Variant;
 use kvsweep_tasks::{ModelText, Prompt};
 
 use super::flight::{Answer, Branch, InFlight};
@@ -20,11 +21,11 @@ use super::record;
 use super::writer::Scored;
 use crate::cost::human;
 use crate::footprint::Footprint;
-use crate::machine;
 use crate::model::TextSide;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::questions::{DatasetPart, KeyedQuestion};
+use crate::{machine, output};
 
 /// What a worker may take at once.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +167,11 @@ impl<'p, B: Backend> Worker<'p, B> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             self.session.cancel.check()?;
             let (planned, state) = (lane.planned, &mut lane.state);
+            if let Err(needs) = planned.variant.room(compressed.len())
+                && !std::mem::replace(&mut lane.told, true)
+            {
+                output::note(&without_room(&planned.variant, compressed.len(), &needs));
+            }
             let started = Instant::now();
             let selection = match &known {
                 Some(context) => Arc::clone(&context.selections[index]),
@@ -214,11 +220,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
                     follow: Arc::clone(&example.follow),
-                    again: branch
-                        .planned
-                        .variant
-                        .interval()
-                        .map(|_| Arc::new(branch.planned.variant.clone())),
+                    again: again(&branch.planned.variant, example.prefill.shape().len),
                     rule: decode_rule(&example.prompt),
                     keep_logits: false,
                     masked_heads: self.plan.masked.clone(),
@@ -267,6 +269,20 @@ impl<'p, B: Backend> Worker<'p, B> {
         };
         scored().with_context(|| named(&flown.asked))
     }
+}
+
+/// What evicts again while an answer grows, if the variant does.
+pub(crate) fn again(variant: &Variant, compressed: usize) -> Option<Arc<Variant>> {
+    variant.interval().map(|_| Arc::new(variant.of_prompt(compressed)))
+}
+
+/// What a person is told where a share leaves a method no room.
+pub(crate) fn without_room(variant: &Variant, compressed: usize, needs: &str) -> String {
+    format!(
+        "`{}` keeps the last {} of {compressed} entries: {needs}",
+        variant.id(),
+        variant.entries(compressed)
+    )
 }
 
 /// What messages call an example.

@@ -25,6 +25,7 @@ mod parity;
 mod passes;
 mod provenance;
 mod question;
+mod ratios;
 mod resume;
 mod slurm;
 mod terminal;

@@ -60,6 +60,9 @@ fn section(protocol: &Protocol) -> String {
     row("needle", &format!("variant `{}`", protocol.needle.variant));
     let profiles: Vec<String> = protocol.methods.iter().map(|(m, p)| format!("{m}@{p}")).collect();
     row("method profiles", &if profiles.is_empty() { "defaults".to_owned() } else { profiles.join(", ") });
+    if protocol.counts_removed {
+        row("share of the cache", "named by what is removed; `--ratios` take what is kept, tables show both");
+    }
     if let Some(dtype) = &protocol.original.dtype {
         let version = protocol.original.transformers.as_deref().unwrap_or("unknown");
         row("original runs", &format!("{dtype}, transformers {version}"));

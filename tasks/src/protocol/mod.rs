@@ -230,6 +230,10 @@ pub struct Protocol {
     /// Method profiles by method name.
     #[serde(default)]
     pub methods: BTreeMap<String, String>,
+    /// The repository names a share of the cache by what is removed (`compression_ratio`), not by what is kept: tables
+    /// show both.
+    #[serde(default)]
+    pub counts_removed: bool,
     /// About the original runs.
     #[serde(default)]
     pub original: OriginalRun,
@@ -268,7 +272,7 @@ fn parse(text: &str) -> Option<Protocol> {
 }
 
 /// Fields that explain and decide nothing.
-const PROSE: [&str; 4] = ["summary", "source", "oddities", "original"];
+const PROSE: [&str; 5] = ["summary", "source", "oddities", "counts_removed", "original"];
 
 /// The value as text, tables sorted by key.
 fn canonical(value: &toml::Value) -> String {

@@ -240,7 +240,8 @@ fn put(files: &[ExportFile]) -> Vec<PathBuf> {
 
 #[test]
 fn needle_exports_score_as_they_did() {
-    let meta = ExportMeta { model: "org/Model-1.5".into(), method: "snapkv".into(), budget: Some(64) };
+    let meta =
+        ExportMeta { model: "org/Model-1.5".into(), method: "snapkv".into(), budget: Some("64".into()) };
     let record = |depth: f64, response: &str| NeedleRecord {
         length: 1000,
         prompt_tokens: 846,
@@ -293,7 +294,8 @@ fn predictions() -> Vec<Prediction> {
 fn exports_score_as_they_did() {
     for layout in ["longbench", "compresskv", "kvcache-factory", "headkv", "adakv", "snapkv", "longbench-e"] {
         let dir = tempfile::tempdir().unwrap();
-        let meta = ExportMeta { model: "org/model-1".into(), method: "snapkv".into(), budget: Some(64) };
+        let meta =
+            ExportMeta { model: "org/model-1".into(), method: "snapkv".into(), budget: Some("64".into()) };
         let mut rows = predictions();
         if layout == "longbench-e" {
             rows.retain(|row| ["qasper", "hotpotqa"].contains(&row.dataset.as_str()));
