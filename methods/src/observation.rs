@@ -114,6 +114,30 @@ pub enum Observed {
 }
 
 impl Observed {
+    /// Drops every head's first `columns` positions.
+    #[must_use]
+    pub fn without_first(self, columns: usize) -> Self {
+        let dropped = columns;
+        let keep = |values: &[f32], columns: usize| -> Vec<f32> {
+            let rows = values.chunks_exact(columns.max(1));
+            rows.flat_map(|row| &row[dropped.min(columns)..]).copied().collect()
+        };
+        match self {
+            Self::Rows { rows, columns, values } => {
+                let values = keep(&values, columns);
+                Self::Rows { rows, columns: columns.saturating_sub(dropped), values }
+            }
+            Self::Moments { rows, columns, mean, variance, dispersion, shift } => Self::Moments {
+                rows,
+                columns: columns.saturating_sub(dropped),
+                mean: keep(&mean, columns),
+                variance: keep(&variance, columns),
+                dispersion,
+                shift,
+            },
+        }
+    }
+
     /// Its sizes, for messages.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -128,6 +152,7 @@ impl Observed {
 /// Everything that a prefill observed, wherever its keys are: `layers[l][observation]`.
 #[derive(Clone, Debug, Default)]
 pub struct Observations {
-    /// One map a layer.
+    /// One map a layer; an empty one where [methods do not choose](crate::CacheShape::contested). Columns are the
+    /// positions that the layer [still looks at](crate::LayerShape::seen).
     pub layers: Vec<BTreeMap<Observation, Observed>>,
 }

@@ -99,11 +99,12 @@ fn answer<B: Backend>(
     let prefill = Arc::new(model.prefill(&prompt.compressed, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
+    let seen = prefill.shape().seen().len();
     let mut sequences = Vec::new();
     let mut select_seconds = Vec::new();
     for variant in variants {
-        if let Err(needs) = variant.room(prompt.compressed.len()) {
-            output::note(&without_room(variant, prompt.compressed.len(), &needs));
+        if let Err(needs) = variant.room(seen) {
+            output::note(&without_room(variant, seen, &needs));
         }
         let started = Instant::now();
         let mut state = MethodState::default();
@@ -113,7 +114,7 @@ fn answer<B: Backend>(
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
             follow: Arc::clone(&prompt.follow),
-            again: again(variant, prompt.compressed.len()),
+            again: again(variant, seen),
             rule: DecodeRule {
                 max_new: args.max_new,
                 stop_ids: model.generation.eos_ids.iter().copied().collect(),

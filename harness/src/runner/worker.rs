@@ -163,14 +163,15 @@ impl<'p, B: Backend> Worker<'p, B> {
         };
         let prefill_seconds = started.elapsed().as_secs_f64();
         progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
+        let seen = prefill.shape().seen().len();
         let mut branches = Vec::with_capacity(self.lanes.len());
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             self.session.cancel.check()?;
             let (planned, state) = (lane.planned, &mut lane.state);
-            if let Err(needs) = planned.variant.room(compressed.len())
+            if let Err(needs) = planned.variant.room(seen)
                 && !std::mem::replace(&mut lane.told, true)
             {
-                output::note(&without_room(&planned.variant, compressed.len(), &needs));
+                output::note(&without_room(&planned.variant, seen, &needs));
             }
             let started = Instant::now();
             let selection = match &known {
@@ -220,7 +221,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
                     follow: Arc::clone(&example.follow),
-                    again: again(&branch.planned.variant, example.prefill.shape().len),
+                    again: again(&branch.planned.variant, example.prefill.shape().seen().len()),
                     rule: decode_rule(&example.prompt),
                     keep_logits: false,
                     masked_heads: self.plan.masked.clone(),
@@ -272,8 +273,8 @@ impl<'p, B: Backend> Worker<'p, B> {
 }
 
 /// What evicts again while an answer grows, if the variant does.
-pub(crate) fn again(variant: &Variant, compressed: usize) -> Option<Arc<Variant>> {
-    variant.interval().map(|_| Arc::new(variant.of_prompt(compressed)))
+pub(crate) fn again(variant: &Variant, entries: usize) -> Option<Arc<Variant>> {
+    variant.interval().map(|_| Arc::new(variant.of_prompt(entries)))
 }
 
 /// What a person is told where a share leaves a method no room.

@@ -61,6 +61,20 @@ impl Inputs {
         }
     }
 
+    /// What they say of some layers.
+    pub(crate) fn of_layers(&self, layers: &[usize]) -> Self {
+        fn of<T: Clone>(all: Option<&Vec<T>>, layers: &[usize]) -> Option<Vec<T>> {
+            all.map(|all| layers.iter().filter_map(|&layer| all.get(layer).cloned()).collect())
+        }
+        Self {
+            retrieval: of(self.retrieval.as_ref(), layers),
+            reasoning: of(self.reasoning.as_ref(), layers),
+            ranking: of(self.ranking.as_ref(), layers),
+            layers: of(self.layers.as_ref(), layers),
+            model: self.model.clone(),
+        }
+    }
+
     /// Loads one input from a published file or from our own calibration.
     ///
     /// # Errors
