@@ -279,6 +279,22 @@ pub enum EngineError {
         /// The model's positions.
         limit: usize,
     },
+    /// A method wants the prompt repeated, and nothing says how to ask for that.
+    #[error("a method wants the prompt repeated, and the request for that needs the model's tokenizer")]
+    NoRepeatRequest,
+    /// The model has no positions left to repeat the prompt behind it.
+    #[error(
+        "a prompt of {prompt} tokens is repeated behind it in parts of up to {repeat} tokens, and this model has {limit} \
+         positions; repeat smaller parts (`chunk` of the method) or shorten the prompt"
+    )]
+    RepeatTooLong {
+        /// Prompt tokens.
+        prompt: usize,
+        /// Tokens of the longest part and its request.
+        repeat: usize,
+        /// The model's positions.
+        limit: usize,
+    },
     /// The model attends through a sliding window that the prompt exceeds.
     #[error(
         "{prompt} prompt tokens and {new} new ones exceed the sliding window of {window} that config.json asks for, \

@@ -227,7 +227,7 @@ pub(crate) struct GenerateArgs {
     /// A file with the prompt's text
     #[arg(long, value_name = "FILE", group = "source")]
     pub prompt_file: Option<PathBuf>,
-    /// A JSON list of token ids, used as they are
+    /// A JSON list of token ids, used as they are; or {"context": [..], "question": [..]}: methods see the context only
     #[arg(long, value_name = "FILE", group = "source")]
     pub ids: Option<PathBuf>,
     /// Wrap the prompt in the model's chat template

@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 
 use kvsweep_engine::memory::{Planner, Work};
 use kvsweep_engine::model::config::ModelConfig;
+use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
@@ -148,6 +149,8 @@ impl Load {
         let held =
             |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
         let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+        let repeats = |one: &Observation| one.repeats_the_prompt();
+        let repeated: BTreeSet<_> = observations.iter().copied().filter(repeats).collect();
         let on_gpu = Footprint::new(config, there, observations.clone(), 0);
         let on_target = Footprint::new(config, here, observations, target.threads);
         let prompts = &lengths.prompts;
@@ -173,10 +176,19 @@ impl Load {
             memory: Memory { place: target.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
             assumed: lengths.assumed,
         };
+        if !repeated.is_empty() {
+            load.assumed.push("prompts are read again where a method has the model repeat them".to_owned());
+        }
         for &(prompt, new) in prompts {
             let prefill = there.prefill(prompt);
             load.prefill_shared += Cost::of(prefill, 1.0);
             load.prefill_unshared += Cost::of(prefill, variants.len() as f64);
+            for &one in &repeated {
+                let wants = variants.iter().filter(|variant| variant.observations().contains(&one)).count();
+                let again = there.replay(prompt, one);
+                load.prefill_shared += Cost::of(again, 1.0);
+                load.prefill_unshared += Cost::of(again, wants as f64);
+            }
             let sequences: Vec<(usize, usize)> =
                 variants.iter().map(|variant| (held(variant, prompt) + new / 2, heads(variant))).collect();
             load.decode_batched += Cost::of(there.decode_step(&sequences), new as f64);

@@ -13,14 +13,15 @@ use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::Variant;
-use kvsweep_tasks::ModelText;
+use kvsweep_tasks::{ModelText, TextError};
 use safetensors::tensor::{Dtype, TensorView};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibrations;
 use crate::cli::GenerateArgs;
 use crate::exit::{Exit, usage};
 use crate::model::TextSide;
+use crate::repeat::RepeatWords;
 use crate::{destination, output};
 
 /// What one variant answered.
@@ -61,20 +62,22 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let calibrations =
         Calibrations::load(&session, args.variants.calibration.as_deref().unwrap_or_default())?;
     calibrations.fit(&mut variants, true, &args.model)?;
-    let ids = match &input {
-        Input::Ids(ids) => ids.clone(),
+    let (ids, follow) = match input {
+        Input::Ids(ids) => (ids.context, ids.question),
         Input::Text(text) => {
             let side = TextSide::new(&session)?;
-            if args.chat {
-                side.encode(&side.render_user(text).map_err(usage)?, false)?
+            let ids = if args.chat {
+                side.encode(&side.render_user(&text).map_err(usage)?, false)?
             } else {
-                side.encode(text, true)?
-            }
+                side.encode(&text, true)?
+            };
+            (ids, Vec::new())
         }
     };
-    session.check_prompt(&ids, args.max_new)?;
-    let output =
-        with_session!(&session, session => answer(args, session, &ids, &variants.all, &calibrations.inputs))?;
+    session.check_prompt(&ids, follow.len() + args.max_new)?;
+    let output = with_session!(&session, session => {
+        answer(args, session, [&ids, &follow], &variants.all, &calibrations.inputs)
+    })?;
     if args.json {
         output::json(&output)?
     } else {
@@ -83,17 +86,20 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Reads the prompt once, and lets every variant answer.
+/// Reads the prompt once, and lets every variant answer, behind what the methods do not see.
 fn answer<B: Backend>(
     args: &GenerateArgs,
     model: &Session<B>,
-    ids: &[u32],
+    [ids, follow]: [&[u32]; 2],
     variants: &[Variant],
     inputs: &Inputs,
 ) -> anyhow::Result<Output> {
     let wanted: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+    let side = TextSide::new(model).ok();
+    let repeats = side.as_ref().filter(|_| wanted.iter().any(|one| one.repeats_the_prompt()));
+    let repeat = repeats.map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(ids))).transpose()?;
     let started = Instant::now();
-    let options = PrefillOptions { keep_all_logits: args.logits.is_some() };
+    let options = PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref() };
     let prefill = Arc::new(model.prefill(ids, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
@@ -107,7 +113,7 @@ fn answer<B: Backend>(
         sequences.push(Sequence {
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
-            follow: Arc::default(),
+            follow: follow.into(),
             again: variant.interval().map(|_| Arc::new(variant.clone())),
             rule: DecodeRule {
                 max_new: args.max_new,
@@ -131,7 +137,6 @@ fn answer<B: Backend>(
         }
         write_logits(path, &tensors, vocab)?;
     }
-    let side = TextSide::new(model).ok();
     let answers = variants
         .iter()
         .zip(decoded)
@@ -149,7 +154,7 @@ fn answer<B: Backend>(
     Ok(Output {
         model: model.name.clone(),
         weights_sha256: model.weights_sha256.clone(),
-        prompt_tokens: ids.len(),
+        prompt_tokens: ids.len() + follow.len(),
         prefill_seconds,
         decode_seconds,
         answers,
@@ -159,7 +164,17 @@ fn answer<B: Backend>(
 /// What to read.
 enum Input {
     Text(String),
-    Ids(Vec<u32>),
+    Ids(Ids),
+}
+
+/// A prompt in tokens.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ids {
+    /// What the methods see and compress.
+    context: Vec<u32>,
+    /// What is read behind it.
+    question: Vec<u32>,
 }
 
 impl Input {
@@ -174,8 +189,16 @@ impl Input {
             return Err(usage("no prompt given; use --prompt TEXT, --prompt-file FILE or --ids FILE.json"));
         };
         let text = fs_err::read_to_string(path)?;
-        let ids = serde_json::from_str(&text).map_err(|error| {
-            anyhow::anyhow!("`{}`: expected a JSON list of token ids: {error}", path.display())
+        let ids = if text.trim_start().starts_with('{') {
+            serde_json::from_str(&text)
+        } else {
+            serde_json::from_str(&text).map(|context| Ids { context, question: Vec::new() })
+        };
+        let ids = ids.map_err(|error| {
+            anyhow::anyhow!(
+                "`{}`: expected a JSON list of token ids, or {{\"context\": [..], \"question\": [..]}}: {error}",
+                path.display()
+            )
         })?;
         Ok(Self::Ids(ids))
     }
