@@ -281,6 +281,22 @@ pub enum EngineError {
         /// The model's positions.
         limit: usize,
     },
+    /// A method wants the prompt repeated, and nothing says how to ask for that.
+    #[error("a method wants the prompt repeated, and the request for that needs the model's tokenizer")]
+    NoRepeatRequest,
+    /// The model has no positions left to repeat the prompt behind it.
+    #[error(
+        "a prompt of {prompt} tokens is repeated behind it in parts of up to {repeat} tokens, and this model has {limit} \
+         positions; repeat smaller parts (`chunk` of the method) or shorten the prompt"
+    )]
+    RepeatTooLong {
+        /// Prompt tokens.
+        prompt: usize,
+        /// Tokens of the longest part and its request.
+        repeat: usize,
+        /// The model's positions.
+        limit: usize,
+    },
     /// A method would evict again in a model all of whose layers lose entries to their windows.
     #[error(
         "`interval` is not computed where every layer looks through a window, here of {window}, and {prompt} prompt \

@@ -11,6 +11,9 @@ use kvsweep_methods::{
 
 use crate::{cpu::attention::KEY_PANEL, model::config::ModelConfig};
 
+/// About how many tokens ask for a part of a prompt.
+const REQUEST: usize = 32;
+
 /// Operations and memory traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
@@ -183,6 +186,40 @@ impl<'a> Planner<'a> {
         sum(&[rows, scratch, whole]).saturating_mul(size_of::<f32>() as u64)
     }
 
+    /// Bytes of a second pass over a prompt: keys and values of the tokens that are read behind it, their activations,
+    /// and the attention of `threads` blocks of rows. None where nothing is observed so.
+    #[must_use]
+    pub fn replay_bytes(&self, prompt: usize, observed: &BTreeSet<Observation>, threads: usize) -> u64 {
+        let longest = observed.iter().filter_map(|&one| replays(one, prompt).max()).max();
+        let Some(tokens) = longest else { return 0 };
+        let c = self.config;
+        let wide = product([2, c.hidden_size.max(c.intermediate_size).max(c.query_heads * c.head_dim)]);
+        let rows = wide.saturating_mul(tokens.min(crate::cpu::replay::CHUNK) as u64);
+        let weights = product([threads, crate::cpu::replay::ROW_BLOCK, 2, padded(tokens)]);
+        let scratch = rows.saturating_add(weights).saturating_mul(size_of::<f32>() as u64);
+        self.kv_bytes(padded(tokens))
+            .saturating_add(self.activation_bytes(tokens, threads))
+            .saturating_add(scratch)
+    }
+
+    /// A second pass over a prompt, part by part: each token is multiplied with the weights, attends to the whole prompt
+    /// and the tokens before it, and is scored against its part and them. Nothing for what a prefill shows.
+    #[must_use]
+    pub fn replay(&self, prompt: usize, observation: Observation) -> Work {
+        replays(observation, prompt)
+            .map(|tokens| {
+                let own = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
+                let (seen, part) = (tokens as f64 * prompt as f64, tokens as f64 * tokens as f64);
+                Work {
+                    // Scores are half of what attention computes.
+                    flops: 2.0 * self.projection_weights() as f64 * tokens as f64
+                        + self.pair_flops() * (seen + own + (part + own) / 2.0),
+                    bytes: self.step_weight_bytes() + self.kv_bytes(prompt) as f64,
+                }
+            })
+            .sum()
+    }
+
     /// Reading a prompt with causal attention: `2 * weights * tokens` for the projections,
     /// `4 * layers * query heads * head_dim` for each pair of a position and one before or at it (inside the window, where a
     /// layer has one), the output layer once. The weights are read once, keys and values written once and read once.
@@ -228,6 +265,16 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// Tokens that are read for each part of a prompt that an observation has repeated, the request included.
+fn replays(observation: Observation, prompt: usize) -> impl Iterator<Item = usize> {
+    let chunk = match observation {
+        Observation::Reconstruction { chunk, .. } => chunk.max(1),
+        _ => usize::MAX,
+    };
+    let parts = if observation.repeats_the_prompt() { prompt.div_ceil(chunk) } else { 0 };
+    (0..parts).map(move |part| chunk.min(prompt - part * chunk) + REQUEST)
+}
+
 /// The product, or the largest number where no machine has so much.
 fn product<const N: usize>(factors: [usize; N]) -> u64 {
     factors.iter().fold(1, |product, &factor| product.saturating_mul(factor as u64))
@@ -269,6 +316,21 @@ mod tests {
         assert_eq!((planner.kv_bytes(1 << 30), planner.variant_bytes(1, 1 << 30, 1)), (u64::MAX, u64::MAX));
         assert_eq!(planner.activation_bytes(1 << 40, 64), u64::MAX);
         assert!(planner.prefill(1 << 30).flops > 1e19);
+    }
+
+    #[test]
+    fn a_second_pass_is_about_a_prefill() {
+        let config = llama_config([128_256, 4096, 14_336, 32, 32, 8]);
+        let planner = Planner::new(&config, 2);
+        let again = Observation::Reconstruction { sinks: None, chunk: 2000 };
+        let (first, second) = (planner.prefill(8000), planner.replay(8000, again));
+        // Projections and twice the pairs of a position and one before it, and what is scored again.
+        assert!((1.0..1.4).contains(&(second.flops / first.flops)), "{}", second.flops / first.flops);
+        assert_eq!(planner.replay(8000, Observation::KeyNorm), Work::default());
+        let none = planner.replay_bytes(8000, &BTreeSet::from([Observation::KeyNorm]), 2);
+        let bytes = planner.replay_bytes(8000, &BTreeSet::from([again, Observation::KeyNorm]), 2);
+        assert_eq!(none, 0);
+        assert!(bytes > planner.kv_bytes(2000) + planner.activation_bytes(2000, 2), "{bytes}");
     }
 
     /// What is planned covers what tests measure of a prompt and its variants, tails and observations included.

@@ -1,10 +1,13 @@
 //! The kernels against candle's operations, and against themselves in other batches and on other threads.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use candle_core::{DType, Device, Tensor};
 use kvsweep_methods::{
-    observation::{Observation, Observed},
+    observation::{Observation, Observed, UNJUDGED},
     selection::{Granularity, LayerSelection, Selection},
     shape::{LayerShape, Reach},
     spec::{MethodSpec, Variant},
@@ -14,7 +17,7 @@ use rand::{Rng, SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    backend::{Backend, Extend},
+    backend::{Backend, Extend, Tap},
     cancel::Cancel,
     candle::Candle,
     cpu::Cpu,
@@ -27,6 +30,7 @@ use crate::{
         weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
+    reconstruct::RepeatRequest,
     session::Session,
 };
 
@@ -148,7 +152,7 @@ fn kernels_agree_with_candle_in_prefill() {
         Observation::LagRank { sinks: 3, lag: 20 },
     ]);
     wanted.extend(&summed);
-    let options = PrefillOptions { keep_all_logits: true };
+    let options = PrefillOptions { keep_all_logits: true, ..PrefillOptions::default() };
     for config in configs() {
         let (ours, theirs) = (model(&config), reference(&config));
         for len in [1, 2, 17, 64, 65, 300, 700] {
@@ -210,7 +214,8 @@ fn decoding_the_whole_cache_continues_the_prompt() {
     let prefill = read(&model, &ids);
     let decoded = &decode(&model, &[sequence(&prefill, everything(config.layers), 5)])[0];
     let longer = [ids.clone(), decoded.ids.clone()].concat();
-    let all = model.prefill(&longer, &BTreeSet::new(), PrefillOptions { keep_all_logits: true }).unwrap();
+    let options = PrefillOptions { keep_all_logits: true, ..PrefillOptions::default() };
+    let all = model.prefill(&longer, &BTreeSet::new(), options).unwrap();
     let rows = &all.all_logits().unwrap()[(ids.len() - 1) * VOCAB..][..5 * VOCAB];
     assert_close(decoded.logits.as_ref().unwrap(), rows, "decode against prefill");
 }
@@ -547,6 +552,146 @@ fn a_prefill_ends_between_the_blocks_of_a_layer() {
     // Candle's path goes by blocks of 256 queries, to observe and to attend.
     let least = (0..).find(|&looks| runs(reference(config), looks)).unwrap();
     assert_eq!(least, config.layers * 2 * 3);
+}
+
+fn repeat_request() -> RepeatRequest {
+    RepeatRequest { head: 3, whole: prompt(5, 90), part: prompt(4, 91), tail: prompt(2, 92) }
+}
+
+/// Largest attention that entries get while a prompt is repeated, read from the rows that a tap sees: softmax over fewer
+/// entries is the same weights over a smaller sum.
+fn by_rows(
+    model: &Session<Cpu>,
+    ids: &[u32],
+    sinks: usize,
+    parts: &[(usize, usize, Vec<u32>)],
+) -> Vec<Vec<f32>> {
+    let config = &model.config;
+    let (group, len) = (config.query_heads / config.kv_heads, ids.len());
+    let prefill = read(model, ids);
+    let mut most = vec![vec![0f32; config.kv_heads * len]; config.layers];
+    for (start, end, tokens) in parts {
+        let selection = everything(config.layers);
+        let mut cache = model.backend.fork(&prefill.prompt, &selection, tokens.len(), 0).unwrap();
+        for (read, token) in tokens.iter().enumerate() {
+            let mut look = |layer: usize, rows: &[f32]| {
+                let entries = len + read + 1;
+                for (head, row) in rows.chunks_exact(entries).enumerate() {
+                    let sum: f32 =
+                        row[..sinks.min(*start)].iter().chain(&row[*start..*end]).chain(&row[len..]).sum();
+                    for position in *start..*end {
+                        let most = &mut most[layer][head / group * len + position];
+                        *most = most.max(row[position] / sum);
+                    }
+                }
+            };
+            let mut tap = Tap { rows: Some(&mut look), shadow: None };
+            let mut rows = [Extend { cache: &mut cache, tokens: std::slice::from_ref(token), masked: None }];
+            model.backend.extend(&mut rows, Some(&mut tap), &Cancel::default()).unwrap();
+        }
+    }
+    most.iter_mut().flat_map(|most| most.chunks_mut(len)).for_each(|row| row[..sinks].fill(UNJUDGED));
+    most
+}
+
+#[test]
+fn a_second_pass_sees_what_repeating_looks_at() {
+    let request = repeat_request();
+    let options = PrefillOptions { repeat: Some(&request), ..PrefillOptions::default() };
+    let seen = |layers: &[BTreeMap<Observation, Observed>], one| -> Vec<Vec<f32>> {
+        layers.iter().map(|layer| values(&layer[&one])).collect()
+    };
+    for config in configs() {
+        let (ours, theirs) = (model(&config), reference(&config));
+        let ids = prompt(90, 7);
+        let tokens =
+            |request: &[u32], hint: &[u32], part: &[u32]| [request, hint, &prompt(2, 92), part].concat();
+        let parts = [
+            (3, 43, tokens(&request.whole, &[], &ids[3..43])),
+            (43, 83, tokens(&request.part, &ids[35..43], &ids[43..83])),
+            (83, 90, tokens(&request.part, &ids[75..83], &ids[83..90])),
+        ];
+        for sinks in [None, Some(0), Some(1), Some(7)] {
+            let one = Observation::Reconstruction { sinks, chunk: 40 };
+            let wanted = BTreeSet::from([one, Observation::KeyNorm]);
+            let a = ours.prefill(&ids, &wanted, options).unwrap();
+            let expected = by_rows(&ours, &ids, sinks.unwrap_or(3), &parts);
+            for (a, b) in seen(&a.observations().layers, one).iter().zip(&expected) {
+                assert_close(a, b, &format!("{:?}, {sinks:?} sinks", config.family));
+            }
+            let without = ours.prefill(&ids, &BTreeSet::from([Observation::KeyNorm]), options).unwrap();
+            assert_eq!(a.logits(), without.logits(), "nothing else changes");
+        }
+        // Longer than what either back end reads at once.
+        let ids = prompt(900, 8);
+        let one = Observation::Reconstruction { sinks: Some(4), chunk: 600 };
+        let a = ours.prefill(&ids, &BTreeSet::from([one]), options).unwrap();
+        let b = theirs.prefill(&ids, &BTreeSet::from([one]), options).unwrap();
+        let (a, b) = (seen(&a.observations().layers, one), seen(&b.observations().layers, one));
+        for (a, b) in a.iter().zip(&b) {
+            assert_close(a, b, "long parts");
+            assert!(
+                a.chunks(900)
+                    .all(|row| row[..4].iter().all(|&x| x == UNJUDGED) && row[4..].iter().all(|&x| x > 0.0))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_second_pass_does_not_depend_on_threads() {
+    let model = model(&configs()[0]);
+    let request = repeat_request();
+    let wanted = BTreeSet::from([Observation::Reconstruction { sinks: None, chunk: 300 }]);
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let options = PrefillOptions { repeat: Some(&request), ..PrefillOptions::default() };
+        pool.install(|| model.prefill(&prompt(500, 1), &wanted, options).unwrap())
+            .observations()
+            .layers
+            .clone()
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_second_pass_needs_a_request_and_room_and_can_be_stopped() {
+    fn run<B: Backend>(
+        model: &Session<B>,
+        len: usize,
+        request: Option<&RepeatRequest>,
+    ) -> Result<(), EngineError> {
+        let wanted = BTreeSet::from([Observation::Reconstruction { sinks: None, chunk: 40 }]);
+        let options = PrefillOptions { repeat: request, ..PrefillOptions::default() };
+        model.prefill(&prompt(len, 4), &wanted, options).map(|_| ())
+    }
+    let request = repeat_request();
+    let config = ModelConfig { max_positions: 154, ..configs()[0].clone() };
+    let tight = model(&config);
+    assert!(matches!(run(&tight, 100, None), Err(EngineError::NoRepeatRequest)));
+    // Behind 100 tokens: 4 and 8 that ask for the second part, 2 that end the request, and 40.
+    assert!(run(&tight, 100, Some(&request)).is_ok());
+    let error = run(&tight, 101, Some(&request)).unwrap_err().to_string();
+    assert!(
+        error.contains("101 tokens") && error.contains("up to 54 tokens") && error.contains("154"),
+        "{error}"
+    );
+
+    fn looks<B: Backend>(session: impl Fn() -> Session<B>, request: &RepeatRequest) -> usize {
+        let stops = |looks: &usize| {
+            let mut session = session();
+            session.cancel = Cancel::after(*looks);
+            let result = run(&session, 100, Some(request));
+            assert!(matches!(result, Ok(()) | Err(EngineError::Interrupted)));
+            result.is_ok()
+        };
+        (0..).find(stops).unwrap()
+    }
+    let plain = &configs()[0];
+    // Three parts of three layers each.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert!(pool.install(|| looks(|| model(plain), &request)) > 3 * 3 + 3 * 2);
+    assert_eq!(looks(|| reference(plain), &request), 3 + 3 * 3 * 2);
 }
 
 /// Both heads of every layer differ by much: what is padded to the longest, and what to whole panels, shows.

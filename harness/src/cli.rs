@@ -322,7 +322,7 @@ pub(crate) struct GenerateArgs {
     /// A file with the prompt's text
     #[arg(long, value_name = "FILE", group = "source")]
     pub prompt_file: Option<PathBuf>,
-    /// A JSON list of token ids, used as they are
+    /// A JSON list of token ids, used as they are; or {"context": [..], "question": [..]}: methods see the context only
     #[arg(long, value_name = "FILE", group = "source")]
     pub ids: Option<PathBuf>,
     /// A JSON list of token ids: a question about `--ids`, read behind it

@@ -29,6 +29,7 @@ mod progress;
 mod provenance;
 mod questions;
 mod recorded;
+mod repeat;
 mod runner;
 mod slurm;
 mod tables;

@@ -144,7 +144,10 @@ pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
                 window.min(prompt_len)
             }
             Observation::AccumulatedSum { .. } => prompt_len,
-            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => 0,
+            Observation::KeyNorm
+            | Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::Reconstruction { .. } => 0,
         })
         .max()
         .unwrap_or(0)
@@ -166,9 +169,16 @@ impl LayerObserver {
     /// Prepares the accumulators of a prompt of `prompt_len` tokens.
     ///
     /// # Errors
-    /// When the shape contradicts itself.
+    /// When the shape contradicts itself, or a prefill does not show what is wanted.
     pub fn new(wanted: &[Observation], shape: &LayerShape, prompt_len: usize) -> Result<Self, MethodError> {
         shape.check()?;
+        if let Some(other) = wanted.iter().find(|one| one.repeats_the_prompt()) {
+            return Err(MethodError::Mismatch {
+                what: "observations of a prefill".into(),
+                expected: "none of a second pass".into(),
+                found: format!("{other:?}"),
+            });
+        }
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
@@ -349,7 +359,10 @@ impl Reduction {
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
-            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => Self::None,
+            Observation::KeyNorm
+            | Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::Reconstruction { .. } => Self::None,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     finite::check_rows,
     math::relative_error,
     prefill::{Prefill, PrefillOptions},
+    reconstruct::Replayed,
 };
 
 mod cache;
@@ -59,7 +60,7 @@ impl Backend for Candle {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CandlePrompt>> {
         let config = &self.config;
@@ -102,6 +103,29 @@ impl Backend for Candle {
         }
         let prompt = Arc::new(CandlePrompt { shape: shape.clone(), layers: store });
         Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, prompt })
+    }
+
+    fn replay(
+        &self,
+        prompt: &Arc<CandlePrompt>,
+        tokens: &[u32],
+        seen: &Replayed,
+        most: &mut [Vec<f32>],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let first = prompt.shape.len;
+        let rope = self.rope(std::iter::once(first..first + tokens.len()))?;
+        let mut hidden = self.embed(tokens)?;
+        let layers = self.weights.layers.iter().zip(&prompt.layers);
+        for ((layer, (old_keys, old_values)), most) in layers.zip(most) {
+            let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
+            self.replay_layer([&queries, old_keys, &keys], seen, most, cancel)?;
+            let (keys, values) =
+                (Tensor::cat(&[old_keys, &keys], 1)?, Tensor::cat(&[old_values, &values], 1)?);
+            let attended = self.causal(&queries, &keys, &values, cancel)?;
+            hidden = self.finish(layer, &hidden, &attended)?;
+        }
+        Ok(())
     }
 
     fn fork(

@@ -189,7 +189,7 @@ impl Candle {
         Ok(seen.where_cond(scores, &hidden)?)
     }
 
-    /// Causal attention of a whole prompt, a block of query positions at a time: `[positions, width]`.
+    /// Causal attention of the last positions, those of `queries`, a block of them at a time: `[positions, width]`.
     pub(super) fn causal(
         &self,
         queries: &Tensor,
@@ -198,16 +198,18 @@ impl Candle {
         reach: Reach,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        let (kv_heads, tokens, dim) = keys.dims3()?;
+        let (kv_heads, entries, dim) = keys.dims3()?;
         let group = self.config.query_heads / kv_heads;
+        let tokens = queries.dim(1)?;
+        let before = entries - tokens;
         let mut blocks = Vec::new();
         for start in (0..tokens).step_by(QUERY_BLOCK) {
             cancel.check()?;
             let rows = QUERY_BLOCK.min(tokens - start);
-            let end = start + rows;
+            let end = before + start + rows;
             let q = queries.narrow(1, start, rows)?.contiguous()?.reshape((kv_heads, group * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((kv_heads * group, rows, end))?;
-            let weights = softmax(&self.causal_scores(&scores, start, reach)?)?.to_dtype(self.dtype)?;
+            let weights = softmax(&self.causal_scores(&scores, before + start, reach)?)?.to_dtype(self.dtype)?;
             let weights = weights.reshape((kv_heads, group * rows, end))?;
             let out = weights.matmul(&values.narrow(1, 0, end)?.contiguous()?)?;
             let out = out.reshape((kv_heads * group, rows, dim))?.transpose(0, 1)?.contiguous()?;

@@ -13,6 +13,7 @@ use super::model::{Candle, QUERY_BLOCK, floats, softmax};
 use crate::{
     cancel::Cancel,
     error::{EngineError, Result},
+    reconstruct::Replayed,
 };
 
 /// Length of each row, `[heads, tokens, 1]`.
@@ -128,6 +129,44 @@ impl AttentionSums {
 }
 
 impl Candle {
+    /// See [`Backend::replay`](crate::backend::Backend::replay), of one layer: queries and keys of the tokens that are
+    /// read, and between them the prompt's keys, each `[heads, tokens, head_dim]`.
+    pub(super) fn replay_layer(
+        &self,
+        [queries, prompt, keys]: [&Tensor; 3],
+        seen: &Replayed,
+        most: &mut [f32],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (heads, tokens, dim) = queries.dims3()?;
+        let (kv_heads, len) = (prompt.dim(0)?, prompt.dim(1)?);
+        let Replayed { sinks, part } = seen;
+        let keys = Tensor::cat(
+            &[&prompt.narrow(1, 0, *sinks)?, &prompt.narrow(1, part.start, part.len())?, keys],
+            1,
+        )?;
+        let keys = keys.to_dtype(DType::F32)?;
+        let before = sinks + part.len();
+        for start in (0..tokens).step_by(QUERY_BLOCK) {
+            cancel.check()?;
+            let rows = QUERY_BLOCK.min(tokens - start);
+            let end = before + start + rows;
+            let q = queries.narrow(1, start, rows)?.to_dtype(DType::F32)?.contiguous()?;
+            let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
+            let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
+            let weights = softmax(&self.causal_scores(&scores, before + start)?)?;
+            let weights = weights.narrow(2, *sinks, part.len())?.contiguous()?;
+            let largest = weights.reshape((kv_heads, heads / kv_heads * rows, part.len()))?.max(1)?;
+            let largest = floats(&largest)?;
+            for (most, largest) in most.chunks_mut(len).zip(largest.chunks(part.len())) {
+                for (most, largest) in most[part.clone()].iter_mut().zip(largest) {
+                    *most = most.max(*largest);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Observes one layer where its keys are; only reduced rows come to the host. `queries`, those of the last tokens,
     /// `keys` and `values` are `[heads, tokens, head_dim]`.
     pub(super) fn observe_layer(

@@ -30,6 +30,9 @@ struct Token {
     position: usize,
 }
 
+/// Sees one layer's cache and rows of projections, their queries scaled, while a single sequence reads tokens.
+pub(super) type Watch<'a> = &'a mut dyn FnMut(usize, &CpuCache, &[f32]);
+
 /// Appends one token to a layer's tail; `kv` is `[key | value]` of all KV heads.
 fn push_entry(tail: &mut LayerStore, kv: &[f32], head_dim: usize) {
     let (keys, values) = kv.split_at(tail.len() * head_dim);
@@ -128,6 +131,7 @@ impl Cpu {
         &self,
         rows: &mut [Extend<'_, CpuCache>],
         mut tap: Option<&mut Tap<'_, CpuCache>>,
+        mut watch: Option<Watch<'_>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>> {
         let config = &self.config;
@@ -178,6 +182,9 @@ impl Cpu {
                         values[head * dim..][..dim].fill(0.0);
                     }
                 }
+            }
+            if let (Some(watch), [row]) = (watch.as_deref_mut(), &*rows) {
+                watch(index, row.cache, projected);
             }
             if let (Some(tap), [row]) = (tap.as_deref_mut(), &*rows) {
                 self.attend_tapped(index, row.cache, projected, &mut attended, tap);

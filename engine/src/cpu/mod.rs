@@ -13,6 +13,7 @@ use crate::{
     cancel::Cancel,
     error::Result,
     prefill::{Prefill, PrefillOptions},
+    reconstruct::Replayed,
 };
 
 pub(crate) mod attention;
@@ -25,6 +26,7 @@ pub(crate) mod prefill;
 pub(crate) mod product;
 pub mod rates;
 pub(crate) mod received;
+pub(crate) mod replay;
 pub(crate) mod simd;
 mod stored;
 
@@ -45,10 +47,21 @@ impl Backend for Cpu {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CpuPrompt>> {
         self.read(ids, wanted, options, cancel)
+    }
+
+    fn replay(
+        &self,
+        prompt: &Arc<CpuPrompt>,
+        tokens: &[u32],
+        seen: &Replayed,
+        most: &mut [Vec<f32>],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        self.read_again(prompt, tokens, seen, most, cancel)
     }
 
     fn fork(
@@ -89,6 +102,6 @@ impl Backend for Cpu {
         tap: Option<&mut Tap<'_, CpuCache>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>> {
-        self.read_on(rows, tap, cancel)
+        self.read_on(rows, tap, None, cancel)
     }
 }

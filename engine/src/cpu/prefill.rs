@@ -269,7 +269,7 @@ impl Cpu {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CpuPrompt>> {
         let config = &self.config;

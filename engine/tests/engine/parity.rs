@@ -45,7 +45,7 @@ pub(crate) fn load(model: &str) -> Session<Cpu> {
 
 /// Logits of every prompt position, and `new` greedy tokens with the full cache.
 pub(crate) fn run<B: Backend>(model: &Session<B>, prompt: &[u32], new: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
-    let options = PrefillOptions { keep_all_logits: true };
+    let options = PrefillOptions { keep_all_logits: true, ..PrefillOptions::default() };
     let prefill = Arc::new(model.prefill(prompt, &[].into(), options).unwrap());
     let rows: Vec<_> =
         prefill.all_logits().unwrap().chunks(model.config.vocab_size).map(<[f32]>::to_vec).collect();

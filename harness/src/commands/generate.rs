@@ -13,7 +13,7 @@ use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::Variant;
-use kvsweep_tasks::ModelText;
+use kvsweep_tasks::{ModelText, TextError};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
@@ -21,6 +21,7 @@ use crate::calibration::Calibrations;
 use crate::cli::{GenerateArgs, QuestionView};
 use crate::exit::{Exit, usage};
 use crate::model::TextSide;
+use crate::repeat::RepeatWords;
 use crate::runner::{again, without_room};
 use crate::{destination, output};
 
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Reads the prompt once, and lets every variant answer.
+/// Reads the prompt once, and lets every variant answer, behind what the methods do not see.
 fn answer<B: Backend>(
     args: &GenerateArgs,
     model: &Session<B>,
@@ -94,8 +95,11 @@ fn answer<B: Backend>(
     inputs: &Inputs,
 ) -> anyhow::Result<Output> {
     let wanted: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+    let side = TextSide::new(model).ok();
+    let repeats = side.as_ref().filter(|_| wanted.iter().any(|one| one.repeats_the_prompt()));
+    let repeat = repeats.map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(&prompt.compressed))).transpose()?;
     let started = Instant::now();
-    let options = PrefillOptions { keep_all_logits: args.logits.is_some() };
+    let options = PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref() };
     let prefill = Arc::new(model.prefill(&prompt.compressed, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
@@ -137,7 +141,6 @@ fn answer<B: Backend>(
         }
         write_logits(path, &tensors, vocab)?;
     }
-    let side = TextSide::new(model).ok();
     let answers = variants
         .iter()
         .zip(decoded)

@@ -25,6 +25,7 @@ use crate::model::TextSide;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::questions::{DatasetPart, KeyedQuestion};
+use crate::repeat::RepeatWords;
 use crate::{machine, output};
 
 /// What a worker may take at once.
@@ -45,6 +46,8 @@ pub(crate) struct Worker<'p, B: Backend> {
     text: TextSide<'p>,
     limits: Limits,
     footprint: Footprint<'p>,
+    /// The words that ask for a prompt again, where a method wants that.
+    repeat: Option<RepeatWords>,
     lanes: Vec<Lane<'p>>,
     /// The question that did not fit beside those before it, with its prompt.
     held_back: Option<(KeyedQuestion<'p>, Prompt)>,
@@ -67,12 +70,15 @@ impl<'p, B: Backend> Worker<'p, B> {
         let text = TextSide::new(session)?;
         let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
         let lanes = lanes::of(plan, &plan.renderer(&text))?;
+        let observations = plan.observations();
+        let repeats = observations.iter().any(|one| one.repeats_the_prompt());
         Ok(Self {
+            repeat: repeats.then(|| RepeatWords::new(&text)).transpose()?,
             plan,
             session,
             text,
             limits,
-            footprint: Footprint::new(&session.config, planner, plan.observations(), machine::processors()),
+            footprint: Footprint::new(&session.config, planner, observations, machine::processors()),
             lanes,
             held_back: None,
             last: None,
@@ -158,7 +164,9 @@ impl<'p, B: Backend> Worker<'p, B> {
             Some(context) => Arc::clone(&context.prefill),
             None => {
                 let wanted = self.footprint.observations();
-                Arc::new(self.session.prefill(compressed, wanted, PrefillOptions::default())?)
+                let repeat = self.repeat.as_ref().map(|words| words.request(compressed));
+                let options = PrefillOptions { repeat: repeat.as_ref(), ..PrefillOptions::default() };
+                Arc::new(self.session.prefill(compressed, wanted, options)?)
             }
         };
         let prefill_seconds = started.elapsed().as_secs_f64();
