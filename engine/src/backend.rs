@@ -61,7 +61,7 @@ pub trait Backend: Debug + Send + Sync {
         cancel: &Cancel,
     ) -> Result<Prefill<Self::Prompt>>;
 
-    /// Reads tokens behind a whole prompt, and raises `most`, of each layer `[kv_heads][prompt_len]`, to the largest
+    /// Reads tokens behind a whole prompt, and raises `most`, of each layer `[kv_heads][prompt_len]` (of one that is left out, nothing), to the largest
     /// attention that an entry of `seen.part` gets from any of them in any query head of its group: softmax over the
     /// sinks, the part, and the tokens up to the row's own. Looks at `cancel` between blocks of tokens.
     ///

@@ -297,6 +297,17 @@ pub enum EngineError {
         /// The model's positions.
         limit: usize,
     },
+    /// The prompt is to be repeated, and no layer of the model looks at all of it.
+    #[error(
+        "a method has the prompt repeated, which is not computed where every layer looks through a window, here of {window}, \
+         and {prompt} prompt tokens do not fit in it; leave the method out, or shorten the prompt"
+    )]
+    RepeatBeyondWindow {
+        /// Prompt tokens.
+        prompt: usize,
+        /// Positions that a layer looks at.
+        window: usize,
+    },
     /// A method would evict again in a model all of whose layers lose entries to their windows.
     #[error(
         "`interval` is not computed where every layer looks through a window, here of {window}, and {prompt} prompt \

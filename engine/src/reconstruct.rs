@@ -77,15 +77,23 @@ pub(crate) fn observe<B: Backend>(
     if shape.len + repeat > config.max_positions {
         return Err(EngineError::RepeatTooLong { prompt: shape.len, repeat, limit: config.max_positions });
     }
-    let mut most: Vec<Vec<f32>> =
-        shape.layers.iter().map(|layer| vec![0.0; layer.kv_heads * shape.len]).collect();
+    if shape.seen().start > 0 {
+        return Err(EngineError::RepeatBeyondWindow { prompt: shape.len, window: shape.seen().len() + 1 });
+    }
+    let contested = shape.contested();
+    let mut most = vec![Vec::new(); shape.layers.len()];
+    for &layer in &contested {
+        most[layer] = vec![0.0; shape.layers[layer].kv_heads * shape.len];
+    }
     for (part, tokens) in parts {
         let seen = Replayed { sinks: sinks.min(part.start), part };
         backend.replay(&prefill.prompt, &tokens, &seen, &mut most, cancel)?;
     }
     let (len, layers) = (shape.len, shape.layers.clone());
     prefill.observations.layers.resize_with(layers.len(), Default::default);
-    for ((observed, sizes), mut values) in prefill.observations.layers.iter_mut().zip(&*layers).zip(most) {
+    for layer in contested {
+        let (observed, sizes) = (&mut prefill.observations.layers[layer], layers[layer]);
+        let mut values = std::mem::take(&mut most[layer]);
         values.chunks_mut(len).for_each(|row| row[..sinks].fill(UNJUDGED));
         observed.insert(wanted, Observed::Rows { rows: sizes.kv_heads, columns: len, values });
     }

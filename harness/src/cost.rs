@@ -191,7 +191,8 @@ impl Load {
                 load.prefill_shared += Cost::of(prefill, 1.0);
                 load.prefill_unshared += Cost::of(prefill, variants.len() as f64);
                 for &one in &repeated {
-                    let wants = variants.iter().filter(|variant| variant.observations().contains(&one)).count();
+                    let wants =
+                        variants.iter().filter(|variant| variant.observations().contains(&one)).count();
                     let again = there.replay(compressed, one);
                     load.prefill_shared += Cost::of(again, 1.0);
                     load.prefill_unshared += Cost::of(again, wants as f64);

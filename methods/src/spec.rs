@@ -547,6 +547,7 @@ mod tests {
             reasoning: Some(vec![vec![0.5; 4]; 3]),
             ranking: Some(vec![vec![0, 1, 2, 3]; 3]),
             layers: Some(vec![0.25, 0.5, 0.25]),
+            full_heads: Some(vec![vec![0.5; 2]; 3]),
             model: None,
         };
         for entry in registry::METHODS.iter().filter(|entry| entry.name != "full") {

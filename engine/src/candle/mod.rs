@@ -117,12 +117,15 @@ impl Backend for Candle {
         let rope = self.rope(std::iter::once(first..first + tokens.len()))?;
         let mut hidden = self.embed(tokens)?;
         let layers = self.weights.layers.iter().zip(&prompt.layers);
-        for ((layer, (old_keys, old_values)), most) in layers.zip(most) {
-            let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
-            self.replay_layer([&queries, old_keys, &keys], seen, most, cancel)?;
+        for (index, ((layer, (old_keys, old_values)), most)) in layers.zip(most).enumerate() {
+            let reach = self.config.reach(index);
+            let [queries, keys, values] = self.project(layer, &hidden, rope.of(reach))?;
+            if !most.is_empty() {
+                self.replay_layer([&queries, old_keys, &keys], seen, most, cancel)?;
+            }
             let (keys, values) =
                 (Tensor::cat(&[old_keys, &keys], 1)?, Tensor::cat(&[old_values, &values], 1)?);
-            let attended = self.causal(&queries, &keys, &values, cancel)?;
+            let attended = self.causal(&queries, &keys, &values, reach, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;
         }
         Ok(())

@@ -209,7 +209,8 @@ impl Candle {
             let end = before + start + rows;
             let q = queries.narrow(1, start, rows)?.contiguous()?.reshape((kv_heads, group * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((kv_heads * group, rows, end))?;
-            let weights = softmax(&self.causal_scores(&scores, before + start, reach)?)?.to_dtype(self.dtype)?;
+            let weights =
+                softmax(&self.causal_scores(&scores, before + start, reach)?)?.to_dtype(self.dtype)?;
             let weights = weights.reshape((kv_heads, group * rows, end))?;
             let out = weights.matmul(&values.narrow(1, 0, end)?.contiguous()?)?;
             let out = out.reshape((kv_heads * group, rows, dim))?.transpose(0, 1)?.contiguous()?;

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
     observe::{rows_needed, unjudged_lag_ranks},
-    shape::LayerShape,
+    shape::{LayerShape, Reach},
 };
 
 use super::model::{Candle, QUERY_BLOCK, floats, softmax};
@@ -154,7 +154,7 @@ impl Candle {
             let q = queries.narrow(1, start, rows)?.to_dtype(DType::F32)?.contiguous()?;
             let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
-            let weights = softmax(&self.causal_scores(&scores, before + start)?)?;
+            let weights = softmax(&self.causal_scores(&scores, before + start, Reach::All)?)?;
             let weights = weights.narrow(2, *sinks, part.len())?.contiguous()?;
             let largest = weights.reshape((kv_heads, heads / kv_heads * rows, part.len()))?.max(1)?;
             let largest = floats(&largest)?;

@@ -57,7 +57,9 @@ impl Cpu {
         for tokens in tokens.chunks(CHUNK) {
             let mut rows = [Extend { cache: &mut cache, tokens, masked: None }];
             let mut watch = |layer: usize, cache: &CpuCache, projected: &[f32]| {
-                self.raise_layer([layer, tokens.len()], cache, projected, seen, &mut most[layer]);
+                if !most[layer].is_empty() {
+                    self.raise_layer([layer, tokens.len()], cache, projected, seen, &mut most[layer]);
+                }
             };
             self.read_on(&mut rows, None, Some(&mut watch), cancel)?;
         }

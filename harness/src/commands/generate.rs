@@ -97,7 +97,9 @@ fn answer<B: Backend>(
     let wanted: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
     let side = TextSide::new(model).ok();
     let repeats = side.as_ref().filter(|_| wanted.iter().any(|one| one.repeats_the_prompt()));
-    let repeat = repeats.map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(&prompt.compressed))).transpose()?;
+    let repeat = repeats
+        .map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(&prompt.compressed)))
+        .transpose()?;
     let started = Instant::now();
     let options = PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref() };
     let prefill = Arc::new(model.prefill(&prompt.compressed, &wanted, options)?);

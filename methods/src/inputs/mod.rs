@@ -77,6 +77,7 @@ impl Inputs {
             reasoning: of(self.reasoning.as_ref(), layers),
             ranking: of(self.ranking.as_ref(), layers),
             layers: of(self.layers.as_ref(), layers),
+            full_heads: of(self.full_heads.as_ref(), layers),
             model: self.model.clone(),
         }
     }
