@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import torch
 from kvpress import ChunkKVPress, KeyDiffPress, KnormPress, LagKVPress, SnapKVPress, TOVAPress
+from kvpress_masks import whole_prompt
 from safetensors.torch import save_file
 from torch import nn
 
@@ -116,6 +117,19 @@ def main(out):
                     "params": {"budget": entries, **params}, "semantics": NO_GROUP, "out_heads": kv_heads,
                     "compare": "exact", "kept_total": sum(lens),
                 })
+    for name, press, (q_heads, layers, kv_heads, dim, length), params, (tensors, kept, facts) in whole_prompt():
+        case = f"{name}-kvpress-{len(cases):02}"
+        zeros = lambda heads, tokens: torch.zeros(layers, heads, tokens, dim, dtype=torch.float16)
+        lens = torch.tensor([len(head) for head in kept], dtype=torch.int32).reshape(layers, kv_heads)
+        tensors |= {"q": zeros(q_heads, 1), "k": zeros(kv_heads, length), "kept_len": lens}
+        tensors["kept_idx"] = torch.cat(kept).to(torch.int32)
+        save_file(tensors, out / "cases" / f"{case}.safetensors")
+        cases.append({
+            "id": case, "method": name, "impl": "kvpress", "note": "", "file": f"cases/{case}.safetensors",
+            "source": {**SOURCE, "symbol": press.__name__}, "layers": layers, "q_heads": q_heads, "kv_heads": kv_heads,
+            "head_dim": dim, "prompt_len": length, "seed": 0, "q_rows": "window", "params": params,
+            "semantics": NO_GROUP, "out_heads": kv_heads, "compare": "exact", "kept_total": int(lens.sum()), **facts,
+        })
     index = {"format_version": 1, "cases": cases, "budgets": []}
     (out / "manifest.json").write_text(json.dumps(index, indent=1) + "\n")
 

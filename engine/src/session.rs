@@ -19,6 +19,7 @@ use crate::{
         weights::{ModelWeights, WeightParts},
     },
     prefill::{Prefill, PrefillOptions},
+    reconstruct,
     source::{self, ModelFiles, WeightFiles},
 };
 
@@ -115,21 +116,27 @@ impl Session<Candle> {
 }
 
 impl<B: Backend> Session<B> {
-    /// Reads a prompt with full causal attention, once for every variant. Memory grows linearly with its length.
+    /// Reads a prompt with full causal attention, once for every variant, and once more for each observation that wants
+    /// it repeated. Memory grows linearly with its length.
     ///
     /// # Errors
-    /// A prompt that this model cannot read (see [`Model::check_prompt`]), a failing device, numbers that are not
+    /// A prompt that this model cannot read (see [`Model::check_prompt`]) or repeat, a failing device, numbers that are not
     /// finite, or [`EngineError::Interrupted`](crate::error::EngineError::Interrupted) where [`Session::cancel`] asks
     /// for it.
     pub fn prefill(
         &self,
         ids: &[u32],
         wanted: &BTreeSet<Observation>,
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
     ) -> Result<Prefill<B::Prompt>> {
         self.check_prompt(ids, 0)?;
-        let wanted: Vec<_> = wanted.iter().copied().collect();
-        self.backend.prefill(ids, &wanted, options, &self.cancel)
+        let (repeated, once): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.repeats_the_prompt());
+        let mut prefill = self.backend.prefill(ids, &once, options, &self.cancel)?;
+        for one in repeated {
+            let config = &self.config;
+            reconstruct::observe(&self.backend, config, &mut prefill, one, options.repeat, &self.cancel)?;
+        }
+        Ok(prefill)
     }
 
     /// Decodes all sequences in one batch, greedily; ties go to the lowest id. The token at step `t` stands at

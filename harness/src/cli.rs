@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Answer one prompt with one or several variants
     Generate(Box<GenerateArgs>),
+    /// Write the batch script of a sweep in parts for Slurm, and submit it; takes the options of `run`
+    Slurm(Box<SlurmArgs>),
+    /// How far a run is, part by part
+    Status(StatusArgs),
     /// Score table of one or several runs
     Table(TableArgs),
     /// Needle heatmaps of one or several runs
@@ -252,6 +256,57 @@ pub(crate) struct RunArgs {
     pub wide: bool,
 }
 
+/// Options of `slurm`.
+#[derive(Args, Debug)]
+pub(crate) struct SlurmArgs {
+    /// The sweep.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// How it is spread.
+    #[command(flatten)]
+    pub own: SlurmOptions,
+}
+
+/// How Slurm runs a sweep.
+#[derive(Args, Debug)]
+pub(crate) struct SlurmOptions {
+    /// Parts, each a task of one job array
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    pub tasks: u32,
+    /// GPUs of a task: 1 with `--device cuda`, else 0
+    #[arg(long, value_name = "N")]
+    pub gpus_per_task: Option<u32>,
+    /// Processors of a task [default: the partition's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub cpus_per_task: Option<u32>,
+    /// The most that a task may take, as sbatch reads it: `4:00:00`
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// The partition
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// Any other option of sbatch, `--sbatch=--account=lab`; may be given several times
+    #[arg(long, allow_hyphen_values = true, value_name = "OPTION")]
+    pub sbatch: Option<Vec<String>>,
+    /// The script [default: kvsweep.sh in the folder of the parts]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Submit it, and print the jobs' numbers
+    #[arg(long)]
+    pub submit: bool,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// A run directory, or a folder whose folders are the parts of one run
+    #[arg(value_name = "DIR")]
+    pub run: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Options of `generate`.
 #[derive(Args, Debug)]
 pub(crate) struct GenerateArgs {
@@ -267,9 +322,16 @@ pub(crate) struct GenerateArgs {
     /// A file with the prompt's text
     #[arg(long, value_name = "FILE", group = "source")]
     pub prompt_file: Option<PathBuf>,
-    /// A JSON list of token ids, used as they are
+    /// A JSON list of token ids, used as they are; or {"context": [..], "question": [..]}: methods see the context only
     #[arg(long, value_name = "FILE", group = "source")]
     pub ids: Option<PathBuf>,
+    /// A JSON list of token ids: a question about `--ids`, read behind it
+    #[arg(long, requires = "ids", value_name = "FILE")]
+    pub question_ids: Option<PathBuf>,
+    /// Whether methods see the question before they compress: `seen`, all but its last token, or `unseen`: the ids alone are
+    /// compressed [default: unseen]
+    #[arg(long, requires = "question_ids", value_enum, value_name = "VIEW")]
+    pub question: Option<QuestionView>,
     /// Wrap the prompt in the model's chat template
     #[arg(long, conflicts_with = "ids")]
     pub chat: bool,

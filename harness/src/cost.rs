@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 
 use kvsweep_engine::memory::{Planner, Work};
 use kvsweep_engine::model::config::ModelConfig;
+use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
@@ -150,6 +151,8 @@ impl Load {
             target.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
         let heads = |variant: &Variant| config.stored_heads(variant.spec().granularity());
         let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+        let repeats = |one: &Observation| one.repeats_the_prompt();
+        let repeated: BTreeSet<_> = observations.iter().copied().filter(repeats).collect();
         let on_gpu = Footprint::new(config, there, observations.clone(), 0);
         let on_target = Footprint::new(config, here, observations, target.threads);
         let prompts = &lengths.prompts;
@@ -179,11 +182,21 @@ impl Load {
             assumed: lengths.assumed,
         };
         load.assumed.extend(variants.iter().filter_map(|variant| without_room(variant, prompts)));
+        if !repeated.is_empty() {
+            load.assumed.push("prompts are read again where a method has the model repeat them".to_owned());
+        }
         for &PromptLength { compressed, follow, new, read_before } in prompts {
             if !read_before {
                 let prefill = there.prefill(compressed);
                 load.prefill_shared += Cost::of(prefill, 1.0);
                 load.prefill_unshared += Cost::of(prefill, variants.len() as f64);
+                for &one in &repeated {
+                    let wants =
+                        variants.iter().filter(|variant| variant.observations().contains(&one)).count();
+                    let again = there.replay(compressed, one);
+                    load.prefill_shared += Cost::of(again, 1.0);
+                    load.prefill_unshared += Cost::of(again, wants as f64);
+                }
             }
             let sequences: Vec<(usize, usize)> = variants
                 .iter()

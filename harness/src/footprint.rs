@@ -37,9 +37,10 @@ impl<'a> Footprint<'a> {
         self.planner.prompt_bytes(tokens, &self.observations)
     }
 
-    /// What reading a prompt takes beside it.
+    /// What reading a prompt takes beside it, once and again.
     pub(crate) fn reading(&self, tokens: usize) -> u64 {
-        self.planner.activation_bytes(tokens, self.threads)
+        let again = self.planner.replay_bytes(tokens, &self.observations, self.threads);
+        self.planner.activation_bytes(tokens, self.threads).max(again)
     }
 
     /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.

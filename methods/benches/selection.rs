@@ -26,6 +26,7 @@ fn inputs(layers: usize, query_heads: usize) -> Inputs {
     let scores: Vec<Vec<f64>> =
         (0..layers).map(|l| (0..query_heads).map(|h| ((l * 7 + h * 3) % 11) as f64).collect()).collect();
     Inputs {
+        full_heads: None,
         retrieval: Some(scores.clone()),
         reasoning: Some(scores),
         ranking: Some(vec![(0..query_heads).collect(); layers]),

@@ -96,7 +96,7 @@ pub enum MethodError {
         observation: Observation,
     },
     /// A calibrated input that the method needs is not there.
-    #[error("method `{method}` needs {input} for this model; make them with `{}` or name a file", input.command())]
+    #[error("method `{method}` needs {input} for this model; {}{}", input.remedy(), or_a_file(*input))]
     MissingInput {
         /// The method.
         method: String,
@@ -104,7 +104,7 @@ pub enum MethodError {
         input: InputKind,
     },
     /// An input that was made for another model.
-    #[error("{} holds {input} of {found}, not of {expected}; make them with `{}`", path.display(), input.command())]
+    #[error("{} holds {input} of {found}, not of {expected}; {}", path.display(), input.remedy())]
     ForeignInput {
         /// What it is.
         input: InputKind,
@@ -141,6 +141,11 @@ pub enum MethodError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// The other way to an input that a command makes.
+fn or_a_file(input: InputKind) -> &'static str {
+    if input.command().is_some() { " or name a file" } else { "" }
 }
 
 /// Names offered when one was not found.

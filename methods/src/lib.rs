@@ -61,7 +61,7 @@ mod topk;
 pub use context::{MethodState, StateScope};
 pub use error::MethodError;
 pub use inputs::Inputs;
-pub use observation::{Observation, Observations, Observed};
+pub use observation::{Observation, Observations, Observed, UNJUDGED};
 pub use selection::{Granularity, LayerSelection, Selection};
 pub use shape::{CacheShape, LayerShape, Reach};
 pub use spec::{MethodSpec, Variant};

@@ -118,12 +118,9 @@ pub fn markdown() -> String {
         let _ = writeln!(out, "- Reference code: {}", method.source);
         let _ = writeln!(out, "- Differences of the default: {}", method.deviations);
         for need in method.needs {
-            let _ = writeln!(
-                out,
-                "- Needs {need}: `{}`, or a published file `MODEL{}`",
-                need.command(),
-                need.published_suffix()
-            );
+            let command = need.command().map_or_else(String::new, |command| format!("`{command}`, or "));
+            let _ =
+                writeln!(out, "- Needs {need}: {command}a published file `MODEL{}`", need.published_suffix());
         }
         if !method.parameters.is_empty() {
             out.push_str("\n| parameter | default | meaning |\n|---|---|---|\n");

@@ -41,7 +41,19 @@ pub enum Observation {
         /// Entries of a part: its entries are ranked among themselves.
         lag: usize,
     },
+    /// The largest attention that each entry gets while the model repeats the prompt, part by part, behind the whole of
+    /// it (KVzip): `[kv_heads][prompt_len]`, [`UNJUDGED`] for the sinks, 0 for what is neither a sink nor repeated. A
+    /// second pass shows it, not the prefill.
+    Reconstruction {
+        /// First entries that every part sees beside itself; `None`: those of the chat template's head.
+        sinks: Option<usize>,
+        /// Tokens of a part.
+        chunk: usize,
+    },
 }
+
+/// What an entry scores that [`Observation::Reconstruction`] does not judge: more than any attention.
+pub const UNJUDGED: f32 = 2.0;
 
 impl Observation {
     /// Whether it reads the attention of every row of the prompt, not only of the last ones.
@@ -50,16 +62,25 @@ impl Observation {
         matches!(self, Self::AccumulatedSum { .. })
     }
 
+    /// Whether a second pass over the prompt shows it, and not the prefill.
+    #[must_use]
+    pub fn repeats_the_prompt(self) -> bool {
+        matches!(self, Self::Reconstruction { .. })
+    }
+
     /// Whether it reads values, not only queries and keys.
     #[must_use]
     pub fn reads_values(self) -> bool {
         matches!(self, Self::LagRank { .. })
     }
 
-    /// Whether it reads attention rows.
+    /// Whether it reads attention rows of the prefill.
     #[must_use]
     pub fn reads_attention(self) -> bool {
-        !matches!(self, Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. })
+        !matches!(
+            self,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. }
+        )
     }
 
     /// Positions of a prompt of `prompt_len` tokens that it covers, the first ones.
@@ -68,7 +89,7 @@ impl Observation {
         prompt_len.saturating_sub(match self {
             Self::WindowSum { window } | Self::WindowMoments { window } => window,
             Self::AccumulatedSum { recent } => recent,
-            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } => 0,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. } => 0,
         })
     }
 
@@ -78,7 +99,9 @@ impl Observation {
         let rows = match self {
             Self::WindowSum { .. } | Self::AccumulatedSum { .. } => shape.query_heads,
             Self::WindowMoments { .. } => 2 * shape.query_heads,
-            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } => shape.kv_heads,
+            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. } => {
+                shape.kv_heads
+            }
         };
         rows * self.columns(prompt_len)
     }
@@ -114,6 +137,30 @@ pub enum Observed {
 }
 
 impl Observed {
+    /// Drops every head's first `columns` positions.
+    #[must_use]
+    pub fn without_first(self, columns: usize) -> Self {
+        let dropped = columns;
+        let keep = |values: &[f32], columns: usize| -> Vec<f32> {
+            let rows = values.chunks_exact(columns.max(1));
+            rows.flat_map(|row| &row[dropped.min(columns)..]).copied().collect()
+        };
+        match self {
+            Self::Rows { rows, columns, values } => {
+                let values = keep(&values, columns);
+                Self::Rows { rows, columns: columns.saturating_sub(dropped), values }
+            }
+            Self::Moments { rows, columns, mean, variance, dispersion, shift } => Self::Moments {
+                rows,
+                columns: columns.saturating_sub(dropped),
+                mean: keep(&mean, columns),
+                variance: keep(&variance, columns),
+                dispersion,
+                shift,
+            },
+        }
+    }
+
     /// Its sizes, for messages.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -128,6 +175,7 @@ impl Observed {
 /// Everything that a prefill observed, wherever its keys are: `layers[l][observation]`.
 #[derive(Clone, Debug, Default)]
 pub struct Observations {
-    /// One map a layer.
+    /// One map a layer; an empty one where [methods do not choose](crate::CacheShape::contested). Columns are the
+    /// positions that the layer [still looks at](crate::LayerShape::seen).
     pub layers: Vec<BTreeMap<Observation, Observed>>,
 }

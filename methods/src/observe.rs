@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::error::MethodError;
 use crate::instructions::InstructionSet;
 use crate::observation::{Observation, Observed};
-use crate::shape::LayerShape;
+use crate::shape::{LayerShape, Reach};
 
 mod kernel;
 mod stored;
@@ -83,6 +83,13 @@ impl<'a> HeadsView<'a> {
         Self::new(data, shape, shape[2], shape[0] * shape[2])
     }
 
+    /// The same without each head's first `tokens`.
+    fn without_first(self, tokens: usize) -> Self {
+        let dropped = tokens.min(self.tokens);
+        let start = (dropped * self.token_stride).min(self.data.len());
+        Self { data: &self.data[start..], tokens: self.tokens - dropped, ..self }
+    }
+
     /// Tokens of each head.
     #[must_use]
     pub fn tokens(&self) -> usize {
@@ -137,7 +144,10 @@ pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
                 window.min(prompt_len)
             }
             Observation::AccumulatedSum { .. } => prompt_len,
-            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => 0,
+            Observation::KeyNorm
+            | Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::Reconstruction { .. } => 0,
         })
         .max()
         .unwrap_or(0)
@@ -159,9 +169,16 @@ impl LayerObserver {
     /// Prepares the accumulators of a prompt of `prompt_len` tokens.
     ///
     /// # Errors
-    /// When the shape contradicts itself.
+    /// When the shape contradicts itself, or a prefill does not show what is wanted.
     pub fn new(wanted: &[Observation], shape: &LayerShape, prompt_len: usize) -> Result<Self, MethodError> {
         shape.check()?;
+        if let Some(other) = wanted.iter().find(|one| one.repeats_the_prompt()) {
+            return Err(MethodError::Mismatch {
+                what: "observations of a prefill".into(),
+                expected: "none of a second pass".into(),
+                found: format!("{other:?}"),
+            });
+        }
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
@@ -203,7 +220,7 @@ impl LayerObserver {
         }
         let group = self.shape.group_size();
         let from = first.max(self.first_row);
-        let (windows_start, set) = (self.first_row, self.set);
+        let (windows_start, set, reach) = (self.first_row, self.set, self.shape.reach);
         self.heads.par_chunks_mut(group).enumerate().for_each(|(kv_head, heads)| {
             let mut start = from.max(windows_start);
             let mut logits = Vec::new();
@@ -211,10 +228,10 @@ impl LayerObserver {
                 let rows = BLOCK.min(end - start);
                 let block = QueryBlock { kv_head, group, first: start - first, position: start, rows };
                 logits.resize(block.pieces() * group * rows * PIECE, 0.0);
-                logits
-                    .par_chunks_mut(group * rows * PIECE)
-                    .enumerate()
-                    .for_each(|(piece, out)| kernel::logits(set, &block, queries, keys, piece, out));
+                logits.par_chunks_mut(group * rows * PIECE).enumerate().for_each(|(piece, out)| {
+                    kernel::logits(set, &block, queries, keys, piece, out);
+                    hide_unseen(reach, &block, piece, out);
+                });
                 heads
                     .par_iter_mut()
                     .enumerate()
@@ -235,13 +252,16 @@ impl LayerObserver {
         values: Option<&HeadsView<'_>>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
         self.check_keys(keys, self.prompt_len)?;
+        let unseen = self.shape.seen(self.prompt_len).start;
+        let (keys, values) = (&keys.without_first(unseen), values.map(|values| values.without_first(unseen)));
         let mut answers = BTreeMap::new();
         for (index, &observation) in self.wanted.iter().enumerate() {
             let reductions = self.heads.iter().filter_map(|head| head.get(index));
             let observed = if observation.reads_attention() {
-                collect(observation, &self.shape, self.prompt_len, reductions)
+                let all = collect(observation, &self.shape, self.prompt_len, reductions);
+                if unseen == 0 { all } else { all.without_first(unseen) }
             } else {
-                stored::observe(observation, keys, values)?
+                stored::observe(observation, keys, values.as_ref())?
             };
             answers.insert(observation, observed);
         }
@@ -263,6 +283,16 @@ impl LayerObserver {
             expected: expected.to_string(),
             found: found.to_string(),
         })
+    }
+}
+
+/// Takes the weight from the keys of a piece that lie before the window of a row.
+fn hide_unseen(reach: Reach, block: &QueryBlock, piece: usize, logits: &mut [f32]) {
+    let Reach::Window(window) = reach else { return };
+    let first = piece * PIECE;
+    for (row, logits) in logits.chunks_exact_mut(PIECE).enumerate() {
+        let start = (block.position + row % block.rows + 1).saturating_sub(window);
+        logits[..start.saturating_sub(first).min(PIECE)].fill(f32::NEG_INFINITY);
     }
 }
 
@@ -329,7 +359,10 @@ impl Reduction {
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
-            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => Self::None,
+            Observation::KeyNorm
+            | Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::Reconstruction { .. } => Self::None,
         }
     }
 
@@ -410,6 +443,9 @@ mod tests {
         let query = &q[(head * len + position) * d..][..d];
         let logits: Vec<f64> = (0..=position)
             .map(|j| {
+                if matches!(shape.reach, Reach::Window(window) if j + window <= position) {
+                    return f64::NEG_INFINITY;
+                }
                 let key = &k[(kv * len + j) * d..][..d];
                 query.iter().zip(key).map(|(a, b)| f64::from(a * b)).sum::<f64>() / (d as f64).sqrt()
             })
@@ -426,8 +462,13 @@ mod tests {
 
     #[test]
     fn every_observation_follows_its_formula() {
-        for (heads, kv_heads, dim, tokens) in [(4, 2, 8, 300), (3, 3, 5, 41), (8, 2, 32, 70)] {
-            let shape = layer_shape(heads, kv_heads, dim);
+        let sizes = [(4, 2, 8, 300), (3, 3, 5, 41), (8, 2, 32, 70)];
+        let windows = sizes.into_iter().map(|sizes| (sizes, Reach::Window(30)));
+        for ((heads, kv_heads, dim, tokens), reach) in
+            sizes.into_iter().map(|sizes| (sizes, Reach::All)).chain(windows)
+        {
+            let shape = LayerShape { reach, ..layer_shape(heads, kv_heads, dim) };
+            let unseen = shape.seen(tokens).start;
             let q = random(heads * tokens * dim, 1, 2.0);
             let k = random(kv_heads * tokens * dim, 2, 2.0);
             let (w, recent) = (9, 4);
@@ -449,9 +490,11 @@ mod tests {
                 else {
                     panic!()
                 };
-                assert_eq!((*n, *columns, values.len()), (heads, tokens - window, heads * (tokens - window)));
+                let past = tokens - window - unseen;
+                assert_eq!((*n, *columns, values.len()), (heads, past, heads * past));
                 for (i, &value) in values.iter().enumerate() {
-                    let sum: f64 = rows[i / columns][tokens - window..].iter().map(|r| r[i % columns]).sum();
+                    let voters = rows[i / columns][tokens - window..].iter();
+                    let sum: f64 = voters.map(|r| r[unseen + i % columns]).sum();
                     assert!(close(f64::from(value), sum), "window {window}: {value} {sum}");
                 }
             }
@@ -460,7 +503,7 @@ mod tests {
                 panic!()
             };
             for (i, &value) in values.iter().enumerate() {
-                let sum: f64 = rows[i / columns].iter().filter_map(|r| r.get(i % columns)).sum();
+                let sum: f64 = rows[i / columns].iter().filter_map(|r| r.get(unseen + i % columns)).sum();
                 assert!((f64::from(value) - sum).abs() < 1e-5 * sum, "{value} {sum}");
             }
             let Observed::Moments { columns, mean, variance, dispersion, shift, .. } =
@@ -468,20 +511,26 @@ mod tests {
             else {
                 panic!()
             };
+            assert_eq!(*columns, tokens - w - unseen);
             let (mut disp, mut total) = (0.0, 0.0);
-            for i in 0..heads * columns {
-                let a: Vec<f64> = rows[i / columns][tokens - w..].iter().map(|r| r[i % columns]).collect();
+            for i in 0..heads * (tokens - w) {
+                let (head, column) = (i / (tokens - w), i % (tokens - w));
+                let a: Vec<f64> = rows[head][tokens - w..].iter().map(|r| r[column]).collect();
                 let m = a.iter().sum::<f64>() / w as f64;
                 let v = a.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (w - 1) as f64;
                 disp -= a.iter().map(|x| x * (x + 1e-10).ln()).sum::<f64>();
                 total += v;
-                assert!(close(f64::from(mean[i]), m));
-                assert!((f64::from(variance[i]) - v).abs() <= 1e-5 * v + 1e-14, "{} {v}", variance[i]);
+                if let Some(column) = column.checked_sub(unseen) {
+                    let i = head * columns + column;
+                    assert!(close(f64::from(mean[i]), m));
+                    assert!((f64::from(variance[i]) - v).abs() <= 1e-5 * v + 1e-14, "{} {v}", variance[i]);
+                }
             }
             assert!(close(*dispersion, disp), "{dispersion} {disp}");
             assert!((shift - total).abs() < 1e-5 * total);
             let Observed::Rows { values, .. } = &seen[&Observation::KeyNorm] else { panic!() };
-            let norm = k[..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert_eq!(values.len(), kv_heads * (tokens - unseen));
+            let norm = k[unseen * dim..][..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
             assert!((values[0] - norm).abs() < 1e-6 * norm);
         }
     }

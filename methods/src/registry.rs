@@ -2,8 +2,8 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, chunkkv, compresskv, full, h2o, headkv, keydiff, knorm, lagkv, pyramidkv, random,
-    snapkv, streamingllm, tova,
+    Entry, adakv, cake, chunkkv, compresskv, duoattention, full, h2o, headkv, keydiff, knorm, kvzip, lagkv,
+    pyramidkv, random, snapkv, streamingllm, tova,
 };
 
 /// Every method, in the order of listings.
@@ -21,6 +21,8 @@ pub const METHODS: &[Entry] = &[
     chunkkv::ENTRY,
     keydiff::ENTRY,
     lagkv::ENTRY,
+    kvzip::ENTRY,
+    duoattention::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

@@ -17,7 +17,7 @@ use crate::observation::{Observation, Observations};
 use crate::observe::rows_needed;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection, Selection};
-use crate::shape::CacheShape;
+use crate::shape::{CacheShape, LayerShape, Reach};
 use crate::{profile, registry};
 
 /// A method, its profile, its parameters and its granularity: everything but the budget.
@@ -363,9 +363,12 @@ impl Variant {
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
         let selection = self.choose(shape, observations, inputs, state)?;
-        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.len));
-        if kept_all && shape.len > self.spec.method.evicts_above(self.budget.of(shape.len)) {
-            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.len });
+        let seen = shape.seen().len();
+        let mut contested = shape.contested().into_iter().map(|layer| &selection.layers[layer]);
+        if seen > self.spec.method.evicts_above(self.budget.of(seen))
+            && contested.all(|layer| layer.keeps_everything(seen))
+        {
+            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: seen });
         }
         Ok(selection)
     }
@@ -383,16 +386,36 @@ impl Variant {
         if self.spec.state_scope() != StateScope::Prompt {
             state.first_prompt_len.get_or_insert(shape.len);
         }
-        let ctx = self.context(shape, observations, inputs);
-        let method = &self.spec.method;
-        let layers = if self.room(shape.len).is_err() {
-            self.last(shape)
-        } else if shape.len <= method.recent() {
-            vec![LayerSelection::All; shape.layers.len()]
-        } else {
-            method.select(&ctx, state)?
+        let Some(seen) = Seen::of(shape, observations, inputs) else {
+            let layers = self.select_layers(shape, observations, inputs, state)?;
+            return Ok(Selection { granularity: self.spec.granularity, layers });
         };
+        // The state holds the length of a prompt, of which the layers may see less.
+        let first = state.first_prompt_len.map(|len| CacheShape { len, ..shape.clone() }.seen().len());
+        let state = MethodState { first_prompt_len: first };
+        let chosen = self.select_layers(&seen.shape, &seen.observations, &seen.inputs, &state)?;
+        let mut layers = vec![LayerSelection::All; shape.layers.len()];
+        for (layer, chosen) in seen.layers.into_iter().zip(chosen) {
+            layers[layer] = chosen.shifted(seen.first);
+        }
         Ok(Selection { granularity: self.spec.granularity, layers })
+    }
+
+    fn select_layers(
+        &self,
+        shape: &CacheShape,
+        observations: &Observations,
+        inputs: &Inputs,
+        state: &MethodState,
+    ) -> Result<Vec<LayerSelection>, MethodError> {
+        let method = &self.spec.method;
+        if self.room(shape.len).is_err() {
+            return Ok(self.last(shape));
+        }
+        if shape.len <= method.recent() {
+            return Ok(vec![LayerSelection::All; shape.layers.len()]);
+        }
+        method.select(&self.context(shape, observations, inputs), state)
     }
 
     /// The last entries, as many as the budget allows.
@@ -431,7 +454,8 @@ impl Variant {
         self.choose(shape, observations, &Inputs::default(), &mut MethodState::default())
     }
 
-    /// The scores on which one layer is cut; `None` for methods that do not score.
+    /// The scores on which one layer is cut, of the positions that it still looks at; `None` for methods that do not
+    /// score, and for layers that they [do not choose from](CacheShape::contested).
     ///
     /// # Errors
     /// A missing observation or input.
@@ -443,7 +467,14 @@ impl Variant {
         layer: usize,
     ) -> Result<Option<Scores>, MethodError> {
         shape.check()?;
-        self.spec.method.scores(&self.context(shape, observations, inputs), layer)
+        let method = &self.spec.method;
+        let Some(seen) = Seen::of(shape, observations, inputs) else {
+            return method.scores(&self.context(shape, observations, inputs), layer);
+        };
+        match seen.layers.iter().position(|&contested| contested == layer) {
+            Some(place) => method.scores(&self.context(&seen.shape, &seen.observations, &seen.inputs), place),
+            None => Ok(None),
+        }
     }
 
     fn context<'a>(
@@ -464,10 +495,119 @@ impl Variant {
     }
 }
 
+/// What methods see of a cache some of whose layers look through windows: the layers that they choose from, and the
+/// positions that those still look at, as if nothing else were there.
+struct Seen {
+    layers: Vec<usize>,
+    /// Position of the first that is seen.
+    first: usize,
+    shape: CacheShape,
+    observations: Observations,
+    inputs: Inputs,
+}
+
+impl Seen {
+    /// `None` where every layer looks at everything.
+    fn of(shape: &CacheShape, observations: &Observations, inputs: &Inputs) -> Option<Self> {
+        let (layers, seen) = (shape.contested(), shape.seen());
+        if layers.len() == shape.layers.len() && seen.start == 0 {
+            return None;
+        }
+        let observed = layers.iter().filter_map(|&layer| observations.layers.get(layer).cloned());
+        let sizes = layers.iter().map(|&layer| LayerShape { reach: Reach::All, ..shape.layers[layer] });
+        Some(Self {
+            first: seen.start,
+            shape: CacheShape { layers: sizes.collect(), len: seen.len() },
+            observations: Observations { layers: observed.collect() },
+            inputs: inputs.of_layers(&layers),
+            layers,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::shape;
+    use crate::testing::{observe, shape};
+
+    fn windowed(window: usize, layers: &[bool], len: usize) -> CacheShape {
+        let all = crate::testing::layer_shape(4, 2, 8);
+        let layer = |&windowed: &bool| {
+            if windowed { LayerShape { reach: Reach::Window(window), ..all } } else { all }
+        };
+        CacheShape { layers: layers.iter().map(layer).collect(), len }
+    }
+
+    /// A layer that looks through a window takes no part beside layers that look at everything, and a model of such layers
+    /// alone is cut inside its windows: in every method.
+    #[test]
+    fn no_budget_is_spent_on_what_a_layer_no_longer_sees() {
+        let inputs = Inputs {
+            retrieval: Some(vec![vec![0.5; 4]; 3]),
+            reasoning: Some(vec![vec![0.5; 4]; 3]),
+            ranking: Some(vec![vec![0, 1, 2, 3]; 3]),
+            layers: Some(vec![0.25, 0.5, 0.25]),
+            full_heads: Some(vec![vec![0.5; 2]; 3]),
+            model: None,
+        };
+        for entry in registry::METHODS.iter().filter(|entry| entry.name != "full") {
+            let short = entry.parameters.iter().any(|parameter| parameter.name == "lag");
+            let overrides = if short { vec![("lag".to_owned(), "16".to_owned())] } else { vec![] };
+            let variant = MethodSpec::parse(entry.name, &overrides, None).unwrap().at(80).unwrap();
+            let choose = |shape: &CacheShape| {
+                let seen = observe(&variant, shape, 5);
+                variant.select(shape, &seen, &inputs, &mut MethodState::default()).unwrap()
+            };
+            let mixed = choose(&windowed(120, &[true, false, true], 300));
+            assert_eq!(mixed.layers[0], LayerSelection::All, "{}", entry.name);
+            assert_eq!(mixed.layers[2], LayerSelection::All, "{}", entry.name);
+            let LayerSelection::Heads(heads) = &mixed.layers[1] else { panic!("{}", entry.name) };
+            let kept: usize = heads.iter().map(Vec::len).sum();
+            assert!(kept.abs_diff(80 * heads.len()) <= heads.len(), "{}: {kept} in one layer", entry.name);
+
+            let narrow = choose(&windowed(120, &[true; 3], 300));
+            let kept: Vec<_> = narrow
+                .layers
+                .iter()
+                .flat_map(|layer| match layer {
+                    LayerSelection::All => panic!("{}: 119 positions and a budget of 80", entry.name),
+                    LayerSelection::Heads(heads) => heads.clone(),
+                })
+                .collect();
+            let entries: usize = kept.iter().map(Vec::len).sum();
+            assert!(entries <= 80 * kept.len(), "{}: {entries}", entry.name);
+            assert!(kept.iter().flatten().all(|position| (181..300).contains(position)), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn a_window_that_nothing_leaves_changes_nothing() {
+        let variant = MethodSpec::parse("snapkv", &[], None).unwrap().at(40).unwrap();
+        let choose = |shape: &CacheShape| {
+            let seen = observe(&variant, shape, 5);
+            variant.select(shape, &seen, &Inputs::default(), &mut MethodState::default()).unwrap()
+        };
+        assert_eq!(choose(&windowed(201, &[true; 2], 200)), choose(&windowed(1, &[false; 2], 200)));
+        let unlike = CacheShape {
+            layers: windowed(9, &[true], 20)
+                .layers
+                .iter()
+                .chain(&*windowed(8, &[true], 20).layers)
+                .copied()
+                .collect(),
+            len: 20,
+        };
+        let error = variant.choose(
+            &unlike,
+            &Observations::default(),
+            &Inputs::default(),
+            &mut MethodState::default(),
+        );
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "impossible prompt shape: windows of unlike size, and no layer that looks at everything"
+        );
+    }
 
     fn fail(name: &str, overrides: &[(&str, &str)]) -> String {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

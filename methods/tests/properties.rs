@@ -8,7 +8,7 @@ use kvsweep_methods::error::MethodError;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::listing;
 use kvsweep_methods::method::{MethodState, StateScope};
-use kvsweep_methods::observation::Observations;
+use kvsweep_methods::observation::{Observations, Observed};
 use kvsweep_methods::observe::{HeadsView, observe_layer};
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::{CacheShape, LayerShape, Reach};
@@ -55,6 +55,13 @@ fn inputs(shape: &CacheShape, seed: u64) -> Inputs {
         retrieval: Some(scores()),
         reasoning: Some(scores()),
         ranking: Some(shape.layers.iter().map(|layer| (0..layer.query_heads).rev().collect()).collect()),
+        full_heads: Some(
+            shape
+                .layers
+                .iter()
+                .map(|layer| (0..layer.kv_heads).map(|head| head as f64 / 4.0).collect())
+                .collect(),
+        ),
         layers: Some(vec![1.0 / shape.layers.len() as f64; shape.layers.len()]),
         model: None,
     }
@@ -69,7 +76,8 @@ struct Prompt {
 
 impl Prompt {
     fn new(shape: CacheShape, variant: &Variant, seed: u64) -> Self {
-        let wanted = variant.observations();
+        let (again, wanted): (Vec<_>, Vec<_>) =
+            variant.observations().into_iter().partition(|one| one.repeats_the_prompt());
         let layers = (0..)
             .zip(&*shape.layers)
             .map(|(layer, sizes)| {
@@ -80,7 +88,12 @@ impl Prompt {
                 let k = HeadsView::head_major(&k, [kv_heads, shape.len, head_dim]).unwrap();
                 let v = random(kv_heads * shape.len * head_dim, seed + 1000 + layer);
                 let v = HeadsView::head_major(&v, [kv_heads, shape.len, head_dim]).unwrap();
-                observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap()
+                let mut seen = observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap();
+                for &one in &again {
+                    let values = random(kv_heads * shape.len, seed + 2000 + layer);
+                    seen.insert(one, Observed::Rows { rows: kv_heads, columns: shape.len, values });
+                }
+                seen
             })
             .collect();
         // Calibrated inputs belong to the model, not to the prompt.

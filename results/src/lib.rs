@@ -40,6 +40,7 @@ mod render;
 mod run;
 mod shared;
 mod stats;
+mod status;
 mod table;
 mod text;
 mod text_table;
@@ -63,6 +64,7 @@ pub use render::{BudgetColumn, Format};
 pub use run::{RecordProblem, Run, RunDir};
 pub use shared::SharedText;
 pub use stats::{Bootstrap, Estimate, PairedTest};
+pub use status::{PartState, PartStatus, RunStatus};
 pub use table::{Cell, CellScope, Column, ColumnKind, Mean, ScoreRow, ScoreTable, TableLayout};
 pub use text::{is_hidden, printable, visible};
 

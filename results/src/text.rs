@@ -83,6 +83,16 @@ pub(crate) fn paragraph(text: &str, most: usize) -> String {
     lines.join(&format!("\n{INDENT}")) + "\n"
 }
 
+/// A time for people: `40 s`, `12 min`, `3 h 05 min`.
+pub(crate) fn short_time(seconds: f64) -> String {
+    let whole = seconds.round().max(0.0) as u64;
+    match whole {
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min", whole.div_ceil(60)),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +118,12 @@ mod tests {
         assert_eq!(wrapped("a bcdefghij k", 4), ["a", "bcde", "fghi", "j k"]);
         assert_eq!(wrapped("段落 段落", 5), ["段落", "段落"]);
         assert_eq!(wrapped("", 5), [""]);
+    }
+
+    #[test]
+    fn times_are_short() {
+        let times = [0.4, 119.0, 121.0, 7260.0].map(short_time);
+        assert_eq!(times, ["0 s", "119 s", "3 min", "2 h 01 min"]);
     }
 
     #[test]

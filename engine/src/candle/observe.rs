@@ -6,12 +6,14 @@ use candle_core::{D, DType, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
     observe::{rows_needed, unjudged_lag_ranks},
+    shape::{LayerShape, Reach},
 };
 
 use super::model::{Candle, QUERY_BLOCK, floats, softmax};
 use crate::{
     cancel::Cancel,
     error::{EngineError, Result},
+    reconstruct::Replayed,
 };
 
 /// Length of each row, `[heads, tokens, 1]`.
@@ -127,26 +129,69 @@ impl AttentionSums {
 }
 
 impl Candle {
+    /// See [`Backend::replay`](crate::backend::Backend::replay), of one layer: queries and keys of the tokens that are
+    /// read, and between them the prompt's keys, each `[heads, tokens, head_dim]`.
+    pub(super) fn replay_layer(
+        &self,
+        [queries, prompt, keys]: [&Tensor; 3],
+        seen: &Replayed,
+        most: &mut [f32],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (heads, tokens, dim) = queries.dims3()?;
+        let (kv_heads, len) = (prompt.dim(0)?, prompt.dim(1)?);
+        let Replayed { sinks, part } = seen;
+        let keys = Tensor::cat(
+            &[&prompt.narrow(1, 0, *sinks)?, &prompt.narrow(1, part.start, part.len())?, keys],
+            1,
+        )?;
+        let keys = keys.to_dtype(DType::F32)?;
+        let before = sinks + part.len();
+        for start in (0..tokens).step_by(QUERY_BLOCK) {
+            cancel.check()?;
+            let rows = QUERY_BLOCK.min(tokens - start);
+            let end = before + start + rows;
+            let q = queries.narrow(1, start, rows)?.to_dtype(DType::F32)?.contiguous()?;
+            let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
+            let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
+            let weights = softmax(&self.causal_scores(&scores, before + start, Reach::All)?)?;
+            let weights = weights.narrow(2, *sinks, part.len())?.contiguous()?;
+            let largest = weights.reshape((kv_heads, heads / kv_heads * rows, part.len()))?.max(1)?;
+            let largest = floats(&largest)?;
+            for (most, largest) in most.chunks_mut(len).zip(largest.chunks(part.len())) {
+                for (most, largest) in most[part.clone()].iter_mut().zip(largest) {
+                    *most = most.max(*largest);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Observes one layer where its keys are; only reduced rows come to the host. `queries`, those of the last tokens,
     /// `keys` and `values` are `[heads, tokens, head_dim]`.
     pub(super) fn observe_layer(
         &self,
         wanted: &[Observation],
+        sizes: &LayerShape,
         [queries, keys, values]: [&Tensor; 3],
         cancel: &Cancel,
     ) -> Result<BTreeMap<Observation, Observed>> {
         let (heads, votes, dim) = queries.dims3()?;
         let (kv_heads, tokens) = (keys.dim(0)?, keys.dim(1)?);
+        let seen_of_prompt = sizes.seen(tokens);
         let keys = keys.to_dtype(DType::F32)?;
         let (sums, stored): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.reads_attention());
         let mut seen = BTreeMap::new();
         for one in stored {
+            let columns = seen_of_prompt.len();
+            let keys = keys.narrow(1, seen_of_prompt.start, columns)?;
+            let values = values.narrow(1, seen_of_prompt.start, columns)?;
             let rows = match one {
                 Observation::KeySimilarity => key_similarity(&keys)?,
-                Observation::LagRank { sinks, lag } => lag_ranks([&keys, values], sinks, lag.max(1))?,
+                Observation::LagRank { sinks, lag } => lag_ranks([&keys, &values], sinks, lag.max(1))?,
                 _ => norms(&keys)?.squeeze(D::Minus1)?,
             };
-            seen.insert(one, Observed::Rows { rows: kv_heads, columns: tokens, values: floats(&rows)? });
+            seen.insert(one, Observed::Rows { rows: kv_heads, columns, values: floats(&rows)? });
         }
         let needed = rows_needed(&sums, tokens);
         if needed > votes {
@@ -163,13 +208,14 @@ impl Candle {
             let q = queries.narrow(1, start + votes - tokens, rows)?.to_dtype(DType::F32)?.contiguous()?;
             let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
-            let weights = softmax(&self.causal_scores(&scores, start)?)?;
+            let weights = softmax(&self.causal_scores(&scores, start, sizes.reach)?)?;
             for sums in &mut sums {
                 sums.add(start, &weights)?;
             }
         }
         for sums in sums {
-            seen.insert(sums.observation, sums.observed(heads, tokens)?);
+            let (one, all) = (sums.observation, sums.observed(heads, tokens)?);
+            seen.insert(one, all.without_first(seen_of_prompt.start));
         }
         Ok(seen)
     }

@@ -1,6 +1,6 @@
 //! The CPU kernels: f32, deterministic, the same bits whatever the batch, the threads or the instruction set.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
@@ -13,6 +13,7 @@ use crate::{
     cancel::Cancel,
     error::Result,
     prefill::{Prefill, PrefillOptions},
+    reconstruct::Replayed,
 };
 
 pub(crate) mod attention;
@@ -25,6 +26,7 @@ pub(crate) mod prefill;
 pub(crate) mod product;
 pub mod rates;
 pub(crate) mod received;
+pub(crate) mod replay;
 pub(crate) mod simd;
 mod stored;
 
@@ -45,10 +47,21 @@ impl Backend for Cpu {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CpuPrompt>> {
         self.read(ids, wanted, options, cancel)
+    }
+
+    fn replay(
+        &self,
+        prompt: &Arc<CpuPrompt>,
+        tokens: &[u32],
+        seen: &Replayed,
+        most: &mut [Vec<f32>],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        self.read_again(prompt, tokens, seen, most, cancel)
     }
 
     fn fork(
@@ -62,12 +75,13 @@ impl Backend for Cpu {
     }
 
     fn observe(&self, cache: &CpuCache, wanted: &[Observation]) -> Result<(Observations, usize)> {
-        let sizes = self.config.layer_shape();
-        let entries = cache.held().entries_of_each(cache.behind())?;
+        let contested = self.config.cache_shape(0).contested();
+        let entries = cache.held().entries_of_each(&contested, cache.behind())?;
         let mut observations = Observations::default();
         if !wanted.is_empty() {
-            for layer in 0..self.config.layers {
-                observations.layers.push(cache.observe(layer, &sizes, wanted)?);
+            observations.layers.resize_with(self.config.layers, BTreeMap::new);
+            for layer in contested {
+                observations.layers[layer] = cache.observe(layer, &self.config.layer_shape(layer), wanted)?;
             }
         }
         Ok((observations, entries))
@@ -88,6 +102,6 @@ impl Backend for Cpu {
         tap: Option<&mut Tap<'_, CpuCache>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>> {
-        self.read_on(rows, tap, cancel)
+        self.read_on(rows, tap, None, cancel)
     }
 }

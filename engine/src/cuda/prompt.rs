@@ -48,10 +48,14 @@ fn chunks(len: usize, chunk: usize, window: usize) -> Vec<std::ops::Range<usize>
     cuts
 }
 
-/// Whether [`CudaModel::read_prompt`] computes an observation. The others are computed from [`CudaModel::entries`].
+/// Whether [`CudaModel::read_prompt`] computes an observation. The others are computed from [`CudaModel::entries`], or are
+/// those of a second pass, which is not written for this back end yet.
 #[must_use]
 pub fn has_kernel(observation: Observation) -> bool {
-    !matches!(observation, Observation::KeySimilarity | Observation::LagRank { .. })
+    !matches!(
+        observation,
+        Observation::KeySimilarity | Observation::LagRank { .. } | Observation::Reconstruction { .. }
+    )
 }
 
 impl<L: Launcher> CudaModel<L> {
@@ -172,7 +176,9 @@ impl<L: Launcher> CudaModel<L> {
                 Seen::Moments { first: columns, columns, mean, variance, entropy }
             }
             Observation::KeyNorm => Seen::Norms { out: values(sizes.kv_heads, columns)? },
-            Observation::KeySimilarity | Observation::LagRank { .. } => return Ok(None),
+            Observation::KeySimilarity | Observation::LagRank { .. } | Observation::Reconstruction { .. } => {
+                return Ok(None);
+            }
         }))
     }
 

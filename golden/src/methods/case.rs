@@ -1,7 +1,7 @@
 //! A tensor case: its entry in the manifest, its shape and its tensors.
 
 use kvsweep_methods::observe::{self, HeadsView};
-use kvsweep_methods::{CacheShape, LayerShape, Observation, Observations};
+use kvsweep_methods::{CacheShape, LayerShape, Observation, Observations, Observed};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
@@ -71,7 +71,7 @@ impl Case<'_> {
         self.tensors.tensor(name).is_ok()
     }
 
-    /// Observes every layer from `q` and `k`.
+    /// Observes every layer from `q` and `k`; what a second pass shows is given, `reconstruction.<layer>`.
     pub(super) fn observe(
         &self,
         wanted: &[Observation],
@@ -79,12 +79,13 @@ impl Case<'_> {
     ) -> Result<Observations, String> {
         let LayerShape { query_heads, kv_heads, head_dim, .. } = self.layer;
         let (layers, prompt_len) = (self.shape.layers.len(), self.shape.len);
+        let (given, wanted): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.repeats_the_prompt());
         let (q_shape, q) = self.floats("q")?;
         let rows = *q_shape.get(2).ok_or("tensor `q` has no rows")?;
         if q_shape != [layers, query_heads, rows, head_dim] || rows > prompt_len {
             return Err(format!("tensor `q`: unexpected shape {q_shape:?}"));
         }
-        let needed = observe::rows_needed(wanted, prompt_len);
+        let needed = observe::rows_needed(&wanted, prompt_len);
         if rows < needed {
             return Err(format!("tensor `q` has {rows} rows, {needed} are needed"));
         }
@@ -102,8 +103,12 @@ impl Case<'_> {
             let v = v.as_ref().map(|v| &v[layer * kv_heads * prompt_len * head_dim..]);
             let v = v.map(|v| HeadsView::head_major(v, [kv_heads, prompt_len, head_dim])).transpose();
             let v = v.map_err(|e| e.to_string())?;
-            let seen =
-                observer.observe(wanted, &self.layer, &q, &k, v.as_ref()).map_err(|e| e.to_string())?;
+            let mut seen =
+                observer.observe(&wanted, &self.layer, &q, &k, v.as_ref()).map_err(|e| e.to_string())?;
+            for &one in &given {
+                let values = self.shaped(&format!("reconstruction.{layer}"), &[kv_heads, prompt_len])?;
+                seen.insert(one, Observed::Rows { rows: kv_heads, columns: prompt_len, values });
+            }
             observations.layers.push(seen);
         }
         Ok(observations)

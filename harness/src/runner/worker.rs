@@ -25,6 +25,7 @@ use crate::model::TextSide;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::questions::{DatasetPart, KeyedQuestion};
+use crate::repeat::RepeatWords;
 use crate::{machine, output};
 
 /// What a worker may take at once.
@@ -45,6 +46,8 @@ pub(crate) struct Worker<'p, B: Backend> {
     text: TextSide<'p>,
     limits: Limits,
     footprint: Footprint<'p>,
+    /// The words that ask for a prompt again, where a method wants that.
+    repeat: Option<RepeatWords>,
     lanes: Vec<Lane<'p>>,
     /// The question that did not fit beside those before it, with its prompt.
     held_back: Option<(KeyedQuestion<'p>, Prompt)>,
@@ -67,12 +70,15 @@ impl<'p, B: Backend> Worker<'p, B> {
         let text = TextSide::new(session)?;
         let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
         let lanes = lanes::of(plan, &plan.renderer(&text))?;
+        let observations = plan.observations();
+        let repeats = observations.iter().any(|one| one.repeats_the_prompt());
         Ok(Self {
+            repeat: repeats.then(|| RepeatWords::new(&text)).transpose()?,
             plan,
             session,
             text,
             limits,
-            footprint: Footprint::new(&session.config, planner, plan.observations(), machine::processors()),
+            footprint: Footprint::new(&session.config, planner, observations, machine::processors()),
             lanes,
             held_back: None,
             last: None,
@@ -158,19 +164,22 @@ impl<'p, B: Backend> Worker<'p, B> {
             Some(context) => Arc::clone(&context.prefill),
             None => {
                 let wanted = self.footprint.observations();
-                Arc::new(self.session.prefill(compressed, wanted, PrefillOptions::default())?)
+                let repeat = self.repeat.as_ref().map(|words| words.request(compressed));
+                let options = PrefillOptions { repeat: repeat.as_ref(), ..PrefillOptions::default() };
+                Arc::new(self.session.prefill(compressed, wanted, options)?)
             }
         };
         let prefill_seconds = started.elapsed().as_secs_f64();
         progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
+        let seen = prefill.shape().seen().len();
         let mut branches = Vec::with_capacity(self.lanes.len());
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             self.session.cancel.check()?;
             let (planned, state) = (lane.planned, &mut lane.state);
-            if let Err(needs) = planned.variant.room(compressed.len())
+            if let Err(needs) = planned.variant.room(seen)
                 && !std::mem::replace(&mut lane.told, true)
             {
-                output::note(&without_room(&planned.variant, compressed.len(), &needs));
+                output::note(&without_room(&planned.variant, seen, &needs));
             }
             let started = Instant::now();
             let selection = match &known {
@@ -220,7 +229,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
                     follow: Arc::clone(&example.follow),
-                    again: again(&branch.planned.variant, example.prefill.shape().len),
+                    again: again(&branch.planned.variant, example.prefill.shape().seen().len()),
                     rule: decode_rule(&example.prompt),
                     keep_logits: false,
                     masked_heads: self.plan.masked.clone(),
@@ -272,8 +281,8 @@ impl<'p, B: Backend> Worker<'p, B> {
 }
 
 /// What evicts again while an answer grows, if the variant does.
-pub(crate) fn again(variant: &Variant, compressed: usize) -> Option<Arc<Variant>> {
-    variant.interval().map(|_| Arc::new(variant.of_prompt(compressed)))
+pub(crate) fn again(variant: &Variant, entries: usize) -> Option<Arc<Variant>> {
+    variant.interval().map(|_| Arc::new(variant.of_prompt(entries)))
 }
 
 /// What a person is told where a share leaves a method no room.

@@ -27,5 +27,7 @@ mod provenance;
 mod question;
 mod ratios;
 mod resume;
+mod second_pass;
+mod slurm;
 mod terminal;
 mod untrusted;
