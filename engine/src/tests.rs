@@ -125,6 +125,12 @@ fn kernels_agree_with_candle_in_prefill() {
         Observation::KeyNorm,
         Observation::KeySimilarity,
         Observation::LagRank { sinks: 3, lag: 20 },
+        Observation::WindowMax { window: 8, kernel: 5 },
+        Observation::WindowMax { window: 300, kernel: 1 },
+        Observation::ValueNorm,
+        Observation::OutputNorm,
+        Observation::ExpectedAttention { sinks: 4, future: 512 },
+        Observation::ExpectedAttention { sinks: 0, future: 1 },
     ]);
     wanted.extend(&summed);
     let options = PrefillOptions { keep_all_logits: true };
@@ -279,6 +285,8 @@ fn a_cache_is_observed_as_the_longer_prompt() {
             Observation::KeyNorm,
             Observation::KeySimilarity,
             Observation::LagRank { sinks: 3, lag: 20 },
+            Observation::WindowMax { window: 7, kernel: 3 },
+            Observation::ValueNorm,
         ];
         let shorter = read(model, &ids[..48]);
         let longer = model.prefill(&ids, &wanted.into(), PrefillOptions::default()).unwrap();
@@ -296,6 +304,9 @@ fn a_cache_is_observed_as_the_longer_prompt() {
         }
         let nine = [Observation::WindowSum { window: 9 }];
         assert!(model.backend.observe(&cache, &nine).is_err(), "eight are remembered");
+        for of_a_prompt in [Observation::OutputNorm, Observation::ExpectedAttention { sinks: 4, future: 8 }] {
+            assert!(model.backend.observe(&cache, &[of_a_prompt]).is_err(), "{of_a_prompt:?}");
+        }
     }
     let config = &configs()[0];
     run(&model(config));

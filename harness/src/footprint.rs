@@ -39,7 +39,7 @@ impl<'a> Footprint<'a> {
 
     /// What reading a prompt takes beside it.
     pub(crate) fn reading(&self, tokens: usize) -> u64 {
-        self.planner.activation_bytes(tokens, self.threads)
+        self.planner.activation_bytes(tokens, self.threads, &self.observations)
     }
 
     /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.

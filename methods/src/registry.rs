@@ -2,7 +2,8 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, chunkkv, compresskv, full, h2o, headkv, keydiff, knorm, lagkv, pyramidkv, random,
+    Entry, ada_criticalkv, ada_expected_attention, adakv, cake, chunkkv, compresskv, criticalkv, defensivekv,
+    expected_attention, full, h2o, headkv, keydiff, knorm, lagkv, layer_defensivekv, pyramidkv, random,
     snapkv, streamingllm, tova,
 };
 
@@ -21,6 +22,12 @@ pub const METHODS: &[Entry] = &[
     chunkkv::ENTRY,
     keydiff::ENTRY,
     lagkv::ENTRY,
+    criticalkv::ENTRY,
+    ada_criticalkv::ENTRY,
+    defensivekv::ENTRY,
+    layer_defensivekv::ENTRY,
+    expected_attention::ENTRY,
+    ada_expected_attention::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
+    observe::{Rotary, Turns},
     selection::Selection,
 };
 
@@ -16,6 +17,7 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
+    model::rope_tables::RopeTables,
     prefill::{Prefill, PrefillOptions},
 };
 
@@ -26,6 +28,7 @@ mod observe;
 pub use cache::{CandleCache, CandlePrompt};
 pub use model::Candle;
 use model::{floats, linear};
+use observe::Beside;
 
 /// Refuses the logits of one position that are not finite. Only then the layer is looked for: a look at every layer
 /// would wait for the device each time. `kv` is each layer's keys and values, `[kv_heads, tokens, head_dim]`, with the
@@ -66,13 +69,19 @@ impl Backend for Candle {
         let tokens = ids.len();
         let shape = config.cache_shape(tokens);
         let rope = self.rope(std::iter::once(0..tokens))?;
+        let rotary = Rotary::of(wanted, tokens, |positions| {
+            let RopeTables { cos, sin, .. } = RopeTables::new(config, positions);
+            Turns { cos, sin }
+        });
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();
         for layer in &self.weights.layers {
             let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
             if !wanted.is_empty() {
-                observations.layers.push(self.observe_layer(wanted, [&queries, &keys, &values], cancel)?);
+                let beside = Beside { output: &layer.o.weight, rotary: rotary.as_ref() };
+                let tensors = [&queries, &keys, &values];
+                observations.layers.push(self.observe_layer(wanted, tensors, Some(beside), cancel)?);
             }
             let attended = self.causal(&queries, &keys, &values, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;
@@ -111,7 +120,8 @@ impl Backend for Candle {
                 let (keys, values) = cache.all(layer, sizes.kv_heads)?;
                 let none = Tensor::zeros((sizes.query_heads, 0, sizes.head_dim), self.dtype, &self.device);
                 let queries = queries.clone().map_or(none, Ok)?;
-                let seen = self.observe_layer(wanted, [&queries, &keys, &values], &Cancel::default())?;
+                let tensors = [&queries, &keys, &values];
+                let seen = self.observe_layer(wanted, tensors, None, &Cancel::default())?;
                 observations.layers.push(seen);
             }
         }

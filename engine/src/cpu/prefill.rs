@@ -9,7 +9,7 @@ use std::{
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{HeadsView, observe_layer, rows_needed},
+    observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer, rows_needed},
 };
 
 use super::{
@@ -271,8 +271,14 @@ impl Cpu {
         let mut hidden = vec![0.0; tokens * width];
         let mut queries = vec![0.0; tokens * query_width];
         // What all rows give is summed while they attend; the rest is read from the last rows and the keys.
-        let (all_rows, wanted): (Vec<Observation>, Vec<_>) =
+        let (all_rows, mut wanted): (Vec<Observation>, Vec<_>) =
             wanted.iter().copied().partition(|one| one.reads_every_row());
+        let output_norms = wanted.contains(&Observation::OutputNorm);
+        wanted.retain(|&one| one != Observation::OutputNorm);
+        let rotary = Rotary::of(&wanted, tokens, |positions| {
+            let RopeTables { cos, sin, .. } = RopeTables::new(config, positions);
+            Turns { cos, sin }
+        });
         let values_too = wanted.iter().any(|one| one.reads_values());
         let plain_width = if wanted.is_empty() { 0 } else { kv_width * if values_too { 2 } else { 1 } };
         let mut plain = vec![0.0; tokens * plain_width];
@@ -296,13 +302,21 @@ impl Cpu {
             if !wanted.is_empty() {
                 let rows = rows_needed(&wanted, tokens);
                 let last = &queries[(tokens - rows) * query_width..];
-                let seen = HeadsView::token_major(last, [config.query_heads, rows, dim])?;
                 let stored = [config.kv_heads, tokens, dim];
-                let keys = HeadsView::new(&plain, stored, dim, plain_width)?;
-                let values = values_too
-                    .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
-                    .transpose()?;
-                observed = observe_layer(&wanted, &shape.layers[index], &seen, &keys, values.as_ref())?;
+                let tensors = LayerTensors {
+                    queries: HeadsView::token_major(last, [config.query_heads, rows, dim])?,
+                    keys: HeadsView::new(&plain, stored, dim, plain_width)?,
+                    values: values_too
+                        .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
+                        .transpose()?,
+                    output: None,
+                    rotary: rotary.as_ref(),
+                };
+                observed = observe_layer(&wanted, &shape.layers[index], &tensors)?;
+            }
+            if output_norms {
+                let norms = self.output_norms(&self.layers[index].o, &store[index], cancel)?;
+                observed.insert(Observation::OutputNorm, norms);
             }
             let received = (!all_rows.is_empty())
                 .then(|| Received::new(config.kv_heads, config.query_heads / config.kv_heads, tokens));
