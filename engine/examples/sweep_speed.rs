@@ -149,7 +149,7 @@ impl Bench {
             + 2 * shared
             + held
             + sequences.len() as u64 * planner.kv_bytes(NEW_TOKENS)
-            + planner.activation_bytes(prompt, threads);
+            + planner.activation_bytes(prompt, threads, &BTreeSet::new());
         let work = planner.prefill(prompt);
         Ok(format!(
             "{prompt} prompt tokens, {threads} threads, shortest of {}\n\

@@ -169,21 +169,27 @@ impl<'a> Planner<'a> {
         (entries as u64).saturating_mul(self.entry_bytes()).saturating_add(self.kv_bytes(padded(new)))
     }
 
-    /// Bytes of activations while a prompt is read: residual stream, queries and plain keys of one layer, the
-    /// position tables, and the scratch of `threads` blocks. Always f32.
+    /// Bytes of activations while a prompt is read: residual stream, queries, plain keys and plain values, if they are
+    /// observed, of one layer, the position tables, and the scratch of `threads` blocks and observed heads. Always f32.
     #[must_use]
-    pub fn activation_bytes(&self, prompt: usize, threads: usize) -> u64 {
+    pub fn activation_bytes(&self, prompt: usize, threads: usize, observed: &BTreeSet<Observation>) -> u64 {
         let c = self.config;
+        // The output projection reads values where they are stored.
+        let plain = |one: &Observation| one.reads_values() && *one != Observation::OutputNorm;
+        let expected = |one: &Observation| matches!(one, Observation::ExpectedAttention { .. });
+        let heads = if observed.iter().any(expected) { threads } else { 0 };
+        let of_heads = product([heads, c.head_dim, prompt.saturating_add(c.head_dim.saturating_mul(4))]);
         let (query, kv) = (product([c.query_heads, c.head_dim]), product([c.kv_heads, c.head_dim]));
         let sum = |parts: &[u64]| parts.iter().copied().fold(0, u64::saturating_add);
-        let row = sum(&[c.hidden_size as u64, query, kv, c.head_dim as u64]);
+        let values = if observed.iter().any(plain) { kv } else { 0 };
+        let row = sum(&[c.hidden_size as u64, query, kv, values, c.head_dim as u64]);
         let wide = sum(&[query, kv, kv]).max(2 * c.intermediate_size as u64);
         let scratch = sum(&[c.hidden_size as u64, wide, query, query]);
         let rows = row.saturating_mul(prompt as u64);
         let scratch = scratch.saturating_mul(product([threads, crate::cpu::prefill::BLOCK]));
         // A layer that looks through a window is cut to it once it is read, and the next one is there by then.
         let whole = if self.windowed().0 > 0 { product([2, 2, kv as usize, prompt]) } else { 0 };
-        sum(&[rows, scratch, whole]).saturating_mul(size_of::<f32>() as u64)
+        sum(&[rows, scratch, whole, of_heads]).saturating_mul(size_of::<f32>() as u64)
     }
 
     /// Bytes of a second pass over a prompt: keys and values of the tokens that are read behind it, their activations,
@@ -198,7 +204,7 @@ impl<'a> Planner<'a> {
         let weights = product([threads, crate::cpu::replay::ROW_BLOCK, 2, padded(tokens)]);
         let scratch = rows.saturating_add(weights).saturating_mul(size_of::<f32>() as u64);
         self.kv_bytes(padded(tokens))
-            .saturating_add(self.activation_bytes(tokens, threads))
+            .saturating_add(self.activation_bytes(tokens, threads, &BTreeSet::new()))
             .saturating_add(scratch)
     }
 
@@ -314,7 +320,7 @@ mod tests {
         let planner = Planner::new(&config, 4);
         assert_eq!((planner.weight_bytes(), planner.parameters()), (u64::MAX, u64::MAX));
         assert_eq!((planner.kv_bytes(1 << 30), planner.variant_bytes(1, 1 << 30, 1)), (u64::MAX, u64::MAX));
-        assert_eq!(planner.activation_bytes(1 << 40, 64), u64::MAX);
+        assert_eq!(planner.activation_bytes(1 << 40, 64, &BTreeSet::new()), u64::MAX);
         assert!(planner.prefill(1 << 30).flops > 1e19);
     }
 
@@ -330,7 +336,10 @@ mod tests {
         let none = planner.replay_bytes(8000, &BTreeSet::from([Observation::KeyNorm]), 2);
         let bytes = planner.replay_bytes(8000, &BTreeSet::from([again, Observation::KeyNorm]), 2);
         assert_eq!(none, 0);
-        assert!(bytes > planner.kv_bytes(2000) + planner.activation_bytes(2000, 2), "{bytes}");
+        assert!(
+            bytes > planner.kv_bytes(2000) + planner.activation_bytes(2000, 2, &BTreeSet::new()),
+            "{bytes}"
+        );
     }
 
     /// What is planned covers what tests measure of a prompt and its variants, tails and observations included.
@@ -344,6 +353,19 @@ mod tests {
         assert_eq!(plain, heads * 128 * entry + 150 * 4);
         let observed = planner.prompt_bytes(100, &BTreeSet::from([window, Observation::KeyNorm]));
         assert_eq!(observed - plain, (3 * (8 * 92 + 2 * 100) * 4) as u64);
+        let of_values = BTreeSet::from([
+            Observation::WindowMax { window: 8, kernel: 5 },
+            Observation::ValueNorm,
+            Observation::OutputNorm,
+            Observation::ExpectedAttention { sinks: 4, future: 512 },
+        ]);
+        let observed = planner.prompt_bytes(100, &of_values);
+        assert_eq!(observed - plain, (3 * (8 * 92 + 2 * 100 + 8 * 100 + 2 * 100) * 4) as u64);
+        // Beside a prompt of 100 tokens that two threads read: its values, then its queries before RoPE and their moments.
+        let reading = |observed: BTreeSet<Observation>| planner.activation_bytes(100, 2, &observed);
+        let plain = reading(BTreeSet::from([window]));
+        assert_eq!(reading(BTreeSet::from([Observation::OutputNorm])), plain);
+        assert_eq!(reading(of_values) - plain, ((2 * 8 * 100 + 2 * 8 * (100 + 4 * 8)) * 4) as u64);
         assert_eq!(planner.variant_bytes(0, 2, 40), heads * 64 * entry, "the tail alone");
         let ragged = Selection {
             granularity: kvsweep_methods::selection::Granularity::KvHead,

@@ -40,7 +40,7 @@ impl<'a> Footprint<'a> {
     /// What reading a prompt takes beside it, once and again.
     pub(crate) fn reading(&self, tokens: usize) -> u64 {
         let again = self.planner.replay_bytes(tokens, &self.observations, self.threads);
-        self.planner.activation_bytes(tokens, self.threads).max(again)
+        self.planner.activation_bytes(tokens, self.threads, &self.observations).max(again)
     }
 
     /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.

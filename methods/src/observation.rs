@@ -19,6 +19,14 @@ pub enum Observation {
         /// Rows at the end of the prompt.
         window: usize,
     },
+    /// The largest attention that each column gets from the last `window` rows, each of them first pooled over `kernel`
+    /// columns and scaled back to what it gave all of them (DefensiveKV): `[query_heads][prompt_len - window]`.
+    WindowMax {
+        /// Rows at the end of the prompt.
+        window: usize,
+        /// Pooling size, odd; the mean, with zeros beyond the borders.
+        kernel: usize,
+    },
     /// Mean and variance over the last `window` rows (CAKE), and the layer's dispersion and shift.
     WindowMoments {
         /// Rows at the end of the prompt.
@@ -50,6 +58,20 @@ pub enum Observation {
         /// Tokens of a part.
         chunk: usize,
     },
+    /// Euclidean norm of each value: `[kv_heads][prompt_len]`.
+    ValueNorm,
+    /// L1 norm of what each value becomes in the query head's part of the output projection, `W_o v` (CriticalKV):
+    /// `[query_heads][prompt_len]`.
+    OutputNorm,
+    /// Attention that the next queries are expected to pay (Expected Attention), the mean over the query heads of a KV
+    /// head: `[kv_heads][prompt_len]`. Of queries before RoPE it takes mean and covariance, turned by the mean rotation of
+    /// the positions to come.
+    ExpectedAttention {
+        /// First positions: they are left out of the moments, and no attention falls on them.
+        sinks: usize,
+        /// Positions behind the prompt whose rotations are averaged.
+        future: usize,
+    },
 }
 
 /// What an entry scores that [`Observation::Reconstruction`] does not judge: more than any attention.
@@ -71,25 +93,36 @@ impl Observation {
     /// Whether it reads values, not only queries and keys.
     #[must_use]
     pub fn reads_values(self) -> bool {
-        matches!(self, Self::LagRank { .. })
+        matches!(self, Self::LagRank { .. } | Self::ValueNorm | Self::OutputNorm)
     }
 
     /// Whether it reads attention rows of the prefill.
     #[must_use]
     pub fn reads_attention(self) -> bool {
-        !matches!(
+        matches!(
             self,
-            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. }
+            Self::WindowSum { .. }
+                | Self::WindowMax { .. }
+                | Self::WindowMoments { .. }
+                | Self::AccumulatedSum { .. }
         )
+    }
+
+    /// Whether the keys and values of a cache are all that it reads.
+    #[must_use]
+    pub fn reads_entries_only(self) -> bool {
+        matches!(self, Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::ValueNorm)
     }
 
     /// Positions of a prompt of `prompt_len` tokens that it covers, the first ones.
     #[must_use]
     pub fn columns(self, prompt_len: usize) -> usize {
         prompt_len.saturating_sub(match self {
-            Self::WindowSum { window } | Self::WindowMoments { window } => window,
+            Self::WindowSum { window } | Self::WindowMax { window, .. } | Self::WindowMoments { window } => {
+                window
+            }
             Self::AccumulatedSum { recent } => recent,
-            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. } => 0,
+            _ => 0,
         })
     }
 
@@ -97,11 +130,17 @@ impl Observation {
     #[must_use]
     pub fn values(self, shape: &LayerShape, prompt_len: usize) -> usize {
         let rows = match self {
-            Self::WindowSum { .. } | Self::AccumulatedSum { .. } => shape.query_heads,
+            Self::WindowSum { .. }
+            | Self::WindowMax { .. }
+            | Self::AccumulatedSum { .. }
+            | Self::OutputNorm => shape.query_heads,
             Self::WindowMoments { .. } => 2 * shape.query_heads,
-            Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. } => {
-                shape.kv_heads
-            }
+            Self::KeyNorm
+            | Self::KeySimilarity
+            | Self::LagRank { .. }
+            | Self::ValueNorm
+            | Self::ExpectedAttention { .. }
+            | Self::Reconstruction { .. } => shape.kv_heads,
         };
         rows * self.columns(prompt_len)
     }

@@ -13,11 +13,15 @@ use rayon::prelude::*;
 use crate::error::MethodError;
 use crate::instructions::InstructionSet;
 use crate::observation::{Observation, Observed};
+use crate::pooling::{self, Pooling};
 use crate::shape::{LayerShape, Reach};
 
+mod expected;
 mod kernel;
+mod output;
 mod stored;
 
+pub use expected::{Rotary, Turns};
 pub use stored::unjudged_lag_ranks;
 
 /// Keys per vector step.
@@ -104,21 +108,61 @@ impl<'a> HeadsView<'a> {
     }
 }
 
+/// What observations read of one layer of a prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerTensors<'a> {
+    /// The last rows of the prompt, rotated, as many as the observations need (see [`rows_needed`]; more is fine).
+    pub queries: HeadsView<'a>,
+    /// All rows of the prompt, rotated.
+    pub keys: HeadsView<'a>,
+    /// All rows of the prompt, where an observation [reads them](Observation::reads_values).
+    pub values: Option<HeadsView<'a>>,
+    /// Weights of the output projection, `[hidden][query_heads * head_dim]`, for [`Observation::OutputNorm`].
+    pub output: Option<&'a [f32]>,
+    /// How queries are rotated, for [`Observation::ExpectedAttention`].
+    pub rotary: Option<&'a Rotary>,
+}
+
+impl<'a> LayerTensors<'a> {
+    /// Queries and keys, and nothing else.
+    #[must_use]
+    pub fn new(queries: HeadsView<'a>, keys: HeadsView<'a>) -> Self {
+        Self { queries, keys, values: None, output: None, rotary: None }
+    }
+
+    /// Its keys and values, the first `entries` of each left out.
+    fn entries_from(&self, entries: usize) -> Self {
+        let values = self.values.map(|values| values.without_first(entries));
+        Self { keys: self.keys.without_first(entries), values, ..*self }
+    }
+
+    /// The values.
+    ///
+    /// # Errors
+    /// Where there are none of the keys' shape.
+    fn values(&self) -> Result<&HeadsView<'a>, MethodError> {
+        let Self { keys, values, .. } = self;
+        let of_keys = |values: &&HeadsView<'_>| {
+            (values.heads, values.tokens, values.head_dim) == (keys.heads, keys.tokens, keys.head_dim)
+        };
+        values.as_ref().filter(of_keys).ok_or_else(|| MethodError::Mismatch {
+            what: "values to observe".into(),
+            expected: format!("{} heads x {} tokens", keys.heads, keys.tokens),
+            found: "none of that shape".into(),
+        })
+    }
+}
+
 /// Observes one layer whose prompt is at hand as a whole.
 ///
-/// `queries` holds the last rows of the prompt, rotated, as many as the observations need (see
-/// [`rows_needed`]; more is fine); `keys` all of its rows, rotated; `values` as many, where an observation
-/// [reads them](Observation::reads_values).
-///
 /// # Errors
-/// When the views contradict `shape` or hold too few rows.
+/// When the tensors contradict `shape`, hold too few rows, or lack what an observation reads.
 pub fn observe_layer(
     wanted: &[Observation],
     shape: &LayerShape,
-    queries: &HeadsView<'_>,
-    keys: &HeadsView<'_>,
-    values: Option<&HeadsView<'_>>,
+    tensors: &LayerTensors<'_>,
 ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+    let LayerTensors { queries, keys, .. } = tensors;
     let prompt_len = keys.tokens;
     let mut observer = LayerObserver::new(wanted, shape, prompt_len)?;
     let needed = rows_needed(wanted, prompt_len);
@@ -130,23 +174,25 @@ pub fn observe_layer(
         });
     }
     observer.feed(queries, prompt_len - queries.tokens, keys)?;
-    observer.finish(keys, values)
+    observer.finish(tensors)
 }
 
 /// How many of the last query rows of a prompt the observations read: all for
-/// [`Observation::AccumulatedSum`], else the largest window.
+/// [`Observation::AccumulatedSum`] and [`Observation::ExpectedAttention`], else the largest window.
 #[must_use]
 pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
     wanted
         .iter()
         .map(|observation| match *observation {
-            Observation::WindowSum { window } | Observation::WindowMoments { window } => {
-                window.min(prompt_len)
-            }
-            Observation::AccumulatedSum { .. } => prompt_len,
+            Observation::WindowSum { window }
+            | Observation::WindowMax { window, .. }
+            | Observation::WindowMoments { window } => window.min(prompt_len),
+            Observation::AccumulatedSum { .. } | Observation::ExpectedAttention { .. } => prompt_len,
             Observation::KeyNorm
             | Observation::KeySimilarity
             | Observation::LagRank { .. }
+            | Observation::ValueNorm
+            | Observation::OutputNorm
             | Observation::Reconstruction { .. } => 0,
         })
         .max()
@@ -184,8 +230,9 @@ impl LayerObserver {
         wanted.dedup();
         let reductions: Vec<Reduction> =
             wanted.iter().map(|&observation| Reduction::new(observation, prompt_len)).collect();
+        let voting: Vec<_> = wanted.iter().copied().filter(|one| one.reads_attention()).collect();
         Ok(Self {
-            first_row: prompt_len - rows_needed(&wanted, prompt_len),
+            first_row: prompt_len - rows_needed(&voting, prompt_len),
             heads: vec![reductions; shape.query_heads],
             shape: *shape,
             prompt_len,
@@ -245,23 +292,22 @@ impl LayerObserver {
     /// Hands out what was observed.
     ///
     /// # Errors
-    /// When `keys` are not the whole prompt's, or `values` are needed and are not.
-    pub fn finish(
-        self,
-        keys: &HeadsView<'_>,
-        values: Option<&HeadsView<'_>>,
-    ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-        self.check_keys(keys, self.prompt_len)?;
+    /// When the keys are not the whole prompt's, or what an observation reads is missing.
+    pub fn finish(self, tensors: &LayerTensors<'_>) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+        self.check_keys(&tensors.keys, self.prompt_len)?;
         let unseen = self.shape.seen(self.prompt_len).start;
-        let (keys, values) = (&keys.without_first(unseen), values.map(|values| values.without_first(unseen)));
         let mut answers = BTreeMap::new();
         for (index, &observation) in self.wanted.iter().enumerate() {
             let reductions = self.heads.iter().filter_map(|head| head.get(index));
-            let observed = if observation.reads_attention() {
-                let all = collect(observation, &self.shape, self.prompt_len, reductions);
-                if unseen == 0 { all } else { all.without_first(unseen) }
-            } else {
-                stored::observe(observation, keys, values.as_ref())?
+            let observed = match observation {
+                _ if observation.reads_attention() => {
+                    collect(observation, &self.shape, self.prompt_len, reductions).without_first(unseen)
+                }
+                Observation::OutputNorm => output::norms(&self.shape, tensors)?.without_first(unseen),
+                Observation::ExpectedAttention { sinks, future } => {
+                    expected::attention(&self.shape, tensors, sinks, future)?.without_first(unseen)
+                }
+                _ => stored::observe(observation, &tensors.entries_from(unseen))?,
             };
             answers.insert(observation, observed);
         }
@@ -325,8 +371,8 @@ fn collect<'a>(
         _ => {
             let mut values = Vec::with_capacity(shape.query_heads * columns);
             for reduction in reductions {
-                if let Reduction::Sum { sum, .. } = reduction {
-                    values.extend_from_slice(sum);
+                if let Reduction::Sum { sum: row, .. } | Reduction::Max { max: row, .. } = reduction {
+                    values.extend_from_slice(row);
                 }
             }
             Observed::Rows { rows: shape.query_heads, columns, values }
@@ -341,7 +387,9 @@ enum Reduction {
     None,
     /// Rows from position `first` on, columns `0..sum.len()`.
     Sum { first: usize, sum: Vec<f32> },
-    /// The same with squares; `f64` because a variance is a small difference of large sums.
+    /// The largest of those rows in each column, pooled over `kernel` columns and scaled back to their mass.
+    Max { first: usize, kernel: usize, max: Vec<f32> },
+    /// The same as a sum with squares; `f64` because a variance is a small difference of large sums.
     Moments { first: usize, sum: Vec<f64>, squares: Vec<f64>, entropy: f64 },
 }
 
@@ -352,6 +400,10 @@ impl Reduction {
                 let past = prompt_len.saturating_sub(window);
                 Self::Sum { first: past, sum: vec![0.0; past] }
             }
+            Observation::WindowMax { window, kernel } => {
+                let past = prompt_len.saturating_sub(window);
+                Self::Max { first: past, kernel, max: vec![0.0; past] }
+            }
             Observation::WindowMoments { window } => {
                 let past = prompt_len.saturating_sub(window);
                 Self::Moments { first: past, sum: vec![0.0; past], squares: vec![0.0; past], entropy: 0.0 }
@@ -359,10 +411,7 @@ impl Reduction {
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
-            Observation::KeyNorm
-            | Observation::KeySimilarity
-            | Observation::LagRank { .. }
-            | Observation::Reconstruction { .. } => Self::None,
+            _ => Self::None,
         }
     }
 
@@ -374,6 +423,14 @@ impl Reduction {
                 for (s, &w) in sum.iter_mut().zip(weights) {
                     *s += w * inverse;
                 }
+            }
+            Self::Max { first, kernel, max } if position >= *first => {
+                let row = &weights[..max.len()];
+                let pooled = pooling::pool(row, Pooling::Avg, *kernel);
+                let mass = |row: &[f32]| row.iter().copied().map(f64::from).sum::<f64>();
+                let all = mass(&pooled);
+                let scale = if all > 0.0 { (f64::from(inverse) * mass(row) / all) as f32 } else { 0.0 };
+                max.iter_mut().zip(&pooled).for_each(|(most, &x)| *most = most.max(x * scale));
             }
             Self::Moments { first, sum, squares, entropy } if position >= *first => {
                 let mut lanes = [0f32; LANES];
@@ -478,10 +535,18 @@ mod tests {
                 Observation::WindowMoments { window: w },
                 Observation::AccumulatedSum { recent },
                 Observation::KeyNorm,
+                Observation::WindowMax { window: w, kernel: 5 },
+                Observation::ValueNorm,
+                Observation::OutputNorm,
             ];
+            let v = random(kv_heads * tokens * dim, 3, 2.0);
+            let output = random(6 * heads * dim, 4, 1.0);
             let qs = HeadsView::head_major(&q, [heads, tokens, dim]).unwrap();
             let ks = HeadsView::head_major(&k, [kv_heads, tokens, dim]).unwrap();
-            let seen = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
+            let vs = HeadsView::head_major(&v, [kv_heads, tokens, dim]).unwrap();
+            let tensors =
+                LayerTensors { values: Some(vs), output: Some(&output), ..LayerTensors::new(qs, ks) };
+            let seen = observe_layer(&wanted, &shape, &tensors).unwrap();
             let rows: Vec<Vec<Vec<f64>>> = (0..heads)
                 .map(|h| (0..tokens).map(|p| attention(&shape, tokens, &q, &k, [h, p])).collect())
                 .collect();
@@ -528,10 +593,45 @@ mod tests {
             }
             assert!(close(*dispersion, disp), "{dispersion} {disp}");
             assert!((shift - total).abs() < 1e-5 * total);
-            let Observed::Rows { values, .. } = &seen[&Observation::KeyNorm] else { panic!() };
-            assert_eq!(values.len(), kv_heads * (tokens - unseen));
-            let norm = k[unseen * dim..][..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
-            assert!((values[0] - norm).abs() < 1e-6 * norm);
+            for (observation, entries) in [(Observation::KeyNorm, &k), (Observation::ValueNorm, &v)] {
+                let Observed::Rows { values, .. } = &seen[&observation] else { panic!() };
+                assert_eq!(values.len(), kv_heads * (tokens - unseen));
+                let norm = entries[unseen * dim..][..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
+                assert!((values[0] - norm).abs() < 1e-6 * norm);
+            }
+            let Observed::Rows { rows: n, columns, values } = &seen[&Observation::OutputNorm] else {
+                panic!()
+            };
+            assert_eq!((*n, *columns), (heads, tokens - unseen));
+            for (i, &value) in values.iter().enumerate() {
+                let (head, token) = (i / columns, unseen + i % columns);
+                let entry = &v[(head / shape.group_size() * tokens + token) * dim..][..dim];
+                let part = |row: &[f32]| -> f64 {
+                    let products = row[head * dim..][..dim].iter().zip(entry);
+                    products.map(|(w, x)| f64::from(w * x)).sum()
+                };
+                let norm: f64 = output.chunks(heads * dim).map(|row| part(row).abs()).sum();
+                assert!(close(f64::from(value), norm), "{value} {norm}");
+            }
+            let Observed::Rows { columns, values, .. } =
+                &seen[&Observation::WindowMax { window: w, kernel: 5 }]
+            else {
+                panic!()
+            };
+            for (i, &value) in values.iter().enumerate() {
+                let (head, column) = (i / columns, unseen + i % columns);
+                // What a window has left behind weighs nothing.
+                let score = |row: &Vec<f64>| {
+                    let past = &row[..unseen + columns];
+                    let at = |column: usize| -> f64 {
+                        past[column.saturating_sub(2)..(column + 3).min(past.len())].iter().sum()
+                    };
+                    let pooled: f64 = (0..past.len()).map(at).sum();
+                    at(column) / pooled * past.iter().sum::<f64>()
+                };
+                let most = rows[head][tokens - w..].iter().map(score).fold(0.0, f64::max);
+                assert!(close(f64::from(value), most), "{value} {most}");
+            }
         }
     }
 
@@ -542,12 +642,13 @@ mod tests {
         let k = random(2 * 700 * 16, 4, 1.5);
         let wanted = [
             Observation::WindowSum { window: 32 },
+            Observation::WindowMax { window: 40, kernel: 7 },
             Observation::AccumulatedSum { recent: 8 },
             Observation::WindowMoments { window: 8 },
         ];
         let qs = HeadsView::head_major(&q, [4, 700, 16]).unwrap();
         let ks = HeadsView::head_major(&k, [2, 700, 16]).unwrap();
-        let whole = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
+        let whole = observe_layer(&wanted, &shape, &LayerTensors::new(qs, ks)).unwrap();
 
         let swap = |data: &[f32], heads: usize| -> Vec<f32> {
             (0..700)
@@ -559,7 +660,10 @@ mod tests {
         let qv = HeadsView::token_major(&qt, [4, 700, 16]).unwrap();
         let kv = HeadsView::token_major(&kt, [2, 700, 16]).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv, None).unwrap()), whole);
+        assert_eq!(
+            pool.install(|| observe_layer(&wanted, &shape, &LayerTensors::new(qv, kv)).unwrap()),
+            whole
+        );
 
         let mut observer = LayerObserver::new(&wanted, &shape, 700).unwrap();
         for start in (0..700).step_by(96) {
@@ -567,7 +671,7 @@ mod tests {
             let part = HeadsView::new(&q[start * 16..], [4, rows, 16], 700 * 16, 16).unwrap();
             observer.feed(&part, start, &ks).unwrap();
         }
-        assert_eq!(observer.finish(&ks, None).unwrap(), whole);
+        assert_eq!(observer.finish(&LayerTensors::new(qs, ks)).unwrap(), whole);
     }
 
     #[test]
@@ -576,12 +680,13 @@ mod tests {
         let (q, k) = (random(2 * 5 * 4, 5, 1.0), random(5 * 4, 6, 1.0));
         let wanted = [
             Observation::WindowSum { window: 8 },
+            Observation::WindowMax { window: 6, kernel: 5 },
             Observation::WindowMoments { window: 5 },
             Observation::AccumulatedSum { recent: 8 },
         ];
         let qs = HeadsView::head_major(&q, [2, 5, 4]).unwrap();
         let ks = HeadsView::head_major(&k, [1, 5, 4]).unwrap();
-        for observed in observe_layer(&wanted, &shape, &qs, &ks, None).unwrap().values() {
+        for observed in observe_layer(&wanted, &shape, &LayerTensors::new(qs, ks)).unwrap().values() {
             match observed {
                 Observed::Rows { columns, values, .. } => assert_eq!((*columns, values.len()), (0, 0)),
                 Observed::Moments { columns, mean, .. } => assert_eq!((*columns, mean.len()), (0, 0)),
@@ -597,10 +702,22 @@ mod tests {
         let qs = HeadsView::head_major(&data, [2, 3, 4]).unwrap();
         let ks = HeadsView::head_major(&data, [1, 10, 4]).unwrap();
         let error =
-            observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks, None).unwrap_err();
+            observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &LayerTensors::new(qs, ks))
+                .unwrap_err();
         assert_eq!(error.to_string(), "query rows to observe: expected 4 to 10, found 3");
+        for (wanted, what) in [
+            (Observation::ValueNorm, "values to observe"),
+            (Observation::OutputNorm, "values to observe"),
+            (Observation::ExpectedAttention { sinks: 0, future: 1 }, "query rows to observe"),
+        ] {
+            let error = observe_layer(&[wanted], &shape, &LayerTensors::new(qs, ks)).unwrap_err();
+            assert!(error.to_string().starts_with(what), "{error}");
+        }
         let ks = HeadsView::head_major(&data, [1, 2, 4]).unwrap();
-        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks, None).is_err());
+        assert!(
+            observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &LayerTensors::new(qs, ks))
+                .is_err()
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, chunkkv, compresskv, duoattention, full, h2o, headkv, keydiff, knorm, kvzip, lagkv,
+    Entry, ada_criticalkv, ada_expected_attention, adakv, cake, chunkkv, compresskv, criticalkv, defensivekv,
+    duoattention, expected_attention, full, h2o, headkv, keydiff, knorm, kvzip, lagkv, layer_defensivekv,
     pyramidkv, random, snapkv, streamingllm, tova,
 };
 
@@ -23,6 +24,12 @@ pub const METHODS: &[Entry] = &[
     lagkv::ENTRY,
     kvzip::ENTRY,
     duoattention::ENTRY,
+    criticalkv::ENTRY,
+    ada_criticalkv::ENTRY,
+    defensivekv::ENTRY,
+    layer_defensivekv::ENTRY,
+    expected_attention::ENTRY,
+    ada_expected_attention::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

@@ -9,7 +9,7 @@ use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::listing;
 use kvsweep_methods::method::{MethodState, StateScope};
 use kvsweep_methods::observation::{Observations, Observed};
-use kvsweep_methods::observe::{HeadsView, observe_layer};
+use kvsweep_methods::observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer};
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::{CacheShape, LayerShape, Reach};
 use kvsweep_methods::spec::{MethodSpec, Variant};
@@ -88,9 +88,23 @@ impl Prompt {
                 let k = HeadsView::head_major(&k, [kv_heads, shape.len, head_dim]).unwrap();
                 let v = random(kv_heads * shape.len * head_dim, seed + 1000 + layer);
                 let v = HeadsView::head_major(&v, [kv_heads, shape.len, head_dim]).unwrap();
-                let mut seen = observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap();
+                let output = random(5 * query_heads * head_dim, seed + 2000 + layer);
+                let rotary = Rotary::of(&wanted, shape.len, |positions| {
+                    let angles: Vec<f32> =
+                        positions.flat_map(|position| vec![position as f32; head_dim / 2]).collect();
+                    let of = |turn: fn(f32) -> f32| angles.iter().copied().map(turn).collect();
+                    Turns { cos: of(f32::cos), sin: of(f32::sin) }
+                });
+                let tensors = LayerTensors {
+                    queries: q,
+                    keys: k,
+                    values: Some(v),
+                    output: Some(&output),
+                    rotary: rotary.as_ref(),
+                };
+                let mut seen = observe_layer(&wanted, sizes, &tensors).unwrap();
                 for &one in &again {
-                    let values = random(kv_heads * shape.len, seed + 2000 + layer);
+                    let values = random(kv_heads * shape.len, seed + 3000 + layer);
                     seen.insert(one, Observed::Rows { rows: kv_heads, columns: shape.len, values });
                 }
                 seen
@@ -160,7 +174,7 @@ proptest! {
         layers in 1usize..4,
         kv_heads in 1usize..4,
         group in 1usize..4,
-        head_dim in 1usize..6,
+        half_dim in 1usize..4,
         lens in [1usize..160, 1usize..160],
         budget in 33usize..90,
         share in 1u32..=100,
@@ -170,7 +184,7 @@ proptest! {
         for (spec, budget) in specs().into_iter().flat_map(|spec| [(spec.clone(), Budget::Entries(budget)), (spec, share)]) {
             let Ok(variant) = spec.within(budget) else { continue };
             // Layers differ: every second one has a KV head more, and larger groups.
-            let sizes = |i| layer((kv_heads + i % 2) * (group + i % 2), kv_heads + i % 2, head_dim);
+            let sizes = |i| layer((kv_heads + i % 2) * (group + i % 2), kv_heads + i % 2, 2 * half_dim);
             let shape = |len| CacheShape { layers: (0..layers).map(sizes).collect(), len };
             let prompts = [0, 1].map(|i| Prompt::new(shape(lens[i]), &variant, u64::from(seed) + 100 * i as u64));
             let alone: Vec<_> = prompts.iter().map(|prompt| prompt.select(&variant, &mut MethodState::default())).collect();

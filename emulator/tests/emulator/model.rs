@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kvsweep_methods::{
-    Inputs, MethodState,
+    Inputs, MethodError, MethodState,
     observation::{Observation, Observed},
-    observe::{HeadsView, observe_layer},
+    observe::{HeadsView, LayerTensors, observe_layer},
     registry::METHODS,
     selection::{Granularity, LayerSelection, Selection},
     shape::{CacheShape, Reach},
@@ -184,7 +184,8 @@ fn observe_on_the_host(
     stored: &Stored,
     wanted: &[Observation],
 ) {
-    let wanted: Vec<_> = wanted.iter().copied().filter(|&observation| !has_kernel(observation)).collect();
+    let wanted: Vec<_> =
+        wanted.iter().copied().filter(|&one| !has_kernel(one) && one.reads_entries_only()).collect();
     if wanted.is_empty() {
         return;
     }
@@ -198,7 +199,8 @@ fn observe_on_the_host(
         };
         let [k, v] = [view(&entries[0]), view(&entries[1])];
         let none = HeadsView::head_major(&[], [sizes.query_heads, 0, sizes.head_dim]).unwrap();
-        prompt.observations.layers[layer].extend(observe_layer(&wanted, sizes, &none, &k, Some(&v)).unwrap());
+        let tensors = LayerTensors { values: Some(v), ..LayerTensors::new(none, k) };
+        prompt.observations.layers[layer].extend(observe_layer(&wanted, sizes, &tensors).unwrap());
     }
 }
 
@@ -366,6 +368,9 @@ fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
         // Second passes are not written for CUDA.
         .filter(|variant| !variant.observations().iter().any(|one| one.repeats_the_prompt()))
         .collect();
+    let made = |one: &Observation| has_kernel(*one) || one.reads_entries_only();
+    let (variants, others): (Vec<_>, Vec<_>) =
+        variants.into_iter().partition(|variant| variant.observations().iter().all(made));
     let wanted: BTreeSet<_> = variants.iter().flat_map(|variant| variant.observations()).collect();
     let wanted: Vec<_> = wanted.into_iter().collect();
     let ids = prompt(stored.dimensions.vocab, 130);
@@ -384,6 +389,12 @@ fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
             variants.iter().map(select).collect()
         },
     );
+    for variant in others {
+        let seen = card.read_prompt(&ids, &variant.observations()).unwrap();
+        let refused = variant.select(&seen.shape, &seen.observations, &inputs, &mut MethodState::default());
+        assert!(matches!(refused, Err(MethodError::NotObserved { .. })), "{}", variant.id());
+        card.release_prompt(&seen);
+    }
     println!(
         "{} tokens of {} variants, {ties} within rounding of a tie",
         steps * variants.len(),

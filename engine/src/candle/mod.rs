@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
+    observe::{Rotary, Turns},
     selection::Selection,
+    shape::Reach,
 };
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
+    model::rope_tables::{LayerTables, RopeTables},
     prefill::{Prefill, PrefillOptions},
     reconstruct::Replayed,
 };
@@ -27,6 +30,7 @@ mod observe;
 pub use cache::{CandleCache, CandlePrompt};
 pub use model::Candle;
 use model::{floats, linear};
+use observe::Beside;
 
 /// Refuses the logits of one position that are not finite. Only then the layer is looked for: a look at every layer
 /// would wait for the device each time. `kv` is each layer's keys and values, `[kv_heads, tokens, head_dim]`, with the
@@ -68,6 +72,13 @@ impl Backend for Candle {
         let shape = config.cache_shape(tokens);
         let rope = self.rope(std::iter::once(0..tokens))?;
         let contested = shape.contested();
+        // Layers that methods choose from reach alike.
+        let reach = contested.first().map_or(Reach::All, |&layer| config.reach(layer));
+        let rotary = Rotary::of(wanted, tokens, |positions| {
+            let tables = LayerTables::new(config, positions);
+            let RopeTables { cos, sin, .. } = tables.of(reach).clone();
+            Turns { cos, sin }
+        });
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();
@@ -75,9 +86,10 @@ impl Backend for Candle {
             let reach = sizes.reach;
             let [queries, keys, values] = self.project(layer, &hidden, rope.of(reach))?;
             if !wanted.is_empty() {
+                let beside = Beside { output: &layer.o.weight, rotary: rotary.as_ref() };
                 let all = [&queries, &keys, &values];
                 observations.layers.push(match contested.contains(&index) {
-                    true => self.observe_layer(wanted, sizes, all, cancel)?,
+                    true => self.observe_layer(wanted, sizes, all, Some(beside), cancel)?,
                     false => BTreeMap::new(),
                 });
             }
@@ -153,7 +165,8 @@ impl Backend for Candle {
                 let none = Tensor::zeros((sizes.query_heads, 0, sizes.head_dim), self.dtype, &self.device);
                 let queries = cache.queries[layer].clone().map_or(none, Ok)?;
                 let all = [&queries, &keys, &values];
-                observations.layers[layer] = self.observe_layer(wanted, &sizes, all, &Cancel::default())?;
+                observations.layers[layer] =
+                    self.observe_layer(wanted, &sizes, all, None, &Cancel::default())?;
             }
         }
         Ok((observations, entries))

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
 
 use kvsweep_methods::{
     observation::{Observation, Observed},
-    observe::{HeadsView, observe_layer},
+    observe::{HeadsView, LayerTensors, observe_layer},
     selection::{Granularity, LayerSelection, Selection},
     shape::{CacheShape, LayerShape, Reach},
 };
@@ -353,13 +353,14 @@ impl CpuCache {
         let queries = &self.queries[layer];
         let votes = [sizes.query_heads, queries.len() / (sizes.query_heads * dim), dim];
         let stored = [heads, tokens, dim];
-        Ok(observe_layer(
-            wanted,
-            &LayerShape { kv_heads: heads, ..*sizes },
-            &HeadsView::token_major(queries, votes)?,
-            &HeadsView::head_major(&keys, stored)?,
-            Some(&HeadsView::head_major(&values, stored)?),
-        )?)
+        let tensors = LayerTensors {
+            values: Some(HeadsView::head_major(&values, stored)?),
+            ..LayerTensors::new(
+                HeadsView::token_major(queries, votes)?,
+                HeadsView::head_major(&keys, stored)?,
+            )
+        };
+        Ok(observe_layer(wanted, &LayerShape { kv_heads: heads, ..*sizes }, &tensors)?)
     }
 
     /// Tokens read since the last cut.

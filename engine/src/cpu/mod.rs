@@ -22,6 +22,7 @@ mod cache;
 mod extend;
 pub(crate) mod matrix;
 mod model;
+mod output_norms;
 pub(crate) mod prefill;
 pub(crate) mod product;
 pub mod rates;

@@ -9,7 +9,7 @@ use std::{
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{HeadsView, observe_layer, rows_needed},
+    observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer, rows_needed},
     shape::Reach,
 };
 
@@ -280,9 +280,18 @@ impl Cpu {
         let mut hidden = vec![0.0; tokens * width];
         let mut queries = vec![0.0; tokens * query_width];
         // What all rows give is summed while they attend; the rest is read from the last rows and the keys.
-        let (all_rows, wanted): (Vec<Observation>, Vec<_>) =
+        let (all_rows, mut wanted): (Vec<Observation>, Vec<_>) =
             wanted.iter().copied().partition(|one| one.reads_every_row());
         let (contested, observes) = (shape.contested(), !(all_rows.is_empty() && wanted.is_empty()));
+        let output_norms = wanted.contains(&Observation::OutputNorm);
+        wanted.retain(|&one| one != Observation::OutputNorm);
+        // Layers that methods choose from reach alike.
+        let reach = contested.first().map_or(Reach::All, |&layer| config.reach(layer));
+        let rotary = Rotary::of(&wanted, tokens, |positions| {
+            let tables = LayerTables::new(config, positions);
+            let RopeTables { cos, sin, .. } = tables.of(reach).clone();
+            Turns { cos, sin }
+        });
         let values_too = wanted.iter().any(|one| one.reads_values());
         let plain_width = if wanted.is_empty() { 0 } else { kv_width * if values_too { 2 } else { 1 } };
         let mut plain = vec![0.0; tokens * plain_width];
@@ -307,13 +316,21 @@ impl Cpu {
             if is_contested && !wanted.is_empty() {
                 let rows = rows_needed(&wanted, tokens);
                 let last = &queries[(tokens - rows) * query_width..];
-                let seen = HeadsView::token_major(last, [config.query_heads, rows, dim])?;
                 let stored = [config.kv_heads, tokens, dim];
-                let keys = HeadsView::new(&plain, stored, dim, plain_width)?;
-                let values = values_too
-                    .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
-                    .transpose()?;
-                observed = observe_layer(&wanted, sizes, &seen, &keys, values.as_ref())?;
+                let tensors = LayerTensors {
+                    queries: HeadsView::token_major(last, [config.query_heads, rows, dim])?,
+                    keys: HeadsView::new(&plain, stored, dim, plain_width)?,
+                    values: values_too
+                        .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
+                        .transpose()?,
+                    output: None,
+                    rotary: rotary.as_ref(),
+                };
+                observed = observe_layer(&wanted, sizes, &tensors)?;
+            }
+            if is_contested && output_norms {
+                let norms = self.output_norms(&self.layers[index].o, &store[index], cancel)?;
+                observed.insert(Observation::OutputNorm, norms.without_first(seen_of_prompt.start));
             }
             let received = (is_contested && !all_rows.is_empty())
                 .then(|| Received::new(config.kv_heads, config.query_heads / config.kv_heads, tokens));

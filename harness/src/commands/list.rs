@@ -54,6 +54,7 @@ fn methods() -> Vec<Item> {
                 "paper": entry.paper,
                 "source": entry.source,
                 "deviations": entry.deviations,
+                "question": entry.question,
                 "granularities": entry.granularities.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "parameters": entry.parameters.iter().map(|p| json!({
                     "name": p.name, "meaning": p.meaning, "default": defaults.get(p.name),

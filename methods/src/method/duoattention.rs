@@ -23,7 +23,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::inputs::InputKind;
 use crate::selection::{Granularity, LayerSelection};
@@ -59,6 +59,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Xiao et al., DuoAttention: Efficient Long-Context LLM Inference with Retrieval and Streaming Heads, ICLR 2025 (arXiv:2410.10819)",
     source: "mit-han-lab/duo-attention duo_attn/utils.py, scripts/longbench.sh (fe93c31) and NVIDIA/kvpress kvpress/presses/duo_attention_press.py (0.5.5)",
     deviations: "the budget says how many heads stay whole, and streaming heads take what is left of it; the reference is given a share of heads; needs one of the two scores, by its parameter `heads`",
+    question: Question::Either,
     granularities: &[Granularity::KvHead],
     needs: &[InputKind::FullHeads, InputKind::RetrievalScores],
     parameters: DuoAttention::PARAMETERS,

@@ -17,7 +17,7 @@
 //! model/wrapper.py` (5d84729). They differ in the sinks (4 tokens there, the template's head here, never evicted), the
 //! part (2,048 and 2,000 tokens) and a space in the words that ask for later parts (kvpress's are read).
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::Scores;
@@ -43,6 +43,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Kim et al., KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction, NeurIPS 2025 (arXiv:2505.23416)",
     source: "snu-mllab/KVzip attention/score.py, model/wrapper.py (5d84729) and NVIDIA/kvpress kvpress/presses/kvzip_press.py (0.5.5)",
     deviations: "the sinks count as part of the budget; the words that ask for later parts end without a space, as kvpress's; with the question seen it is repeated, too",
+    question: Question::Unseen,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: KvZip::PARAMETERS,

@@ -14,11 +14,16 @@ use crate::observation::Observation;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection};
 
+pub mod ada_criticalkv;
+pub mod ada_expected_attention;
 pub mod adakv;
 pub mod cake;
 pub mod chunkkv;
 pub mod compresskv;
+pub mod criticalkv;
+pub mod defensivekv;
 pub mod duoattention;
+pub mod expected_attention;
 pub mod full;
 pub mod h2o;
 pub mod headkv;
@@ -26,6 +31,7 @@ pub mod keydiff;
 pub mod knorm;
 pub mod kvzip;
 pub mod lagkv;
+pub mod layer_defensivekv;
 pub mod pyramidkv;
 pub mod random;
 pub mod snapkv;
@@ -109,6 +115,28 @@ pub struct Parameter {
     pub meaning: &'static str,
 }
 
+/// The question that a method was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// One that the prompt ends with: its tokens vote.
+    Seen,
+    /// One that comes after the context was compressed.
+    Unseen,
+    /// Any: its tokens count no more than others.
+    Either,
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Seen => "seen",
+            Self::Unseen => "unseen",
+            Self::Either => "either",
+        })
+    }
+}
+
 /// One line of the registry.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -122,6 +150,8 @@ pub struct Entry {
     pub source: &'static str,
     /// Where this default differs from the reference code, and why.
     pub deviations: &'static str,
+    /// The question that it was made for.
+    pub question: Question,
     /// The granularities it has; the first is the default.
     pub granularities: &'static [Granularity],
     /// Calibrated inputs it reads.
@@ -137,6 +167,12 @@ impl Entry {
     #[must_use]
     pub fn defaults(&self) -> Map<String, Value> {
         (self.parse)(Map::new()).map(|parsed| parsed.resolved).unwrap_or_default()
+    }
+
+    /// What the default observes.
+    #[must_use]
+    pub fn observations(&self) -> Vec<Observation> {
+        (self.parse)(Map::new()).map(|parsed| parsed.method.observations()).unwrap_or_default()
     }
 }
 
