@@ -169,9 +169,9 @@ pub(crate) fn facts(card: &Card) -> ModelFacts {
 pub(crate) fn shape(config: &ModelConfig) -> String {
     let window = config.sliding.as_ref().map_or(String::new(), |sliding| {
         let slide = sliding.layers.iter().filter(|&&slides| slides).count();
-        let where_ = if slide < config.layers { format!(" in {slide} of them") } else { String::new() };
+        let some = if slide < config.layers { format!(" in {slide} of them") } else { String::new() };
         let rope = sliding.rope.as_ref().map_or(String::new(), |rope| format!(", RoPE {rope} there"));
-        format!(", window {}{where_}{rope}", sliding.window)
+        format!(", window {}{some}{rope}", sliding.window)
     });
     format!(
         "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{window}",

@@ -85,10 +85,12 @@ impl Cpu {
     ) {
         let config = &self.config;
         let (dim, group) = (config.head_dim, config.query_heads / config.kv_heads);
+        // A shadow's own position stands still.
+        let position = cache.position;
         let query_width = config.query_heads * dim;
         let heads = |out: &mut [f32], cache: &CpuCache, seen: &mut Vec<f32>| {
             let mut weights = Vec::new();
-            let token = Token { row: 0, tail: cache.tails[index][0].len, position: cache.position };
+            let token = Token { row: 0, tail: cache.tails[index][0].len, position };
             for (head, out) in out.chunks_exact_mut(group * dim).enumerate() {
                 let queries = &row[head * group * dim..][..group * dim];
                 let layout = self.attend(cache, [index, head], token, queries, out, &mut weights);

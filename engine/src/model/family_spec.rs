@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{layout::Layout, llama, raw::RawConfig};
+use super::{layout::Layout, raw::RawConfig};
 use crate::error::Result;
 
 /// What distinguishes a family from the others.
@@ -36,23 +36,6 @@ pub(crate) struct FamilySpec {
     /// `general.architecture` of a GGUF, and the tensors there; `None` where llama.cpp converts it as another family.
     pub(crate) gguf: Option<(&'static str, &'static Layout)>,
 }
-
-/// Llama's graph: what a family's file starts from.
-pub(super) const PLAIN: FamilySpec = FamilySpec {
-    architectures: &[],
-    model_types: &[],
-    complete: |raw, _| Ok(raw),
-    qkv_bias: false,
-    qk_norm: false,
-    is_gemma: false,
-    rotates_in_part: false,
-    kv_heads_default_to_query_heads: false,
-    default_head_dim: None,
-    sliding_window: |_| None,
-    slides: |_, _| true,
-    hub: &llama::HUB,
-    gguf: None,
-};
 
 impl FamilySpec {
     pub(super) fn is_called(&self, architecture: &str) -> bool {

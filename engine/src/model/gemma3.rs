@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    family_spec::{FamilySpec, PLAIN},
+    family_spec::FamilySpec,
     layout::{LayerNames, Layout},
-    llama,
+    llama::{self, PLAIN},
     raw::{RawConfig, RawRope, SLIDING, TokenIds, invalid},
 };
 use crate::error::{EngineError, Result};

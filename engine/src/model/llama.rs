@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{
-    family_spec::{FamilySpec, PLAIN},
+    family_spec::FamilySpec,
     layout::{LayerNames, Layout},
     weights::Linear,
 };
@@ -80,6 +80,23 @@ fn half_split(linear: Linear, heads: usize) -> Result<Linear> {
     };
     Ok(Linear { weight: split(linear.weight)?, bias: linear.bias.map(split).transpose()? })
 }
+
+/// Llama's graph: what a family's file starts from.
+pub(super) const PLAIN: FamilySpec = FamilySpec {
+    architectures: &[],
+    model_types: &[],
+    complete: |raw, _| Ok(raw),
+    qkv_bias: false,
+    qk_norm: false,
+    is_gemma: false,
+    rotates_in_part: false,
+    kv_heads_default_to_query_heads: false,
+    default_head_dim: None,
+    sliding_window: |_| None,
+    slides: |_, _| true,
+    hub: &HUB,
+    gguf: None,
+};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architectures: &["LlamaForCausalLM", "LlamaModel"],

@@ -1,6 +1,6 @@
 //! Mistral 7B: Llama's graph, with a sliding window in v0.1 only.
 
-use super::family_spec::{FamilySpec, PLAIN};
+use super::{family_spec::FamilySpec, llama::PLAIN};
 
 pub(super) static SPEC: FamilySpec = FamilySpec {
     architectures: &["MistralForCausalLM", "MistralModel"],

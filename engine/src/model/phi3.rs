@@ -5,9 +5,9 @@
 use candle_core::{Device, Tensor};
 
 use super::{
-    family_spec::{FamilySpec, PLAIN},
+    family_spec::FamilySpec,
     layout::{LayerTensors, Layout},
-    llama,
+    llama::{self, PLAIN},
     raw::{RawRope, TokenIds},
     weights::{LayerWeights, Linear},
 };

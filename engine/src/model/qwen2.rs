@@ -1,8 +1,8 @@
 //! Qwen2 and Qwen2.5: Llama's graph with a bias on query, key and value.
 
 use super::{
-    family_spec::{FamilySpec, PLAIN},
-    llama,
+    family_spec::FamilySpec,
+    llama::{self, PLAIN},
 };
 
 pub(super) static SPEC: FamilySpec = FamilySpec {

@@ -1,8 +1,8 @@
 //! Qwen3: Llama's graph with an RMS norm on each head's query and key, and a head size of its own.
 
 use super::{
-    family_spec::{FamilySpec, PLAIN},
-    llama,
+    family_spec::FamilySpec,
+    llama::{self, PLAIN},
 };
 
 pub(super) static SPEC: FamilySpec = FamilySpec {

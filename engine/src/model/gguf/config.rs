@@ -123,6 +123,7 @@ impl Header<'_> {
             ),
             rope_theta: self.float(&key("rope.freq_base"))?,
             rope_scaling: self.rope(architecture, rotated.or(head_dim), bytes)?,
+            original_max_position_embeddings: size("rope.scaling.original_context_length")?,
             rope_local_base_freq: self.float(&key("rope.freq_base_swa"))?,
             partial_rotary_factor: rotated.zip(head_dim).map(|(rotated, dim)| rotated as f64 / dim as f64),
             sliding_window_pattern: size("attention.sliding_window_pattern")?,
