@@ -214,7 +214,11 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
                     }),
                     ..VariantArgs::default()
                 },
-                question: paper.question_is_unseen.then_some(QuestionView::Unseen),
+                question: Some(if paper.question_is_unseen {
+                    QuestionView::Unseen
+                } else {
+                    QuestionView::Seen
+                }),
                 split: args.split,
                 data: args.data.clone(),
                 datasets: names.clone(),
@@ -244,6 +248,8 @@ fn listed<T>(budgets: &[Budget], kind: impl Fn(Budget) -> Option<T>) -> Option<V
 
 #[cfg(test)]
 mod tests {
+    use kvsweep_methods::spec::MethodSpec;
+
     use super::*;
 
     #[test]
@@ -253,6 +259,9 @@ mod tests {
             let protocol = protocol::by_name(paper.protocol.as_deref().unwrap()).unwrap();
             for name in paper.datasets() {
                 assert!(name == NEEDLE || datasets::by_name(&name).is_ok(), "{}: {name}", paper.id);
+            }
+            for method in &paper.methods {
+                assert!(MethodSpec::parse(&method.spec, &[], None).is_ok(), "{}: {method:?}", paper.id);
             }
             let hub = paper.hub.as_deref().unwrap();
             shaped += usize::from(known_shape(hub).is_some());
