@@ -26,6 +26,15 @@ impl Lengths {
     /// Rows that were named and are missing or malformed; generated rows without a tokenizer.
     pub(crate) fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
         let facts = model::facts(card);
+        let is_whole = selected.is_generated() || card.tokenizer().is_err();
+        if selected.suite == Suite::Ruler && selected.split == Split::Full && is_whole {
+            let (datasets, prompts) = selected.ruler_lengths(protocol)?;
+            return Ok(Self {
+                datasets,
+                prompts,
+                assumed: vec!["every RULER prompt of its full length".to_owned()],
+            });
+        }
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
             return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?);
         }
@@ -84,7 +93,7 @@ impl Lengths {
         facts: &ModelFacts,
         text: &TextSide<'_>,
     ) -> anyhow::Result<Self> {
-        let renderer = Renderer { protocol, model: facts, text };
+        let renderer = Renderer { protocol, model: facts, text, question: protocol.question };
         let datasets = questions::read(selected, &renderer)?;
         let mut prompts = Vec::new();
         for asked in datasets.iter().flat_map(DatasetPart::questions) {

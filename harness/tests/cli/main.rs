@@ -26,5 +26,6 @@ mod passes;
 mod provenance;
 mod question;
 mod resume;
+mod ruler;
 mod terminal;
 mod untrusted;
