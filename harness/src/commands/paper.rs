@@ -9,10 +9,10 @@ use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Group, Merged, Run};
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
 use kvsweep_tasks::needle::variants;
-use kvsweep_tasks::{Suite, averages, protocol};
+use kvsweep_tasks::{QuestionView, Suite, averages, protocol};
 use serde_json::json;
 
-use crate::cli::{PaperArgs, QuestionView, RunArgs, Split, VariantArgs};
+use crate::cli::{PaperArgs, RunArgs, Split, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::model::known_shape;
 use crate::output;
