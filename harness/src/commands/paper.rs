@@ -223,6 +223,10 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
                 data: args.data.clone(),
                 datasets: names.clone(),
                 limit: args.limit,
+                lengths: (suite == Suite::Ruler
+                    && args.split != Some(Split::Mini)
+                    && !paper.lengths.is_empty())
+                .then(|| paper.lengths.iter().map(|&length| length as usize).collect()),
                 protocol: paper.protocol.clone(),
                 out: args.out.as_ref().map(|out| out.join(part)),
                 ..RunArgs::default()
