@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvsweep_methods::budget::Share;
-use kvsweep_tasks::Suite;
+use kvsweep_tasks::{QuestionView, Suite};
 
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
 #[derive(Debug, Parser)]
@@ -130,14 +130,10 @@ pub(crate) enum Split {
     Full,
 }
 
-/// Whether methods see the question before they compress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum QuestionView {
-    /// The whole prompt is read, then compressed
-    #[default]
-    Seen,
-    /// The context is read and compressed, then the question is read
-    Unseen,
+/// `seen` and `unseen`.
+fn views() -> impl TypedValueParser<Value = QuestionView> {
+    let names = PossibleValuesParser::new(QuestionView::ALL.map(QuestionView::name));
+    names.try_map(|name| QuestionView::ALL.into_iter().find(|view| view.name() == name).ok_or("no such view"))
 }
 
 /// A part of a list, blanks around it left out: `64, 128`.
@@ -187,7 +183,7 @@ fn share(text: &str) -> Result<Share, String> {
 /// Options of `run`; a `--config` file has the same names, and the command line wins.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct RunArgs {
-    /// longbench, longbench-e, loogle or needle
+    /// longbench, longbench-e, loogle, needle or ruler
     #[arg(value_parser = suites(), value_name = "SUITE")]
     pub suite: Option<Suite>,
     /// Model options.
@@ -205,7 +201,8 @@ pub(crate) struct RunArgs {
     /// Data sets of the suite [default: all that are there]
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "NAMES")]
     pub datasets: Option<Vec<String>>,
-    /// The first N rows of each data set; for needle, N trials a cell of the embedded test, the first N cells in essays
+    /// The first N rows of each data set; for needle, N trials a cell of the embedded test, the first N cells in essays; for
+    /// RULER but the embedded tasks, N rows of each length
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Seed of the mini split's rows; other seeds give fresh rows of the same kind [default: 0, the suite]
@@ -215,10 +212,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub without_context: bool,
     /// Whether methods see the question before they compress: `seen`, or `unseen`: the context alone is compressed, and the
-    /// question read behind it [default: seen]
-    #[arg(long, value_enum, value_name = "VIEW")]
+    /// question read behind it [default: the protocol's, mostly seen]
+    #[arg(long, value_parser = views(), value_name = "VIEW")]
     pub question: Option<QuestionView>,
-    /// Needle: prompt lengths in tokens
+    /// Needle and RULER: prompt lengths in tokens
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<usize>, value_name = "N,…")]
     pub lengths: Option<Vec<usize>>,
     /// Needle: depths in percent
@@ -330,7 +327,7 @@ pub(crate) struct GenerateArgs {
     pub question_ids: Option<PathBuf>,
     /// Whether methods see the question before they compress: `seen`, all but its last token, or `unseen`: the ids alone are
     /// compressed [default: unseen]
-    #[arg(long, requires = "question_ids", value_enum, value_name = "VIEW")]
+    #[arg(long, requires = "question_ids", value_parser = views(), value_name = "VIEW")]
     pub question: Option<QuestionView>,
     /// Wrap the prompt in the model's chat template
     #[arg(long, conflicts_with = "ids")]
@@ -500,7 +497,7 @@ pub(crate) struct ReportArgs {
 pub(crate) struct ScoreArgs {
     /// A folder with one layout's prediction files
     pub dir: PathBuf,
-    /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, needle-…
+    /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, kvpress, needle-…
     #[arg(long, value_name = "NAME")]
     pub layout: String,
     /// Override the code metric: code-sim/difflib or code-sim/levenshtein

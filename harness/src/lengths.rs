@@ -4,9 +4,9 @@ use anyhow::Context;
 use kvsweep_engine::model::Card;
 use kvsweep_tasks::datasets::Language;
 use kvsweep_tasks::protocol::Protocol;
-use kvsweep_tasks::{ModelFacts, Renderer, Suite, estimate};
+use kvsweep_tasks::{ModelFacts, QuestionView, Renderer, Suite, estimate};
 
-use crate::cli::{QuestionView, Split};
+use crate::cli::Split;
 use crate::model::{self, TextSide};
 use crate::plan;
 use crate::questions::{self, Selected};
@@ -58,6 +58,15 @@ impl Lengths {
         question: QuestionView,
     ) -> anyhow::Result<Self> {
         let facts = model::facts(card);
+        let is_whole = selected.is_generated() || card.tokenizer().is_err();
+        if selected.suite == Suite::Ruler && selected.split == Split::Full && is_whole {
+            let (datasets, prompts) = selected.ruler_lengths(protocol)?;
+            return Ok(Self {
+                datasets,
+                prompts: prompts.into_iter().map(PromptLength::seen).collect(),
+                assumed: vec!["every RULER prompt of its full length".to_owned()],
+            });
+        }
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
             return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?, question);
         }
@@ -124,7 +133,7 @@ impl Lengths {
         text: &TextSide<'_>,
         question: QuestionView,
     ) -> anyhow::Result<Self> {
-        let renderer = Renderer { protocol, model: facts, text };
+        let renderer = Renderer { protocol, model: facts, text, question };
         let datasets = questions::read(selected, &renderer)?;
         let mut prompts = Vec::new();
         for ask in datasets.iter().flat_map(|dataset| &dataset.asks) {

@@ -248,4 +248,10 @@ impl ModelText for TextSide<'_> {
         let template = self.chat_template.ok_or_else(|| TextError::new("the model has no chat template"))?;
         template.render(&[Message { role: "user", content: user }], true).map_err(TextError::new)
     }
+
+    fn render_user_without_thinking(&self, user: &str) -> Result<String, TextError> {
+        let template = self.chat_template.ok_or_else(|| TextError::new("the model has no chat template"))?;
+        let turn = [Message { role: "user", content: user }];
+        template.render_without_thinking(&turn, true).map_err(TextError::new)
+    }
 }

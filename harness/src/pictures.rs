@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kvsweep_plots::curve::{self, XAxis};
+use kvsweep_plots::heatmap::Grid;
 use kvsweep_plots::sweep::Columns;
 use kvsweep_plots::{Picture, heatmap, retention, sweep};
 use kvsweep_results::{Group, Merged, ScoreTable, VariantKey};
@@ -11,17 +12,17 @@ use kvsweep_tasks::path;
 
 use crate::destination;
 
-/// Draws a needle run: one heatmap a variant in `heatmaps/`, what each kept of the needle in `retention/`, and all
-/// heatmaps on one sheet; PNG and SVG. Gives what a person wants to open first.
+/// Draws the heatmaps of a run that has context lengths: one a variant in `heatmaps/`, what each kept of a needle in
+/// `retention/`, and all heatmaps on one sheet; PNG and SVG. Gives what a person wants to open first.
 ///
 /// # Errors
 /// A picture that cannot be drawn or written.
-pub(crate) fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn heatmaps(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for group in &merged.groups {
         for variant in &group.variants {
             let name = variant_file_name(group, variant);
-            if let Some(map) = sweep::needle_map(group, variant) {
+            if let Some(map) = sweep::needle_map(group, variant).or_else(|| sweep::task_map(group, variant)) {
                 both(&out.join("heatmaps").join(&name), &heatmap::draw(&map)?)?;
             }
             // The full cache keeps everything everywhere: nothing to see.
@@ -31,11 +32,16 @@ pub(crate) fn needle(merged: &Merged, out: &Path) -> anyhow::Result<Vec<PathBuf>
                 both(&out.join("retention").join(&name), &retention::draw(&map)?)?;
             }
         }
-        if let Some(grid) = sweep::needle_grid(group) {
+        if let Some(grid) = sheet(group) {
             written.push(both(&out.join("heatmap"), &heatmap::grid(&grid)?)?);
         }
     }
     Ok(written)
+}
+
+/// All heatmaps of a group on one sheet: the needle test's, else RULER's.
+pub(crate) fn sheet(group: &Group) -> Option<Grid> {
+    sweep::needle_grid(group).or_else(|| sweep::task_grid(group))
 }
 
 /// Draws a table: scores of the categories against the budget or the share kept, and the average against the bytes held.

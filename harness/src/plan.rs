@@ -15,10 +15,10 @@ use kvsweep_results::{
     ProgramInfo, ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
 };
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Renderer, Suite, path};
+use kvsweep_tasks::{ModelFacts, ModelText, Prompt, QuestionView, Renderer, Suite, path};
 
 use crate::calibration::Calibrations;
-use crate::cli::{QuestionView, RunArgs};
+use crate::cli::RunArgs;
 use crate::exit::usage;
 use crate::model::{TINY, TextSide, device_kind, dtype_name};
 use crate::questions::{self, DatasetPart, KeyedQuestion, Selected};
@@ -73,14 +73,14 @@ impl Request {
     pub(crate) fn of(args: &RunArgs) -> anyhow::Result<Self> {
         let suite = args
             .suite
-            .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
-        if args.without_context && args.question == Some(QuestionView::Unseen) {
+            .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle, ruler"))?;
+        let protocol =
+            protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
+        if args.without_context && args.question.unwrap_or(protocol.question) == QuestionView::Unseen {
             return Err(usage(
                 "--without-context leaves nothing to compress before an unseen question; give one of the two",
             ));
         }
-        let protocol =
-            protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
         let variants = args
             .variants
             .resolve(&|method| protocol.profile(method, suite == Suite::Needle).map(str::to_owned))?;
@@ -107,14 +107,15 @@ impl Plan {
         }
         let masked =
             args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, model, &args.model)).transpose()?;
-        let datasets = questions::read(&selected, &Renderer { protocol, model: &facts, text: &text })?;
+        let question = args.question.unwrap_or(protocol.question);
+        let datasets =
+            questions::read(&selected, &Renderer { protocol, model: &facts, text: &text, question })?;
         let mut settings = selected.settings(&datasets);
         settings.extend(calibrations.hashes(&variants.specs));
         let rule = protocol.chat.iter().find(|rule| rule.model.matches(&model.name));
         if model.no_template.is_some() && rule.is_some_and(|rule| rule.template == "model") {
             settings.insert(NO_TEMPLATE.to_owned(), "prompts run raw".to_owned());
         }
-        let question = args.question.unwrap_or_default();
         if question == QuestionView::Unseen {
             settings.insert(QUESTION.to_owned(), UNSEEN.to_owned());
         }
@@ -155,7 +156,7 @@ impl Plan {
 
     /// What prompts are made for, with the text side of the model.
     pub(crate) fn renderer<'a>(&'a self, text: &'a dyn ModelText) -> Renderer<'a> {
-        Renderer { protocol: self.protocol, model: &self.facts, text }
+        Renderer { protocol: self.protocol, model: &self.facts, text, question: self.question }
     }
 
     /// Everything that the variants want observed.
@@ -186,7 +187,7 @@ pub(crate) fn compressed_tokens(
     prompt: &Prompt,
     text: &dyn ModelText,
 ) -> anyhow::Result<usize> {
-    if question == QuestionView::Seen {
+    if question == QuestionView::Seen && prompt.apart.is_none() {
         return Ok(prompt.ids.len());
     }
     match prompt.context_tokens(text)? {

@@ -2,7 +2,7 @@
 
 use crate::curve::{Curves, Line, Panel, Point, XAxis};
 use crate::head::{HeadMap, Kind};
-use crate::heatmap::{Grid, GridRow, Heatmap};
+use crate::heatmap::{Grid, GridRow, Heatmap, Rows};
 use crate::history::{self, Average, HistoryPanel};
 use crate::retention::Retention;
 use kvsweep_results::baseline::History;
@@ -88,19 +88,72 @@ pub fn needle_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
         subtitle: group.caption(),
         values: depths.iter().map(row).collect(),
         lengths: lengths.iter().map(|l| *l as usize).collect(),
-        depths: depths.iter().map(|d| *d as f64 / 1000.0).collect(),
+        rows: Rows::Depths(depths.iter().map(|d| *d as f64 / 1000.0).collect()),
+        range: (0.0, 100.0),
+    })
+}
+
+/// The context length of an example whose task is asked at several: its bucket is that length, and it is no needle test.
+fn task_length(example: &MergedExample) -> Option<u32> {
+    example.info.bucket.as_ref().filter(|_| example.info.needle.is_none())?.parse().ok()
+}
+
+/// RULER's heatmap of one variant: mean score, 0 to 100, of the examples of each task and length. None where the group
+/// holds no example of a context length.
+pub fn task_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
+    let mut tasks: Vec<&str> = Vec::new();
+    let mut lengths = BTreeSet::new();
+    let mut scores: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
+    for (key, example) in &group.examples {
+        let Some(length) = task_length(example) else { continue };
+        if !tasks.contains(&key.dataset.as_str()) {
+            tasks.push(&key.dataset);
+        }
+        lengths.insert(length);
+        if let Some(answer) = example.answers.get(variant) {
+            scores.entry((&key.dataset, length)).or_default().push(answer.record.score * 100.0);
+        }
+    }
+    if scores.is_empty() {
+        return None;
+    }
+    let order = |name: &&str| group.manifest.datasets.iter().position(|dataset| dataset.name == **name);
+    tasks.sort_by_key(order);
+    let row = |task: &&str| lengths.iter().map(|l| mean(scores.get(&(*task, *l))?)).collect();
+    Some(Heatmap {
+        title: variant_title(group, variant),
+        subtitle: group.caption(),
+        values: tasks.iter().map(row).collect(),
+        lengths: lengths.iter().map(|l| *l as usize).collect(),
+        rows: Rows::Tasks(
+            tasks.iter().map(|name| name.strip_prefix("mini_").unwrap_or(name).to_owned()).collect(),
+        ),
         range: (0.0, 100.0),
     })
 }
 
 /// Small multiples of all needle maps, methods by budgets; none without needle examples.
 pub fn needle_grid(group: &Group) -> Option<Grid> {
+    let count = group.examples.values().filter(|e| e.info.needle.is_some()).count();
+    let subtitle = format!("{count} needles · {}", group.caption());
+    grid(group, "Needle in a haystack", subtitle, needle_map)
+}
+
+/// Small multiples of all RULER maps, methods by budgets; none without its examples.
+pub fn task_grid(group: &Group) -> Option<Grid> {
+    let count = group.examples.values().filter(|e| task_length(e).is_some()).count();
+    grid(group, "RULER", format!("{count} questions · {}", group.caption()), task_map)
+}
+
+type MapOf = fn(&Group, &VariantKey) -> Option<Heatmap>;
+
+fn grid(group: &Group, title: &str, subtitle: String, map_of: MapOf) -> Option<Grid> {
     let budgets: BTreeSet<Budget> = group.variants.iter().filter_map(|v| v.budget).collect();
     let mut rows = Vec::new();
     for (label, variants) in by_method(group) {
-        let map = |budget: &Budget| needle_map(group, variants.iter().find(|v| v.budget == Some(*budget))?);
+        let map = |budget: &Budget| map_of(group, variants.iter().find(|v| v.budget == Some(*budget))?);
         let maps: Vec<Option<Heatmap>> = match variants.iter().find(|v| v.budget.is_none()) {
-            Some(whole) => vec![needle_map(group, whole)],
+            Some(whole) => vec![map_of(group, whole)],
             None => budgets.iter().map(map).collect(),
         };
         if maps.iter().any(Option::is_some) {
@@ -111,13 +164,7 @@ pub fn needle_grid(group: &Group) -> Option<Grid> {
     if columns.is_empty() {
         columns.push("every budget".to_owned());
     }
-    let count = group.examples.values().filter(|e| e.info.needle.is_some()).count();
-    (!rows.is_empty()).then(|| Grid {
-        title: "Needle in a haystack".to_owned(),
-        subtitle: format!("{count} needles · {}", group.caption()),
-        columns,
-        rows,
-    })
+    (!rows.is_empty()).then(|| Grid { title: title.to_owned(), subtitle, columns, rows })
 }
 
 /// What one variant kept of the needle, averaged over lengths; an answer is right from [`RIGHT`] on. None

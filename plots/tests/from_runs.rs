@@ -176,7 +176,7 @@ fn records_become_pictures() {
         |title: &str| group.variants.iter().find(|v| sweep::variant_title(group, v) == title).unwrap();
 
     let map = sweep::needle_map(group, variant("snapkv, budget 64")).unwrap();
-    assert_eq!((map.lengths.as_slice(), map.depths.len()), ([512, 1024, 1536].as_slice(), 4));
+    assert_eq!((map.lengths.as_slice(), map.values.len()), ([512, 1024, 1536].as_slice(), 4));
     let expected = [16.0, 16.0 + 100.0 / 6.0, 16.0 + 100.0 / 3.0];
     assert!(
         map.values.iter().all(|row| row.iter().zip(expected).all(|(v, e)| (v.unwrap() - e).abs() < 1e-9))

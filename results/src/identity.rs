@@ -7,7 +7,7 @@ use crate::error::Difference;
 use crate::io::hash_parts;
 use crate::manifest::{
     CALIBRATION, ESSAYS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, NEEDLE_DEPTHS, NEEDLE_LENGTHS,
-    ProgramInfo, ProtocolInfo, RunDataset, Shard,
+    ProgramInfo, ProtocolInfo, RULER_LENGTHS, RunDataset, Shard,
 };
 
 impl Manifest {
@@ -128,6 +128,7 @@ impl Identity {
             let (concern, since) = match name.as_str() {
                 // Schema 1 named the part's own grid.
                 NEEDLE_LENGTHS | NEEDLE_DEPTHS => (if *schema == 1 { Part } else { Extent }, 1),
+                RULER_LENGTHS => (Extent, 2),
                 ESSAYS => (Source, 2),
                 MASKED_HEADS => (Measurement, 2),
                 name if name.starts_with(CALIBRATION) => (Source, 1),
@@ -295,6 +296,7 @@ mod tests {
         ("shard.index", Part, |m| m.shard = Some(Shard { index: 1, count: 2 })),
         ("seed", Measurement, |m| m.seed += 1),
         ("settings.needle-depths", Extent, |m| set(m, NEEDLE_DEPTHS, "50")),
+        ("settings.ruler-lengths", Extent, |m| set(m, RULER_LENGTHS, "4096")),
         ("settings.mask-heads", Measurement, |m| set(m, "mask-heads", "semantic:16")),
         ("settings.without-context", Measurement, |m| set(m, "without-context", "true")),
         ("settings.question", Measurement, |m| set(m, "question", "unseen")),

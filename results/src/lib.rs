@@ -52,8 +52,8 @@ pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept};
 pub use manifest::{
     CALIBRATION, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
-    NEEDLE_DEPTHS, NEEDLE_LENGTHS, NO_TEMPLATE, ProgramInfo, ProtocolInfo, QUESTION, RunDataset, Shard,
-    UNSEEN, WITHOUT_CONTEXT,
+    NEEDLE_DEPTHS, NEEDLE_LENGTHS, NO_TEMPLATE, ProgramInfo, ProtocolInfo, QUESTION, RULER_LENGTHS,
+    RunDataset, Shard, UNSEEN, WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample};
 pub use record::{

@@ -162,6 +162,9 @@ pub const NEEDLE_LENGTHS: &str = "needle-lengths";
 /// The setting that lists the needle's depths.
 pub const NEEDLE_DEPTHS: &str = "needle-depths";
 
+/// The setting that lists RULER's context lengths.
+pub const RULER_LENGTHS: &str = "ruler-lengths";
+
 /// The setting that identifies the essays of the needle's haystack.
 pub const ESSAYS: &str = "essays-sha256";
 

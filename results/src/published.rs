@@ -63,6 +63,8 @@ struct IndexEntry {
     protocol: Option<String>,
     #[serde(default)]
     question_is_unseen: bool,
+    #[serde(default)]
+    lengths: Vec<u32>,
     granularity: Option<String>,
     note: Option<String>,
     models: Vec<IndexModel>,
@@ -135,6 +137,8 @@ pub struct PaperTable {
     pub protocol: Option<String>,
     /// Whether its caches were compressed before the question was read.
     pub question_is_unseen: bool,
+    /// Its prompt lengths, where its suite has them; empty for the suite's own.
+    pub lengths: Vec<u32>,
     /// The granularity of all methods, where it is not the profiles' own.
     pub granularity: Option<String>,
     /// What a reader must know.
@@ -322,6 +326,7 @@ fn load(index: &str, files: &[(&str, &str)]) -> std::result::Result<Vec<PaperTab
                 suite: entry.suite.clone(),
                 protocol: entry.protocol.clone(),
                 question_is_unseen: entry.question_is_unseen,
+                lengths: entry.lengths.clone(),
                 granularity: entry.granularity.clone(),
                 note: entry.note.clone(),
                 methods: entry
@@ -480,7 +485,6 @@ mod tests {
                     "Compactor",
                     "RestoreKV",
                     "Knorm with merging",
-                    "KVzip",
                     "AdaKV with ",
                     "Expected Attention",
                 ];

@@ -13,12 +13,12 @@ use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::Variant;
-use kvsweep_tasks::{ModelText, TextError};
+use kvsweep_tasks::{ModelText, QuestionView, TextError};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
 use crate::calibration::Calibrations;
-use crate::cli::{GenerateArgs, QuestionView};
+use crate::cli::GenerateArgs;
 use crate::exit::{Exit, usage};
 use crate::model::TextSide;
 use crate::repeat::RepeatWords;

@@ -4,13 +4,14 @@ use kvsweep_engine::memory::Planner;
 use kvsweep_engine::model::config::ModelConfig;
 use kvsweep_engine::model::known;
 use kvsweep_methods::{profile, registry};
-use kvsweep_tasks::{datasets, mini, protocol};
+use kvsweep_tasks::{Suite, datasets, mini, protocol};
 use serde_json::{Value, json};
 
 use crate::cli::{ListArgs, ListWhat};
 use crate::cost::human;
 use crate::exit::Exit;
 use crate::output;
+use crate::questions::mini_sets;
 
 /// Runs the command.
 pub(crate) fn run(args: &ListArgs) -> anyhow::Result<Exit> {
@@ -105,21 +106,24 @@ fn tasks() -> Vec<Item> {
             "rows": info.rows,
         }),
     });
-    let mini = mini::datasets().iter().map(|set| Item {
+    let of =
+        |suite: Suite, rows: usize| mini_sets(suite).into_iter().map(move |set| (suite.name(), rows, set));
+    let mini = of(Suite::LongBench, mini::ROWS).chain(of(Suite::Ruler, mini::ruler::RULER_ROWS));
+    let mini = mini.map(|(suite, rows, set)| Item {
         name: set.name.to_owned(),
         text: format!(
-            "longbench mini (embedded), {}, en, {} new tokens, {}",
+            "{suite} mini (embedded), {}, en, {} new tokens, {}",
             set.category, set.max_new_tokens, set.metric
         ),
         json: json!({
             "name": set.name,
-            "suite": "longbench",
+            "suite": suite,
             "split": "mini",
             "category": set.category,
             "language": "en",
             "metric": set.metric,
             "max_new_tokens": set.max_new_tokens,
-            "rows": mini::ROWS,
+            "rows": rows,
         }),
     });
     let needle = kvsweep_tasks::needle::variants::VARIANTS.iter().map(|variant| Item {

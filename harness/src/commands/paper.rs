@@ -9,10 +9,10 @@ use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Group, Merged, Run};
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
 use kvsweep_tasks::needle::variants;
-use kvsweep_tasks::{Suite, averages, protocol};
+use kvsweep_tasks::{QuestionView, Suite, averages, protocol};
 use serde_json::json;
 
-use crate::cli::{PaperArgs, QuestionView, RunArgs, Split, VariantArgs};
+use crate::cli::{PaperArgs, RunArgs, Split, VariantArgs};
 use crate::exit::{Exit, usage};
 use crate::model::known_shape;
 use crate::output;
@@ -214,11 +214,19 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
                     }),
                     ..VariantArgs::default()
                 },
-                question: paper.question_is_unseen.then_some(QuestionView::Unseen),
+                question: Some(if paper.question_is_unseen {
+                    QuestionView::Unseen
+                } else {
+                    QuestionView::Seen
+                }),
                 split: args.split,
                 data: args.data.clone(),
                 datasets: names.clone(),
                 limit: args.limit,
+                lengths: (suite == Suite::Ruler
+                    && args.split != Some(Split::Mini)
+                    && !paper.lengths.is_empty())
+                .then(|| paper.lengths.iter().map(|&length| length as usize).collect()),
                 protocol: paper.protocol.clone(),
                 out: args.out.as_ref().map(|out| out.join(part)),
                 ..RunArgs::default()
@@ -244,6 +252,8 @@ fn listed<T>(budgets: &[Budget], kind: impl Fn(Budget) -> Option<T>) -> Option<V
 
 #[cfg(test)]
 mod tests {
+    use kvsweep_methods::spec::MethodSpec;
+
     use super::*;
 
     #[test]
@@ -253,6 +263,9 @@ mod tests {
             let protocol = protocol::by_name(paper.protocol.as_deref().unwrap()).unwrap();
             for name in paper.datasets() {
                 assert!(name == NEEDLE || datasets::by_name(&name).is_ok(), "{}: {name}", paper.id);
+            }
+            for method in &paper.methods {
+                assert!(MethodSpec::parse(&method.spec, &[], None).is_ok(), "{}: {method:?}", paper.id);
             }
             let hub = paper.hub.as_deref().unwrap();
             shaped += usize::from(known_shape(hub).is_some());

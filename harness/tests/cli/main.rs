@@ -27,6 +27,7 @@ mod provenance;
 mod question;
 mod ratios;
 mod resume;
+mod ruler;
 mod second_pass;
 mod slurm;
 mod terminal;

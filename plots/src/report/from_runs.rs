@@ -488,11 +488,16 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
         }
     };
 
-    let (mut needles, mut kept, mut capacity) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut needles, mut tasks) = (Vec::new(), Vec::new());
+    let (mut kept, mut capacity) = (Vec::new(), Vec::new());
     for group in &merged.groups {
         if let Some(grid) = sweep::needle_grid(group) {
             let caption = format!("All methods and budgets on one scale · {}", group.label());
             needles.push(Figure { caption, picture: heatmap::grid(&grid)? });
+        }
+        if let Some(grid) = sweep::task_grid(group) {
+            let caption = format!("All methods and budgets on one scale · {}", group.label());
+            tasks.push(Figure { caption, picture: heatmap::grid(&grid)? });
         }
         if let Some(curves) = sweep::layer_capacities(group) {
             let caption = format!("Capacity by layer · {}", group.label());
@@ -507,6 +512,13 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
                 let caption = format!("{}{average}", map.title);
                 needles.push(Figure { caption, picture: heatmap::draw(&map)? });
             }
+            if let Some(map) = sweep::task_map(group, variant) {
+                let average = map.average().map_or(String::new(), |a| format!(": average {}", fixed(a, 1)));
+                tasks.push(Figure {
+                    caption: format!("{}{average}", map.title),
+                    picture: heatmap::draw(&map)?,
+                });
+            }
             if let Some(map) = sweep::retention(group, variant).filter(|_| variant.budget.is_some()) {
                 kept.push(Figure { caption: map.title.clone(), picture: retention::draw(&map)? });
             }
@@ -516,6 +528,7 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
         }
     }
     add("Needle", "Score by context length, to the right, and depth of the needle, downward.", needles);
+    add("RULER", "Score by context length, to the right, and task, downward.", tasks);
     let intro = "The share of the needle's own tokens that each layer and head kept, by the needle's depth, beside the \
                  share of right answers.";
     add("Retention", intro, kept);

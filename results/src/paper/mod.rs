@@ -261,8 +261,7 @@ mod tests {
     #[test]
     fn a_run_by_shares_stands_beside_a_table_by_shares() {
         let dir = tempfile::tempdir().unwrap();
-        let mut paper = published::find("kvpress-ruler-4k-qwen3-8b").unwrap().clone();
-        paper.protocol = Some("kvpress".into());
+        let paper = published::find("kvpress-ruler-4k-qwen3-8b").unwrap();
         let mut m = manifest();
         m.datasets = paper
             .datasets()
@@ -276,7 +275,7 @@ mod tests {
         let compare = |m: &Manifest, name: &str| {
             let run = write_run(&dir.path().join(name), m, |_, row, _| 0.33 + (row % 3) as f64 / 100.0);
             let merged = Merged::of(&[run], false).unwrap();
-            PaperComparison::new(&paper, &merged.groups[0], &original(), &Bootstrap::default())
+            PaperComparison::new(paper, &merged.groups[0], &original(), &Bootstrap::default())
         };
         let seen = compare(&m, "seen");
         assert_eq!(seen.rehearsal, ["question seen"]);

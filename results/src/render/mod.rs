@@ -313,13 +313,13 @@ pub(crate) mod tests {
             let line = table.render(Format::Text).unwrap().lines().nth(2).unwrap().to_owned();
             line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
         };
-        let shares = of(&[run.clone()], false);
+        let shares = of(std::slice::from_ref(&run), false);
         assert_eq!(head(&shares)[..3], ["method", "kept", "qasper"]);
         let text = shares.render(Format::Text).unwrap();
         let row = text.lines().find(|line| line.contains("0.125")).unwrap();
         // The fixture holds 62 of the 500 entries of every prompt.
         assert!(row.starts_with("snapkv  0.125") && row.contains("12.4 %"), "{text}");
-        let kvpress = of(&[run.clone()], true);
+        let kvpress = of(std::slice::from_ref(&run), true);
         assert_eq!(head(&kvpress)[..4], ["method", "kept", "removed", "qasper"]);
         let text = kvpress.render(Format::Terminal(80)).unwrap();
         assert!(text.lines().any(|line| line.starts_with("snapkv  0.125    0.875")), "{text}");

@@ -166,6 +166,7 @@ pub(crate) fn examples(
             dataset: info.name.to_owned(),
             length: context.split_whitespace().count() as u64,
             input,
+            answer_prefix: String::new(),
             context: Arc::clone(&context),
             answers,
             all_classes: Vec::new(),

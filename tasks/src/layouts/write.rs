@@ -38,10 +38,14 @@ pub struct Prediction {
 }
 
 /// What folder names are made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExportMeta {
     /// Hub id or folder name of the model.
     pub model: String,
+    /// Whether methods saw the question before they compressed.
+    pub question_seen: bool,
+    /// Share of the cache that was removed, 0 to 1.
+    pub removed: f64,
     /// Our name of the method.
     pub method: String,
     /// The budget as folders spell it, a number of entries or a share kept; `None` for the full cache.
