@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from kvpress import ChunkKVPress, KeyDiffPress, KnormPress, LagKVPress, SnapKVPress, TOVAPress
+from kvpress import ChunkKVPress, FinchPress, KeyDiffPress, KnormPress, LagKVPress, SnapKVPress, TOVAPress
 from kvpress_masks import whole_prompt
 from safetensors.torch import save_file
 from torch import nn
@@ -61,6 +61,15 @@ def by_chunk(press, q, k, v, budget):
     return scores, kept, 1.0
 
 
+def by_question(press, q, k, v, budget):
+    """Scores of `FinchPress` and the `budget` best of each head, with the question as its window."""
+    press.window_size = q.shape[2]
+    SnapKVPress.compute_window_attention = staticmethod(lambda m, h, keys, window, p: attention(q, keys, window))
+    scores = press.score(module(q, k), None, k, v, None, {"position_embeddings": None})[0]
+    kept = scores.topk(budget, dim=-1).indices.sort(dim=-1).values
+    return scores[:, : -q.shape[2]], list(kept), 1.0
+
+
 # (method, press, parameters, query rows, how it selects)
 METHODS = [
     ("keydiff", KeyDiffPress, {}, 1, by_score),
@@ -69,6 +78,7 @@ METHODS = [
     ("lagkv", LagKVPress, {"sinks": 2, "lag": 25}, 1, by_score),
     ("chunkkv", None, {"window": 32, "kernel": 5, "chunk": 20}, 32, by_chunk),
     ("chunkkv", None, {"window": 8, "kernel": 7, "chunk": 7}, 8, by_chunk),
+    ("finch", FinchPress, {"window": 11}, 11, by_question),
 ]
 SHAPES = [(2, 4, 2, 16, 150), (1, 8, 1, 32, 203), (2, 3, 3, 8, 121)]
 
@@ -86,7 +96,7 @@ def main(out):
     cases = []
     for name, kind, params, rows, select in METHODS:
         for number, (layers, q_heads, kv_heads, dim, length) in enumerate(SHAPES):
-            for budget in (72, 100) if select is by_score else (100, 118):
+            for budget in (72, 100) if select is not by_chunk else (100, 118):
                 seed = 1000 * len(cases) + number
                 torch.manual_seed(seed)
                 shape = lambda heads, tokens: (layers, heads, tokens, dim)

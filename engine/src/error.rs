@@ -282,6 +282,11 @@ pub enum EngineError {
     /// A method wants the prompt repeated, and nothing says how to ask for that.
     #[error("a method wants the prompt repeated, and the request for that needs the model's tokenizer")]
     NoRepeatRequest,
+    /// A method reads the question, and nothing says where it begins.
+    #[error(
+        "a method reads the question, and where that begins is not known; say how long it is (`window` of the method)"
+    )]
+    NoQuestion,
     /// The model has no positions left to repeat the prompt behind it.
     #[error(
         "a prompt of {prompt} tokens is repeated behind it in parts of up to {repeat} tokens, and this model has {limit} \

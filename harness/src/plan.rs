@@ -116,6 +116,17 @@ impl Plan {
             settings.insert(NO_TEMPLATE.to_owned(), "prompts run raw".to_owned());
         }
         let question = args.question.unwrap_or_default();
+        let reads = |variant: &&Variant| {
+            variant.observations().iter().any(|one| one.reads_the_question()) || variant.renumbers()
+        };
+        if question == QuestionView::Unseen
+            && let Some(variant) = variants.all.iter().find(reads)
+        {
+            return Err(usage(format!(
+                "method `{}` reads the question, which --question unseen hides; leave one of the two out",
+                variant.spec().label()
+            )));
+        }
         if question == QuestionView::Unseen {
             settings.insert(QUESTION.to_owned(), UNSEEN.to_owned());
         }
@@ -159,6 +170,28 @@ impl Plan {
             _ => anyhow::bail!(
                 "under protocol `{}` this prompt has no context in front of its question, so the question cannot stay unseen\n\
                  hint: leave its data set out with --datasets, or ask with --question seen",
+                self.protocol.name
+            ),
+        }
+    }
+
+    /// How many of a prompt's last tokens are its question's, where a method reads the question.
+    ///
+    /// # Errors
+    /// A question that cannot be told from its context.
+    pub(crate) fn question_tokens(
+        &self,
+        prompt: &Prompt,
+        text: &dyn ModelText,
+    ) -> anyhow::Result<Option<usize>> {
+        if !self.observations().iter().any(|one| one.reads_the_question()) {
+            return Ok(None);
+        }
+        match prompt.context_tokens(text)? {
+            Some(context) if context < prompt.ids.len() => Ok(Some(prompt.ids.len() - context)),
+            _ => anyhow::bail!(
+                "under protocol `{}` this prompt has no question behind its context, and a method reads the question\n\
+                 hint: leave its data set out with --datasets, or the method with --methods",
                 self.protocol.name
             ),
         }

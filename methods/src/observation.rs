@@ -24,6 +24,12 @@ pub enum Observation {
         /// Rows at the end of the prompt.
         window: usize,
     },
+    /// Attention of the question's rows, each times the number of positions before it, summed over the rows (FINCH):
+    /// `[query_heads][prompt_len - question]`.
+    QuestionSum {
+        /// Rows at the end of the prompt; `None`: those of its question, as the prefill is told.
+        window: Option<usize>,
+    },
     /// Attention of ALL rows, summed (H2O), first `prompt_len - recent` columns:
     /// `[query_heads][prompt_len - recent]`.
     AccumulatedSum {
@@ -83,11 +89,18 @@ impl Observation {
         )
     }
 
-    /// Positions of a prompt of `prompt_len` tokens that it covers, the first ones.
+    /// Whether it reads the question, wherever that begins.
+    #[must_use]
+    pub fn reads_the_question(self) -> bool {
+        matches!(self, Self::QuestionSum { window: None })
+    }
+
+    /// Positions of a prompt of `prompt_len` tokens that it covers at most, the first ones.
     #[must_use]
     pub fn columns(self, prompt_len: usize) -> usize {
         prompt_len.saturating_sub(match self {
             Self::WindowSum { window } | Self::WindowMoments { window } => window,
+            Self::QuestionSum { window } => window.unwrap_or(0),
             Self::AccumulatedSum { recent } => recent,
             Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. } => 0,
         })
@@ -97,7 +110,9 @@ impl Observation {
     #[must_use]
     pub fn values(self, shape: &LayerShape, prompt_len: usize) -> usize {
         let rows = match self {
-            Self::WindowSum { .. } | Self::AccumulatedSum { .. } => shape.query_heads,
+            Self::WindowSum { .. } | Self::QuestionSum { .. } | Self::AccumulatedSum { .. } => {
+                shape.query_heads
+            }
             Self::WindowMoments { .. } => 2 * shape.query_heads,
             Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::Reconstruction { .. } => {
                 shape.kv_heads

@@ -2,8 +2,8 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, chunkkv, compresskv, duoattention, full, h2o, headkv, keydiff, knorm, kvzip, lagkv,
-    pyramidkv, random, snapkv, streamingllm, tova,
+    Entry, adakv, cake, chunkkv, compresskv, duoattention, finch, full, h2o, headkv, keydiff, knorm, kvzip,
+    lagkv, pyramidkv, random, snapkv, streamingllm, tova,
 };
 
 /// Every method, in the order of listings.
@@ -23,6 +23,7 @@ pub const METHODS: &[Entry] = &[
     lagkv::ENTRY,
     kvzip::ENTRY,
     duoattention::ENTRY,
+    finch::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

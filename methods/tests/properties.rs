@@ -75,8 +75,10 @@ struct Prompt {
 
 impl Prompt {
     fn new(shape: CacheShape, variant: &Variant, seed: u64) -> Self {
-        let (again, wanted): (Vec<_>, Vec<_>) =
-            variant.observations().into_iter().partition(|one| one.repeats_the_prompt());
+        let (again, wanted): (Vec<_>, Vec<_>) = variant
+            .observations()
+            .into_iter()
+            .partition(|one| one.repeats_the_prompt() || one.reads_the_question());
         let layers = (0..)
             .zip(&*shape.layers)
             .map(|(layer, sizes)| {
@@ -89,8 +91,10 @@ impl Prompt {
                 let v = HeadsView::head_major(&v, [kv_heads, shape.len, head_dim]).unwrap();
                 let mut seen = observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap();
                 for &one in &again {
-                    let values = random(kv_heads * shape.len, seed + 2000 + layer);
-                    seen.insert(one, Observed::Rows { rows: kv_heads, columns: shape.len, values });
+                    let question = if one.reads_the_question() { 5.min(shape.len) } else { 0 };
+                    let (rows, columns) = (one.values(sizes, shape.len) / shape.len, shape.len - question);
+                    let values = random(rows * columns, seed + 2000 + layer);
+                    seen.insert(one, Observed::Rows { rows, columns, values });
                 }
                 seen
             })

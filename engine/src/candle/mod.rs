@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    selection::Selection,
+    selection::{LayerSelection, Selection},
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
+    model::rope_tables::RopeTables,
     prefill::{Prefill, PrefillOptions},
     reconstruct::Replayed,
 };
@@ -24,9 +25,10 @@ mod cache;
 mod model;
 mod observe;
 
+use cache::KeptTensors;
 pub use cache::{CandleCache, CandlePrompt};
 pub use model::Candle;
-use model::{floats, linear};
+use model::{RopeTensors, floats, linear};
 
 /// Refuses the logits of one position that are not finite. Only then the layer is looked for: a look at every layer
 /// would wait for the device each time. `kv` is each layer's keys and values, `[kv_heads, tokens, head_dim]`, with the
@@ -124,6 +126,28 @@ impl Backend for Candle {
         votes: usize,
     ) -> Result<CandleCache> {
         CandleCache::new(prompt, selection, votes)
+    }
+
+    fn renumber(&self, cache: &mut CandleCache, selection: &Selection) -> Result<()> {
+        let turns = RopeTables::turns_back(&self.config, cache.position);
+        let half = turns.half_dim;
+        cache.position = cache.held.entries_of_each(0)?;
+        for (kept, chosen) in cache.layers.iter_mut().zip(&selection.layers) {
+            let (KeptTensors::Own(padded), LayerSelection::Heads(heads)) = (kept, chosen) else { continue };
+            let (mut cos, mut sin) = (Vec::new(), Vec::new());
+            for (entry, &position) in heads.iter().flat_map(|head| head.iter().enumerate()) {
+                let at = (position as usize - entry) * half;
+                cos.extend_from_slice(&turns.cos[at..][..half]);
+                sin.extend_from_slice(&turns.sin[at..][..half]);
+            }
+            let shape = (heads.len(), cache.position, half);
+            let rope = RopeTensors {
+                cos: Tensor::from_vec(cos, shape, &self.device)?,
+                sin: Tensor::from_vec(sin, shape, &self.device)?,
+            };
+            padded.keys = self.rotate(&padded.keys, &rope)?;
+        }
+        Ok(())
     }
 
     fn observe(&self, cache: &CandleCache, wanted: &[Observation]) -> Result<(Observations, usize)> {

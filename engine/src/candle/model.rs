@@ -29,8 +29,8 @@ pub struct Candle {
 
 /// Cosines and sines, `[positions, head_dim / 2]`.
 pub(super) struct RopeTensors {
-    cos: Tensor,
-    sin: Tensor,
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
 }
 
 pub(super) fn linear(x: &Tensor, linear: &Linear) -> Result<Tensor> {

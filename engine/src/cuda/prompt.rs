@@ -54,7 +54,10 @@ fn chunks(len: usize, chunk: usize, window: usize) -> Vec<std::ops::Range<usize>
 pub fn has_kernel(observation: Observation) -> bool {
     !matches!(
         observation,
-        Observation::KeySimilarity | Observation::LagRank { .. } | Observation::Reconstruction { .. }
+        Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::QuestionSum { .. }
+            | Observation::Reconstruction { .. }
     )
 }
 
@@ -176,7 +179,10 @@ impl<L: Launcher> CudaModel<L> {
                 Seen::Moments { first: columns, columns, mean, variance, entropy }
             }
             Observation::KeyNorm => Seen::Norms { out: values(sizes.kv_heads, columns)? },
-            Observation::KeySimilarity | Observation::LagRank { .. } | Observation::Reconstruction { .. } => {
+            Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::QuestionSum { .. }
+            | Observation::Reconstruction { .. } => {
                 return Ok(None);
             }
         }))

@@ -46,6 +46,18 @@ impl RopeTables {
     }
 }
 
+impl RopeTables {
+    /// Tables that turn keys of a prompt of `len` tokens back by 0 to `len - 1` positions, and change no length.
+    #[must_use]
+    pub(crate) fn turns_back(config: &ModelConfig, len: usize) -> Self {
+        let mut tables = Self::new(config, 0..len);
+        let length = tables.cos.first().copied().unwrap_or(1.0);
+        tables.cos.iter_mut().for_each(|cos| *cos /= length);
+        tables.sin.iter_mut().for_each(|sin| *sin /= -length);
+        tables
+    }
+}
+
 /// Radians per position of each rotated pair of a sequence of `len` tokens, fastest first: `head_dim / 2` values.
 #[must_use]
 pub(crate) fn inverse_frequencies(config: &ModelConfig, len: usize) -> Vec<f32> {

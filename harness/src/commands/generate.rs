@@ -99,7 +99,8 @@ fn answer<B: Backend>(
     let repeats = side.as_ref().filter(|_| wanted.iter().any(|one| one.repeats_the_prompt()));
     let repeat = repeats.map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(ids))).transpose()?;
     let started = Instant::now();
-    let options = PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref() };
+    let options =
+        PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref(), question: None };
     let prefill = Arc::new(model.prefill(ids, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
@@ -114,6 +115,7 @@ fn answer<B: Backend>(
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
             follow: follow.into(),
+            renumbered: variant.renumbers(),
             again: variant.interval().map(|_| Arc::new(variant.clone())),
             rule: DecodeRule {
                 max_new: args.max_new,

@@ -273,7 +273,9 @@ mod tests {
 
     fn values(reduction: &Reduction) -> Vec<f64> {
         match reduction {
-            Reduction::Sum { sum, .. } => sum.iter().copied().map(f64::from).collect(),
+            Reduction::Sum { sum, .. } | Reduction::Counted { sum, .. } => {
+                sum.iter().copied().map(f64::from).collect()
+            }
             Reduction::Moments { sum, squares, entropy, .. } => [&sum[..], squares, &[*entropy]].concat(),
             Reduction::None => Vec::new(),
         }
