@@ -17,6 +17,7 @@ import json
 import math
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import kvpress
@@ -136,25 +137,25 @@ def cases(reading, question, heads, budgets, pattern):
     tokens = len(reading.ids)
     for method, press in SCORED.items():
         for budget in budgets:
-            yield method, budget, lambda: reading.compressed(press(1 - (budget + 0.5) / tokens)), tokens
+            yield method, budget, partial(reading.compressed, press(1 - (budget + 0.5) / tokens)), tokens
     for budget in budgets if question else []:
         press = kvpress.FinchPress(1 - (budget + 0.5) / tokens)
         press.window_size = question
-        yield f"finch@kvpress[window={question}]", budget, lambda: reading.compressed(press), budget
+        yield f"finch@kvpress[window={question}]", budget, partial(reading.compressed, press), budget
     chunks, rest = -(-tokens // CHUNK), tokens % CHUNK or CHUNK
     for budget in budgets:
         kept = budget // CHUNK
         press = kvpress.ChunkKVPress(kvpress.SnapKVPress(1 - (kept + 0.5) / chunks), CHUNK)
-        yield "chunkkv@kvpress", (kept - 1) * CHUNK + rest, lambda: reading.compressed(press), tokens
+        yield "chunkkv@kvpress", (kept - 1) * CHUNK + rest, partial(reading.compressed, press), tokens
     entries = heads * tokens
     for budget in budgets:
         press = kvpress.KVzipPress((entries - budget * heads + 0.5) / entries)
-        yield "kvzip@kvpress", budget, lambda: reading.repeated_by(press), tokens
+        yield "kvzip@kvpress", budget, partial(reading.repeated_by, press), tokens
     for whole in (heads // 6, heads // 3, heads // 2):
         press = kvpress.DuoAttentionPress(1 - whole / heads)
         press.load_attention_pattern = lambda model: (SINKS, RECENT, pattern)
         budget = math.ceil((whole * tokens + (heads - whole) * (SINKS + RECENT)) / heads)
-        yield "duoattention@kvpress", budget, lambda: reading.compressed(press), tokens
+        yield "duoattention@kvpress", budget, partial(reading.compressed, press), tokens
 
 
 @torch.no_grad()
@@ -196,7 +197,11 @@ def main():
                 prompt = ids if seen else {"context": ids, "question": follow}
                 reading = Reading(model, ids)
                 asked_of = 0 if follow else len(question)
-                wanted = [case for case in cases(reading, asked_of, heads, budgets, pattern) if any(name in case[0] for name in args.only.split(","))]
+                wanted = [
+                    case
+                    for case in cases(reading, asked_of, heads, budgets, pattern)
+                    if any(name in case[0] for name in args.only.split(","))
+                ]
                 budgets_of, asked, ours = {}, {}, {}
                 for method, budget, _, _ in wanted:
                     budgets_of.setdefault(method, []).append(budget)
