@@ -17,6 +17,7 @@ import json
 import math
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import kvpress
@@ -91,8 +92,8 @@ class Reading:
             press._context_ids, press._cache = torch.tensor([self.ids]), copy
         return copy
 
-    def answer(self, cache, follow):
-        position, logits = len(self.ids), self.logits
+    def answer(self, cache, follow, position):
+        logits = self.logits
         answer, rows = [], []
 
         def read(tokens):
@@ -130,26 +131,31 @@ class Program:
             return load_file(file.name)[variant]
 
 
-def cases(reading, heads, budgets, pattern):
-    """(our method, budget, the press's cache): what both sides can do alike."""
+def cases(reading, question, heads, budgets, pattern):
+    """(our method, budget, the press's cache, the position behind it): what both sides can do alike. `question` is how
+    many tokens of the prompt are the question's, if it is seen."""
     tokens = len(reading.ids)
     for method, press in SCORED.items():
         for budget in budgets:
-            yield method, budget, lambda: reading.compressed(press(1 - (budget + 0.5) / tokens))
+            yield method, budget, partial(reading.compressed, press(1 - (budget + 0.5) / tokens)), tokens
+    for budget in budgets if question else []:
+        press = kvpress.FinchPress(1 - (budget + 0.5) / tokens)
+        press.window_size = question
+        yield f"finch@kvpress[window={question}]", budget, partial(reading.compressed, press), budget
     chunks, rest = -(-tokens // CHUNK), tokens % CHUNK or CHUNK
     for budget in budgets:
         kept = budget // CHUNK
         press = kvpress.ChunkKVPress(kvpress.SnapKVPress(1 - (kept + 0.5) / chunks), CHUNK)
-        yield "chunkkv@kvpress", (kept - 1) * CHUNK + rest, lambda: reading.compressed(press)
+        yield "chunkkv@kvpress", (kept - 1) * CHUNK + rest, partial(reading.compressed, press), tokens
     entries = heads * tokens
     for budget in budgets:
         press = kvpress.KVzipPress((entries - budget * heads + 0.5) / entries)
-        yield "kvzip@kvpress", budget, lambda: reading.repeated_by(press)
+        yield "kvzip@kvpress", budget, partial(reading.repeated_by, press), tokens
     for whole in (heads // 6, heads // 3, heads // 2):
         press = kvpress.DuoAttentionPress(1 - whole / heads)
         press.load_attention_pattern = lambda model: (SINKS, RECENT, pattern)
         budget = math.ceil((whole * tokens + (heads - whole) * (SINKS + RECENT)) / heads)
-        yield "duoattention@kvpress", budget, lambda: reading.compressed(press)
+        yield "duoattention@kvpress", budget, partial(reading.compressed, press), tokens
 
 
 @torch.no_grad()
@@ -160,7 +166,8 @@ def main():
     parser.add_argument("--program", default="target/release/kvsweep")
     parser.add_argument("--tokens", default="1000,1250,1500", help="tokens of each context")
     parser.add_argument("--budgets", default="128,256,512")
-    parser.add_argument("--only", help="methods of ours whose name contains this")
+    parser.add_argument("--only", default="", help="methods of ours whose names contain one of these")
+    parser.add_argument("--question", default="seen,unseen")
     args = parser.parse_args()
     budgets = [int(budget) for budget in args.budgets.split(",")]
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="sdpa").eval()
@@ -185,26 +192,31 @@ def main():
             before, tail = templated.split(mark)
             encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
             context, question = encode(before), encode(f"\n\nQuestion: {row['input']}\nAnswer in a few words.{tail}")
-            for seen in (True, False):
+            for seen in [view == "seen" for view in args.question.split(",")]:
                 ids, follow = (context + question, []) if seen else (context, question)
                 prompt = ids if seen else {"context": ids, "question": follow}
                 reading = Reading(model, ids)
-                wanted = [case for case in cases(reading, heads, budgets, pattern) if (args.only or "") in case[0]]
+                asked_of = 0 if follow else len(question)
+                wanted = [
+                    case
+                    for case in cases(reading, asked_of, heads, budgets, pattern)
+                    if any(name in case[0] for name in args.only.split(","))
+                ]
                 budgets_of, asked, ours = {}, {}, {}
-                for method, budget, _ in wanted:
+                for method, budget, _, _ in wanted:
                     budgets_of.setdefault(method, []).append(budget)
                 for method, of in budgets_of.items():
                     asked.setdefault(tuple(of), []).append(method)
                 for of, methods in asked.items():
                     ours |= program.answers(prompt, methods, of, *options)
-                for method, budget, cache in wanted:
-                    theirs, rows = reading.answer(cache(), follow)
+                for method, budget, cache, position in wanted:
+                    theirs, rows = reading.answer(cache(), follow, position)
                     for layer in model.model.layers:
                         layer.self_attn.masked_key_indices = None
                     variant = f"{method}/{budget}"
                     pair = zip(ours[variant], theirs)
                     same = next((step for step, (a, b) in enumerate(pair) if a != b), NEW)
-                    name = f"{method}, question {'seen' if seen else 'unseen'}"
+                    name = f"{method.split('[')[0]}, question {'seen' if seen else 'unseen'}"
                     equal.setdefault(name, []).append(same == NEW)
                     line = f"{name}: {len(ids)} tokens, {budget} entries: {same} of {NEW} equal"
                     if same < NEW:

@@ -21,6 +21,7 @@ from kvpress import (
     CriticalAdaKVPress,
     CriticalKVPress,
     ExpectedAttentionPress,
+    FinchPress,
     KeyDiffPress,
     KnormPress,
     LagKVPress,
@@ -230,6 +231,13 @@ def by_defence(kind, layers, budget, params):
     return scores, kept, distance
 
 
+def by_question(press, layer, budget, params):
+    """FINCH with the question as its window."""
+    press.window_size = layer.q.shape[2]
+    scores, kept, distance = by_score(press, layer, budget, params)
+    return scores[:, : -press.window_size], kept, distance
+
+
 # (method, press, parameters, query rows, how it selects)
 SNAPKV = {"window": 16, "kernel": 5, "first": 0.5, "epsilon": 1e-4}
 METHODS = [
@@ -249,6 +257,7 @@ METHODS = [
     ("defensivekv", "efficient_defensivekv_press", {"window": 32, "kernel": 7}, 32, by_defence),
     ("layer-defensivekv", "efficient_layer_defensivekv_press", {"window": 16, "kernel": 5}, 16, by_defence),
     ("layer-defensivekv", "efficient_layer_defensivekv_press", {"window": 32, "kernel": 7}, 32, by_defence),
+    ("finch", FinchPress, {"window": 11}, 11, by_question),
 ]
 SHAPES = [(2, 4, 2, 16, 150), (1, 8, 1, 32, 203), (2, 3, 3, 8, 121)]
 

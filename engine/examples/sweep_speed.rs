@@ -93,6 +93,7 @@ impl Bench {
             prefill: Arc::clone(prefill),
             selection: Arc::new(selection),
             follow: Arc::default(),
+            renumbered: false,
             again: None,
             rule: DecodeRule { max_new: NEW_TOKENS, ignore_stops: true, ..DecodeRule::default() },
             keep_logits: false,

@@ -89,6 +89,13 @@ pub trait Backend: Debug + Send + Sync {
         votes: usize,
     ) -> Result<Self::Cache>;
 
+    /// Gives what a new cache keeps of its prompt, by the selection it was made with, the positions 0, 1, … in its order,
+    /// and the next token the position behind. Every head must hold as many.
+    ///
+    /// # Errors
+    /// Heads of unlike length, or a failing device.
+    fn renumber(&self, cache: &mut Self::Cache, selection: &Selection) -> Result<()>;
+
     /// Observes a cache at this moment, as if its entries were a prompt; windows are those of the tokens read last. Every
     /// head must hold as many entries, the second answer.
     ///

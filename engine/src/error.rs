@@ -284,6 +284,11 @@ pub enum EngineError {
     /// A method wants the prompt repeated, and nothing says how to ask for that.
     #[error("a method wants the prompt repeated, and the request for that needs the model's tokenizer")]
     NoRepeatRequest,
+    /// A method reads the question, and nothing says where it begins.
+    #[error(
+        "a method reads the question, and where that begins is not known; say how long it is (`window` of the method)"
+    )]
+    NoQuestion,
     /// The model has no positions left to repeat the prompt behind it.
     #[error(
         "a prompt of {prompt} tokens is repeated behind it in parts of up to {repeat} tokens, and this model has {limit} \
@@ -297,6 +302,12 @@ pub enum EngineError {
         /// The model's positions.
         limit: usize,
     },
+    /// Kept entries would get new positions in a model whose layers look through windows.
+    #[error(
+        "a method gives kept entries new positions, which is not computed where layers look through windows; \
+         `renumber=false` of the method leaves them where they are"
+    )]
+    RenumberedWindows,
     /// The prompt is to be repeated, and no layer of the model looks at all of it.
     #[error(
         "a method has the prompt repeated, which is not computed where every layer looks through a window, here of {window}, \

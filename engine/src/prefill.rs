@@ -13,6 +13,8 @@ pub struct PrefillOptions<'a> {
     pub keep_all_logits: bool,
     /// Asks the model to repeat the prompt; what a [second pass](crate::reconstruct) shows cannot be observed without.
     pub repeat: Option<&'a RepeatRequest>,
+    /// Tokens of the question at the end of the prompt; what reads the question cannot be observed without.
+    pub question: Option<usize>,
 }
 
 /// A prompt that has been read. Immutable; share it in an [`Arc`]. `P` is the back end's own store of its keys and

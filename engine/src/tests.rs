@@ -115,6 +115,7 @@ fn sequence<P>(prefill: &Arc<Prefill<P>>, selection: Selection, max_new: usize) 
         prefill: Arc::clone(prefill),
         selection: Arc::new(selection),
         follow: Arc::default(),
+        renumbered: false,
         again: None,
         rule: DecodeRule { max_new, ..DecodeRule::default() },
         keep_logits: true,
@@ -152,6 +153,7 @@ fn kernels_agree_with_candle_in_prefill() {
         Observation::WindowSum { window: 8 },
         Observation::WindowSum { window: 300 },
         Observation::WindowMoments { window: 32 },
+        Observation::QuestionSum { window: Some(9) },
         Observation::KeyNorm,
         Observation::KeySimilarity,
         Observation::LagRank { sinks: 3, lag: 20 },
@@ -720,6 +722,74 @@ fn a_second_pass_needs_a_request_and_room_and_can_be_stopped() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert!(pool.install(|| looks(|| model(plain), &request)) > 3 * 3 + 3 * 2);
     assert_eq!(looks(|| reference(plain), &request), 3 + 3 * 3 * 2);
+}
+
+/// A cache whose kept keys close ranks is that of a prompt which never had the others, where nothing before them changed
+/// their numbers: in the first layer. Behind it, both back ends agree.
+#[test]
+fn renumbered_entries_stand_at_their_new_positions() {
+    fn run<B: Backend>(model: &Session<B>, ids: &[u32], kept: &[u32]) -> (Vec<f32>, Vec<Decoded>) {
+        let config = &model.config;
+        let prefill = read(model, ids);
+        let heads = vec![kept.to_vec(); config.kv_heads];
+        let selection = Selection {
+            granularity: Granularity::KvHead,
+            layers: vec![LayerSelection::Heads(heads); config.layers],
+        };
+        let mut cache = model.backend.fork(&prefill.prompt, &selection, 1, 0).unwrap();
+        model.backend.renumber(&mut cache, &selection).unwrap();
+        assert_eq!(model.backend.held(&cache).layers, vec![vec![kept.len(); config.kv_heads]; config.layers]);
+        let mut first = Vec::new();
+        let mut look = |layer: usize, rows: &[f32]| {
+            if layer == 0 {
+                first = rows.to_vec();
+            }
+        };
+        let mut tap = Tap { rows: Some(&mut look), shadow: None };
+        let mut rows = [Extend { cache: &mut cache, tokens: &[7], masked: None }];
+        model.backend.extend(&mut rows, Some(&mut tap), &Cancel::default()).unwrap();
+        let one = Sequence { renumbered: true, ..sequence(&prefill, selection, 4) };
+        let plain = Sequence { renumbered: false, ..one.clone() };
+        (first, decode(model, &[one, plain]))
+    }
+    for config in configs() {
+        let (ours, theirs) = (model(&config), reference(&config));
+        let ids = prompt(40, 5);
+        let kept: Vec<u32> = vec![0, 3, 4, 17, 30, 38, 39];
+        let (rows, answers) = run(&ours, &ids, &kept);
+        let (other_rows, other_answers) = run(&theirs, &ids, &kept);
+        // The same tokens as a prompt of their own: in the first layer keys depend on token and position alone.
+        let short: Vec<u32> = kept.iter().map(|&position| ids[position as usize]).collect();
+        let all: Vec<u32> = (0..short.len() as u32).collect();
+        let (expected, _) = run(&ours, &short, &all);
+        assert_close(&rows, &expected, "attention of the first layer");
+        assert_close(&other_rows, &expected, "the same by candle");
+        for (a, b) in answers.iter().zip(&other_answers) {
+            assert_close(a.logits.as_ref().unwrap(), b.logits.as_ref().unwrap(), "answers");
+        }
+        assert_ne!(answers[0].logits, answers[1].logits, "two sequences, not one computed once");
+    }
+}
+
+#[test]
+fn what_reads_the_question_is_told_how_long_it_is() {
+    let model = model(&configs()[0]);
+    let asked = [None, Some(9)].map(|window| Observation::QuestionSum { window });
+    let prefill = |wanted: &[Observation], question| {
+        let options = PrefillOptions { question, ..PrefillOptions::default() };
+        model.prefill(&prompt(60, 2), &wanted.iter().copied().collect(), options)
+    };
+    assert!(matches!(prefill(&asked[..1], None), Err(EngineError::NoQuestion)));
+    let given = prefill(&asked[1..], None).unwrap();
+    for wanted in [&asked[..1], &asked] {
+        let seen = prefill(wanted, Some(9)).unwrap();
+        for (seen, given) in seen.observations().layers.iter().zip(&given.observations().layers) {
+            assert_eq!(seen.len(), wanted.len());
+            assert!(wanted.iter().all(|one| seen[one] == given[&asked[1]]));
+            let Observed::Rows { columns, .. } = &seen[&asked[0]] else { panic!() };
+            assert_eq!(*columns, 51);
+        }
+    }
 }
 
 /// Both heads of every layer differ by much: what is padded to the longest, and what to whole panels, shows.

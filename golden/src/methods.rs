@@ -141,7 +141,7 @@ mod tests {
     fn every_case_of_kvpress_passes() {
         let report = check(&of_kvpress()).unwrap();
         assert_eq!(report.failures, [], "{} passed", report.passed);
-        assert_eq!(report.passed, 108);
+        assert_eq!(report.passed, 114);
     }
 
     #[test]

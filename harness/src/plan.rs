@@ -116,6 +116,17 @@ impl Plan {
         if model.no_template.is_some() && rule.is_some_and(|rule| rule.template == "model") {
             settings.insert(NO_TEMPLATE.to_owned(), "prompts run raw".to_owned());
         }
+        let reads = |variant: &&Variant| {
+            variant.observations().iter().any(|one| one.reads_the_question()) || variant.renumbers()
+        };
+        if question == QuestionView::Unseen
+            && let Some(variant) = variants.all.iter().find(reads)
+        {
+            return Err(usage(format!(
+                "method `{}` reads the question, which --question unseen hides; leave one of the two out",
+                variant.spec().label()
+            )));
+        }
         if question == QuestionView::Unseen {
             settings.insert(QUESTION.to_owned(), UNSEEN.to_owned());
         }
@@ -152,6 +163,28 @@ impl Plan {
     /// A question that must stay unseen and cannot be told from its context.
     pub(crate) fn compressed_tokens(&self, prompt: &Prompt, text: &dyn ModelText) -> anyhow::Result<usize> {
         compressed_tokens(self.question, self.protocol, prompt, text)
+    }
+
+    /// How many of a prompt's last tokens are its question's, where a method reads the question.
+    ///
+    /// # Errors
+    /// A question that cannot be told from its context.
+    pub(crate) fn question_tokens(
+        &self,
+        prompt: &Prompt,
+        text: &dyn ModelText,
+    ) -> anyhow::Result<Option<usize>> {
+        if !self.observations().iter().any(|one| one.reads_the_question()) {
+            return Ok(None);
+        }
+        match prompt.context_tokens(text)? {
+            Some(context) if context < prompt.ids.len() => Ok(Some(prompt.ids.len() - context)),
+            _ => anyhow::bail!(
+                "under protocol `{}` this prompt has no question behind its context, and a method reads the question\n\
+                 hint: leave its data set out with --datasets, or the method with --methods",
+                self.protocol.name
+            ),
+        }
     }
 
     /// What prompts are made for, with the text side of the model.

@@ -107,6 +107,7 @@ fn observes(observation: Observation) -> &'static str {
     match observation {
         Observation::WindowSum { window: 1 } => "attention of the last token",
         Observation::WindowSum { .. } => "attention of the last tokens",
+        Observation::QuestionSum { .. } => "attention of the question's tokens",
         Observation::WindowMax { .. } => "its maximum",
         Observation::WindowMoments { .. } => "mean and variance of the last tokens' attention",
         Observation::AccumulatedSum { .. } => "attention of all tokens",
@@ -120,12 +121,13 @@ fn observes(observation: Observation) -> &'static str {
     }
 }
 
-/// Multiply-adds beyond those of the prefill, in one head of one layer, for a prompt of `S` tokens, heads of `d` elements and a
+/// Multiply-adds beyond those of the prefill, in one head of one layer, for a prompt of `S` tokens, `Q` of them the question's, heads of `d` elements and a
 /// residual stream of `M`.
 #[must_use]
 pub fn cost(observation: Observation) -> String {
     match observation {
         Observation::WindowSum { window } | Observation::WindowMoments { window } => format!("{window} S d"),
+        Observation::QuestionSum { .. } => "Q S d".to_owned(),
         // Reads the rows that the sum reads.
         Observation::WindowMax { window, kernel } => format!("{window} S {kernel}"),
         Observation::AccumulatedSum { .. } => "S S / 2".to_owned(),

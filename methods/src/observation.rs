@@ -32,6 +32,12 @@ pub enum Observation {
         /// Rows at the end of the prompt.
         window: usize,
     },
+    /// Attention of the question's rows, each times the number of positions before it, summed over the rows (FINCH):
+    /// `[query_heads][prompt_len - question]`.
+    QuestionSum {
+        /// Rows at the end of the prompt; `None`: those of its question, as the prefill is told.
+        window: Option<usize>,
+    },
     /// Attention of ALL rows, summed (H2O), first `prompt_len - recent` columns:
     /// `[query_heads][prompt_len - recent]`.
     AccumulatedSum {
@@ -102,10 +108,17 @@ impl Observation {
         matches!(
             self,
             Self::WindowSum { .. }
+                | Self::QuestionSum { .. }
                 | Self::WindowMax { .. }
                 | Self::WindowMoments { .. }
                 | Self::AccumulatedSum { .. }
         )
+    }
+
+    /// Whether it reads the question, wherever that begins.
+    #[must_use]
+    pub fn reads_the_question(self) -> bool {
+        matches!(self, Self::QuestionSum { window: None })
     }
 
     /// Whether the keys and values of a cache are all that it reads.
@@ -114,13 +127,14 @@ impl Observation {
         matches!(self, Self::KeyNorm | Self::KeySimilarity | Self::LagRank { .. } | Self::ValueNorm)
     }
 
-    /// Positions of a prompt of `prompt_len` tokens that it covers, the first ones.
+    /// Positions of a prompt of `prompt_len` tokens that it covers at most, the first ones.
     #[must_use]
     pub fn columns(self, prompt_len: usize) -> usize {
         prompt_len.saturating_sub(match self {
             Self::WindowSum { window } | Self::WindowMax { window, .. } | Self::WindowMoments { window } => {
                 window
             }
+            Self::QuestionSum { window } => window.unwrap_or(0),
             Self::AccumulatedSum { recent } => recent,
             _ => 0,
         })
@@ -131,6 +145,7 @@ impl Observation {
     pub fn values(self, shape: &LayerShape, prompt_len: usize) -> usize {
         let rows = match self {
             Self::WindowSum { .. }
+            | Self::QuestionSum { .. }
             | Self::WindowMax { .. }
             | Self::AccumulatedSum { .. }
             | Self::OutputNorm => shape.query_heads,

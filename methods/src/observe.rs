@@ -188,6 +188,7 @@ pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
             | Observation::WindowMax { window, .. }
             | Observation::WindowMoments { window } => window.min(prompt_len),
             Observation::AccumulatedSum { .. } | Observation::ExpectedAttention { .. } => prompt_len,
+            Observation::QuestionSum { window } => window.map_or(prompt_len, |window| window.min(prompt_len)),
             Observation::KeyNorm
             | Observation::KeySimilarity
             | Observation::LagRank { .. }
@@ -218,10 +219,10 @@ impl LayerObserver {
     /// When the shape contradicts itself, or a prefill does not show what is wanted.
     pub fn new(wanted: &[Observation], shape: &LayerShape, prompt_len: usize) -> Result<Self, MethodError> {
         shape.check()?;
-        if let Some(other) = wanted.iter().find(|one| one.repeats_the_prompt()) {
+        if let Some(other) = wanted.iter().find(|one| one.repeats_the_prompt() || one.reads_the_question()) {
             return Err(MethodError::Mismatch {
                 what: "observations of a prefill".into(),
-                expected: "none of a second pass".into(),
+                expected: "none of a second pass or of an unknown window".into(),
                 found: format!("{other:?}"),
             });
         }
@@ -371,7 +372,10 @@ fn collect<'a>(
         _ => {
             let mut values = Vec::with_capacity(shape.query_heads * columns);
             for reduction in reductions {
-                if let Reduction::Sum { sum: row, .. } | Reduction::Max { max: row, .. } = reduction {
+                if let Reduction::Sum { sum: row, .. }
+                | Reduction::Counted { sum: row, .. }
+                | Reduction::Max { max: row, .. } = reduction
+                {
                     values.extend_from_slice(row);
                 }
             }
@@ -387,6 +391,8 @@ enum Reduction {
     None,
     /// Rows from position `first` on, columns `0..sum.len()`.
     Sum { first: usize, sum: Vec<f32> },
+    /// The same, each row times its position.
+    Counted { first: usize, sum: Vec<f32> },
     /// The largest of those rows in each column, pooled over `kernel` columns and scaled back to their mass.
     Max { first: usize, kernel: usize, max: Vec<f32> },
     /// The same as a sum with squares; `f64` because a variance is a small difference of large sums.
@@ -408,6 +414,10 @@ impl Reduction {
                 let past = prompt_len.saturating_sub(window);
                 Self::Moments { first: past, sum: vec![0.0; past], squares: vec![0.0; past], entropy: 0.0 }
             }
+            Observation::QuestionSum { window } => {
+                let past = prompt_len.saturating_sub(window.unwrap_or(0));
+                Self::Counted { first: past, sum: vec![0.0; past] }
+            }
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
@@ -422,6 +432,12 @@ impl Reduction {
             Self::Sum { first, sum } if position >= *first => {
                 for (s, &w) in sum.iter_mut().zip(weights) {
                     *s += w * inverse;
+                }
+            }
+            Self::Counted { first, sum } if position >= *first => {
+                let factor = inverse * position as f32;
+                for (s, &w) in sum.iter_mut().zip(weights) {
+                    *s += w * factor;
                 }
             }
             Self::Max { first, kernel, max } if position >= *first => {
@@ -534,6 +550,7 @@ mod tests {
                 Observation::WindowSum { window: 1 },
                 Observation::WindowMoments { window: w },
                 Observation::AccumulatedSum { recent },
+                Observation::QuestionSum { window: Some(w) },
                 Observation::KeyNorm,
                 Observation::WindowMax { window: w, kernel: 5 },
                 Observation::ValueNorm,
@@ -562,6 +579,15 @@ mod tests {
                     let sum: f64 = voters.map(|r| r[unseen + i % columns]).sum();
                     assert!(close(f64::from(value), sum), "window {window}: {value} {sum}");
                 }
+            }
+            let Observed::Rows { columns, values, .. } = &seen[&Observation::QuestionSum { window: Some(w) }]
+            else {
+                panic!()
+            };
+            for (i, &value) in values.iter().enumerate() {
+                let question = (tokens - w..tokens).map(|p| p as f64 * rows[i / columns][p][i % columns]);
+                let sum: f64 = question.sum();
+                assert!(close(f64::from(value), sum), "{value} {sum}");
             }
             let Observed::Rows { columns, values, .. } = &seen[&Observation::AccumulatedSum { recent }]
             else {

@@ -3,8 +3,8 @@
 use crate::error::{MethodError, Nearest};
 use crate::method::{
     Entry, ada_criticalkv, ada_expected_attention, adakv, cake, chunkkv, compresskv, criticalkv, defensivekv,
-    duoattention, expected_attention, full, h2o, headkv, keydiff, knorm, kvzip, lagkv, layer_defensivekv,
-    pyramidkv, random, snapkv, streamingllm, tova,
+    duoattention, expected_attention, finch, full, h2o, headkv, keydiff, knorm, kvzip, lagkv,
+    layer_defensivekv, pyramidkv, random, snapkv, streamingllm, tova,
 };
 
 /// Every method, in the order of listings.
@@ -30,6 +30,7 @@ pub const METHODS: &[Entry] = &[
     layer_defensivekv::ENTRY,
     expected_attention::ENTRY,
     ada_expected_attention::ENTRY,
+    finch::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

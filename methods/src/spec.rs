@@ -435,6 +435,12 @@ impl Variant {
         self.spec.interval
     }
 
+    /// Whether what is kept gets contiguous positions, and the answer goes on behind it.
+    #[must_use]
+    pub fn renumbers(&self) -> bool {
+        self.spec.method.renumbers()
+    }
+
     /// How many of the tokens read last vote when it chooses.
     #[must_use]
     pub fn votes(&self) -> usize {

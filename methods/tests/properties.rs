@@ -76,8 +76,10 @@ struct Prompt {
 
 impl Prompt {
     fn new(shape: CacheShape, variant: &Variant, seed: u64) -> Self {
-        let (again, wanted): (Vec<_>, Vec<_>) =
-            variant.observations().into_iter().partition(|one| one.repeats_the_prompt());
+        let (again, wanted): (Vec<_>, Vec<_>) = variant
+            .observations()
+            .into_iter()
+            .partition(|one| one.repeats_the_prompt() || one.reads_the_question());
         let layers = (0..)
             .zip(&*shape.layers)
             .map(|(layer, sizes)| {
@@ -104,8 +106,10 @@ impl Prompt {
                 };
                 let mut seen = observe_layer(&wanted, sizes, &tensors).unwrap();
                 for &one in &again {
-                    let values = random(kv_heads * shape.len, seed + 3000 + layer);
-                    seen.insert(one, Observed::Rows { rows: kv_heads, columns: shape.len, values });
+                    let question = if one.reads_the_question() { 5.min(shape.len) } else { 0 };
+                    let (rows, columns) = (one.values(sizes, shape.len) / shape.len, shape.len - question);
+                    let values = random(rows * columns, seed + 3000 + layer);
+                    seen.insert(one, Observed::Rows { rows, columns, values });
                 }
                 seen
             })

@@ -365,8 +365,10 @@ fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
         .flat_map(|(name, own)| {
             [64, 80].map(|budget| MethodSpec::parse(name, own, None).unwrap().at(budget).unwrap())
         })
-        // Second passes are not written for CUDA.
-        .filter(|variant| !variant.observations().iter().any(|one| one.repeats_the_prompt()))
+        // Second passes are not written for CUDA, and there is no question here.
+        .filter(|variant| {
+            !variant.observations().iter().any(|one| one.repeats_the_prompt() || one.reads_the_question())
+        })
         .collect();
     let made = |one: &Observation| has_kernel(*one) || one.reads_entries_only();
     let (variants, others): (Vec<_>, Vec<_>) =

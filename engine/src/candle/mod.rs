@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
     observe::{Rotary, Turns},
-    selection::Selection,
+    selection::{LayerSelection, Selection},
     shape::Reach,
 };
 
@@ -27,9 +27,10 @@ mod cache;
 mod model;
 mod observe;
 
+use cache::KeptTensors;
 pub use cache::{CandleCache, CandlePrompt};
 pub use model::Candle;
-use model::{floats, linear};
+use model::{RopeTensors, floats, linear};
 use observe::Beside;
 
 /// Refuses the logits of one position that are not finite. Only then the layer is looked for: a look at every layer
@@ -151,6 +152,29 @@ impl Backend for Candle {
         votes: usize,
     ) -> Result<CandleCache> {
         CandleCache::new(prompt, selection, votes)
+    }
+
+    fn renumber(&self, cache: &mut CandleCache, selection: &Selection) -> Result<()> {
+        let turns = RopeTables::turns_back(&self.config, cache.position);
+        let half = turns.half_dim;
+        let layers: Vec<usize> = (0..self.config.layers).collect();
+        cache.position = cache.held.entries_of_each(&layers, 0)?;
+        for (kept, chosen) in cache.layers.iter_mut().zip(&selection.layers) {
+            let (KeptTensors::Own(padded), LayerSelection::Heads(heads)) = (kept, chosen) else { continue };
+            let (mut cos, mut sin) = (Vec::new(), Vec::new());
+            for (entry, &position) in heads.iter().flat_map(|head| head.iter().enumerate()) {
+                let at = (position as usize - entry) * half;
+                cos.extend_from_slice(&turns.cos[at..][..half]);
+                sin.extend_from_slice(&turns.sin[at..][..half]);
+            }
+            let shape = (heads.len(), cache.position, half);
+            let rope = RopeTensors {
+                cos: Tensor::from_vec(cos, shape, &self.device)?,
+                sin: Tensor::from_vec(sin, shape, &self.device)?,
+            };
+            padded.keys = self.rotate(&padded.keys, &rope)?;
+        }
+        Ok(())
     }
 
     fn observe(&self, cache: &CandleCache, wanted: &[Observation]) -> Result<(Observations, usize)> {

@@ -33,8 +33,8 @@ pub struct Candle {
 /// Cosines and sines, `[positions, head_dim / 2]`.
 #[derive(Clone, Debug)]
 pub(super) struct RopeTensors {
-    cos: Tensor,
-    sin: Tensor,
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
 }
 
 pub(super) fn linear(x: &Tensor, linear: &Linear) -> Result<Tensor> {

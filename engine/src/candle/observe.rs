@@ -168,7 +168,12 @@ impl AttentionSums {
         if skip >= rows || columns == 0 {
             return Ok(());
         }
-        let weights = weights.narrow(1, skip, rows - skip)?.narrow(2, 0, columns)?;
+        let mut weights = weights.narrow(1, skip, rows - skip)?.narrow(2, 0, columns)?;
+        if let Observation::QuestionSum { .. } = self.observation {
+            let positions = Tensor::arange((start + skip) as u32, (start + rows) as u32, weights.device())?;
+            let positions = positions.to_dtype(DType::F32)?.reshape((1, rows - skip, 1))?;
+            weights = weights.broadcast_mul(&positions)?;
+        }
         let add = |total: &mut Option<Tensor>, block: Tensor| -> Result<()> {
             let block = block.pad_with_zeros(1, 0, self.columns - columns)?;
             *total = Some(match total.take() {

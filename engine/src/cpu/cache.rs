@@ -232,6 +232,25 @@ impl CpuCache {
         Self { prompt: Arc::clone(prompt), layers, own, tails, position: shape.len, queries, most_queries }
     }
 
+    /// See [`Backend::renumber`](crate::backend::Backend::renumber); `turn` rotates a key back by a number of positions.
+    pub(crate) fn renumber(&mut self, selection: &Selection, turn: impl Fn(&mut [f32], usize)) -> Result<()> {
+        let layers: Vec<usize> = (0..self.layers.len()).collect();
+        self.position = self.held().entries_of_each(&layers, 0)?;
+        for (kept, chosen) in self.layers.iter().zip(&selection.layers) {
+            let (KeptLayer::Own(_, first), LayerSelection::Heads(heads)) = (kept, chosen) else { continue };
+            for (place, kept) in self.own.heads[*first..].iter().zip(heads) {
+                let keys = &mut self.own.data[place.start..];
+                let mut key = vec![0.0; place.head_dim];
+                for (entry, &position) in kept.iter().enumerate() {
+                    load_key(keys, entry, &mut key);
+                    turn(&mut key, position as usize - entry);
+                    store_key(keys, entry, &key);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// See [`Backend::evict`](crate::backend::Backend::evict).
     pub(crate) fn evict(&mut self, selection: &Selection) {
         let shape = &self.prompt.shape;

@@ -12,6 +12,7 @@ use crate::{
     cache::Held,
     cancel::Cancel,
     error::Result,
+    model::rope_tables::RopeTables,
     prefill::{Prefill, PrefillOptions},
     reconstruct::Replayed,
 };
@@ -73,6 +74,15 @@ impl Backend for Cpu {
         votes: usize,
     ) -> Result<CpuCache> {
         Ok(CpuCache::new(prompt, selection, room, votes * self.config.query_heads * self.config.head_dim))
+    }
+
+    fn renumber(&self, cache: &mut CpuCache, selection: &Selection) -> Result<()> {
+        let turns = RopeTables::turns_back(&self.config, cache.position);
+        let half = turns.half_dim;
+        cache.renumber(selection, |key, positions| {
+            let at = positions * half;
+            self.simd.rotate(key, &turns.cos[at..][..half], &turns.sin[at..][..half]);
+        })
     }
 
     fn observe(&self, cache: &CpuCache, wanted: &[Observation]) -> Result<(Observations, usize)> {

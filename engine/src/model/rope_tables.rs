@@ -97,6 +97,24 @@ impl LayerTables<RopeTables> {
     }
 }
 
+impl RopeTables {
+    /// Tables that turn keys of a prompt of `len` tokens back by 0 to `len - 1` positions, and change no length. Every layer
+    /// rotates alike.
+    #[must_use]
+    pub(crate) fn turns_back(config: &ModelConfig, len: usize) -> Self {
+        let mut tables = Self::new(&config.rope, config.head_dim, 0..len);
+        // Position 0 turns nothing: its cosines are what keys are stretched by.
+        let stretched = tables.cos[..tables.half_dim.min(tables.cos.len())].to_vec();
+        for (turn, by) in tables.cos.iter_mut().zip(stretched.iter().cycle()) {
+            *turn /= by;
+        }
+        for (turn, by) in tables.sin.iter_mut().zip(stretched.iter().cycle()) {
+            *turn /= -by;
+        }
+        tables
+    }
+}
+
 /// Radians per position of each rotated pair of a sequence of `len` tokens, fastest first: `head_dim / 2` values, or fewer
 /// where a head is rotated in part.
 #[must_use]

@@ -58,6 +58,7 @@ pub(crate) fn run<B: Backend>(model: &Session<B>, prompt: &[u32], new: usize) ->
         prefill,
         selection: Arc::new(everything),
         follow: Arc::default(),
+        renumbered: false,
         again: None,
         rule: DecodeRule { max_new: new, stop_ids: vec![], ban_stops_on_first: false, ignore_stops: true },
         keep_logits: false,

@@ -101,7 +101,8 @@ fn answer<B: Backend>(
         .map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(&prompt.compressed)))
         .transpose()?;
     let started = Instant::now();
-    let options = PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref() };
+    let options =
+        PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref(), question: None };
     let prefill = Arc::new(model.prefill(&prompt.compressed, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
@@ -120,6 +121,7 @@ fn answer<B: Backend>(
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
             follow: Arc::clone(&prompt.follow),
+            renumbered: variant.renumbers(),
             again: again(variant, seen),
             rule: DecodeRule {
                 max_new: args.max_new,

@@ -165,7 +165,9 @@ impl<'p, B: Backend> Worker<'p, B> {
             None => {
                 let wanted = self.footprint.observations();
                 let repeat = self.repeat.as_ref().map(|words| words.request(compressed));
-                let options = PrefillOptions { repeat: repeat.as_ref(), ..PrefillOptions::default() };
+                let question = self.plan.question_tokens(&prompt, &self.text)?;
+                let options =
+                    PrefillOptions { repeat: repeat.as_ref(), question, ..PrefillOptions::default() };
                 Arc::new(self.session.prefill(compressed, wanted, options)?)
             }
         };
@@ -229,6 +231,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
                     follow: Arc::clone(&example.follow),
+                    renumbered: branch.planned.variant.renumbers(),
                     again: again(&branch.planned.variant, example.prefill.shape().seen().len()),
                     rule: decode_rule(&example.prompt),
                     keep_logits: false,

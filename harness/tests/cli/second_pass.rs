@@ -17,7 +17,8 @@ fn one_second_pass_serves_every_budget() {
     };
     let plain = flops("full,snapkv", "64,128", "prefill_shared");
     let once = flops("full,kvzip", "64", "prefill_shared");
-    assert!((1.9..2.6).contains(&(once / plain)), "{once} {plain}");
+    // Attention of a part is over the whole prompt, where the prefill's is over half of it on average.
+    assert!((2.0..5.0).contains(&(once / plain)), "{once} {plain}");
     assert_eq!(flops("full,snapkv,kvzip", "64,128,256", "prefill_shared"), once);
     let other_parts = flops("kvzip,kvzip[chunk=500]", "64", "prefill_shared");
     assert!(other_parts > 1.3 * once, "another setting is a pass of its own");

@@ -24,6 +24,7 @@ pub mod criticalkv;
 pub mod defensivekv;
 pub mod duoattention;
 pub mod expected_attention;
+pub mod finch;
 pub mod full;
 pub mod h2o;
 pub mod headkv;
@@ -96,6 +97,12 @@ pub trait Method: Debug + Send + Sync {
     /// Whether it can choose again while an answer grows, by [`Method::select`] on the cache of that moment: its entries
     /// are the positions then, the same number in every head. Nothing may be remembered from the prompt but they.
     fn chooses_again(&self) -> bool {
+        false
+    }
+
+    /// Whether what is kept gets the positions 0, 1, … in its order, and the answer goes on behind it. Every head keeps as
+    /// many entries then.
+    fn renumbers(&self) -> bool {
         false
     }
 

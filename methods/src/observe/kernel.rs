@@ -277,9 +277,9 @@ mod tests {
 
     fn values(reduction: &Reduction) -> Vec<f64> {
         match reduction {
-            Reduction::Sum { sum: row, .. } | Reduction::Max { max: row, .. } => {
-                row.iter().copied().map(f64::from).collect()
-            }
+            Reduction::Sum { sum: row, .. }
+            | Reduction::Counted { sum: row, .. }
+            | Reduction::Max { max: row, .. } => row.iter().copied().map(f64::from).collect(),
             Reduction::Moments { sum, squares, entropy, .. } => [&sum[..], squares, &[*entropy]].concat(),
             Reduction::None => Vec::new(),
         }
