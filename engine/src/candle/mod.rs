@@ -6,7 +6,6 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{Rotary, Turns},
     selection::Selection,
 };
 
@@ -17,7 +16,7 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
-    model::rope_tables::RopeTables,
+    model::rope_tables,
     prefill::{Prefill, PrefillOptions},
 };
 
@@ -69,10 +68,7 @@ impl Backend for Candle {
         let tokens = ids.len();
         let shape = config.cache_shape(tokens);
         let rope = self.rope(std::iter::once(0..tokens))?;
-        let rotary = Rotary::of(wanted, tokens, |positions| {
-            let RopeTables { cos, sin, .. } = RopeTables::new(config, positions);
-            Turns { cos, sin }
-        });
+        let rotary = rope_tables::rotary(config, wanted, tokens);
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();

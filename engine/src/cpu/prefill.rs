@@ -9,7 +9,7 @@ use std::{
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer, rows_needed},
+    observe::{HeadsView, LayerTensors, observe_layer, rows_needed},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
     cancel::Cancel,
     error::{EngineError, Result, Stage},
     finite::check_rows,
-    model::rope_tables::RopeTables,
+    model::rope_tables::{self, RopeTables},
     prefill::{Prefill, PrefillOptions},
 };
 
@@ -275,10 +275,7 @@ impl Cpu {
             wanted.iter().copied().partition(|one| one.reads_every_row());
         let output_norms = wanted.contains(&Observation::OutputNorm);
         wanted.retain(|&one| one != Observation::OutputNorm);
-        let rotary = Rotary::of(&wanted, tokens, |positions| {
-            let RopeTables { cos, sin, .. } = RopeTables::new(config, positions);
-            Turns { cos, sin }
-        });
+        let rotary = rope_tables::rotary(config, &wanted, tokens);
         let values_too = wanted.iter().any(|one| one.reads_values());
         let plain_width = if wanted.is_empty() { 0 } else { kv_width * if values_too { 2 } else { 1 } };
         let mut plain = vec![0.0; tokens * plain_width];

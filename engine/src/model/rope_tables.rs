@@ -5,6 +5,11 @@
 
 use std::{f64::consts::PI, ops::Range};
 
+use kvsweep_methods::{
+    observation::Observation,
+    observe::{Rotary, Turns},
+};
+
 use super::{
     config::ModelConfig,
     rope::{Llama3Scaling, RopeScaling, YarnScaling},
@@ -44,6 +49,14 @@ impl RopeTables {
             half_dim: frequencies.len(),
         }
     }
+}
+
+/// What observations of a prompt of `tokens` tokens read of its rotations, and of those behind it.
+pub(crate) fn rotary(config: &ModelConfig, wanted: &[Observation], tokens: usize) -> Option<Rotary> {
+    Rotary::of(wanted, tokens, |positions| {
+        let RopeTables { cos, sin, .. } = RopeTables::new(config, positions);
+        Turns { cos, sin }
+    })
 }
 
 /// Radians per position of each rotated pair of a sequence of `len` tokens, fastest first: `head_dim / 2` values.
