@@ -163,6 +163,13 @@ pub(crate) fn check_epsilon(epsilon: f64) -> Result<(), (&'static str, String)> 
     if (0.0..=1.0).contains(&epsilon) { Ok(()) } else { Err(("epsilon", "it is between 0 and 1".into())) }
 }
 
+/// Tokens before the window that a share of `kept` entries holds; at least one of all, unless the share is nothing.
+#[must_use]
+pub(crate) fn entries_of(kept: usize, share: f64, window: usize) -> usize {
+    let all = if share > 0.0 { ((kept as f64 * share) as usize).max(1) } else { 0 };
+    all.saturating_sub(window)
+}
+
 /// The best score of a layer; 0 where there is none.
 #[must_use]
 pub(crate) fn best(rows: &[Vec<f32>]) -> f32 {

@@ -6,9 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{Rotary, Turns},
     selection::{LayerSelection, Selection},
-    shape::Reach,
 };
 
 use crate::{
@@ -18,7 +16,7 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
-    model::rope_tables::{LayerTables, RopeTables},
+    model::rope_tables::{self, RopeTables},
     prefill::{Prefill, PrefillOptions},
     reconstruct::Replayed,
 };
@@ -73,13 +71,7 @@ impl Backend for Candle {
         let shape = config.cache_shape(tokens);
         let rope = self.rope(std::iter::once(0..tokens))?;
         let contested = shape.contested();
-        // Layers that methods choose from reach alike.
-        let reach = contested.first().map_or(Reach::All, |&layer| config.reach(layer));
-        let rotary = Rotary::of(wanted, tokens, |positions| {
-            let tables = LayerTables::new(config, positions);
-            let RopeTables { cos, sin, .. } = tables.of(reach).clone();
-            Turns { cos, sin }
-        });
+        let rotary = rope_tables::rotary(config, wanted, tokens);
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();

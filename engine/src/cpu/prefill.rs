@@ -9,7 +9,7 @@ use std::{
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer, rows_needed},
+    observe::{HeadsView, LayerTensors, observe_layer, rows_needed},
     shape::Reach,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     cancel::Cancel,
     error::{EngineError, Result, Stage},
     finite::check_rows,
-    model::rope_tables::{LayerTables, RopeTables},
+    model::rope_tables::{self, LayerTables, RopeTables},
     prefill::{Prefill, PrefillOptions},
 };
 
@@ -285,13 +285,7 @@ impl Cpu {
         let (contested, observes) = (shape.contested(), !(all_rows.is_empty() && wanted.is_empty()));
         let output_norms = wanted.contains(&Observation::OutputNorm);
         wanted.retain(|&one| one != Observation::OutputNorm);
-        // Layers that methods choose from reach alike.
-        let reach = contested.first().map_or(Reach::All, |&layer| config.reach(layer));
-        let rotary = Rotary::of(&wanted, tokens, |positions| {
-            let tables = LayerTables::new(config, positions);
-            let RopeTables { cos, sin, .. } = tables.of(reach).clone();
-            Turns { cos, sin }
-        });
+        let rotary = rope_tables::rotary(config, &wanted, tokens);
         let values_too = wanted.iter().any(|one| one.reads_values());
         let plain_width = if wanted.is_empty() { 0 } else { kv_width * if values_too { 2 } else { 1 } };
         let mut plain = vec![0.0; tokens * plain_width];

@@ -5,7 +5,11 @@
 
 use std::{f64::consts::PI, ops::Range};
 
-use kvsweep_methods::shape::Reach;
+use kvsweep_methods::{
+    observation::Observation,
+    observe::{Rotary, Turns},
+    shape::Reach,
+};
 
 use super::{
     config::ModelConfig,
@@ -113,6 +117,16 @@ impl RopeTables {
         }
         tables
     }
+}
+
+/// What observations of a prompt of `tokens` tokens read of its rotations, and of those behind it. The layers that methods
+/// choose from rotate alike.
+pub(crate) fn rotary(config: &ModelConfig, wanted: &[Observation], tokens: usize) -> Option<Rotary> {
+    let reach = config.cache_shape(tokens).contested().first().map_or(Reach::All, |&layer| config.reach(layer));
+    Rotary::of(wanted, tokens, |positions| {
+        let RopeTables { cos, sin, .. } = LayerTables::new(config, positions).of(reach).clone();
+        Turns { cos, sin }
+    })
 }
 
 /// Radians per position of each rotated pair of a sequence of `len` tokens, fastest first: `head_dim / 2` values, or fewer

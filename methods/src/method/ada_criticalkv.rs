@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::criticalkv::{second_stage, share};
+use super::criticalkv::second_stage;
 use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::adakv;
 use crate::error::MethodError;
@@ -48,10 +48,12 @@ impl AdaCriticalKv {
     fn layer(&self, ctx: &Context<'_>, layer: usize) -> Result<(Scores, Vec<usize>), MethodError> {
         let first = self.scoring().means(ctx, layer)?;
         let total = ctx.budget.saturating_sub(self.window).saturating_mul(first.rows.len());
-        let safe = share(ctx.budget, self.floor, self.window);
+        let safe = scoring::entries_of(ctx.budget, self.floor, self.window);
         let kept = adakv::competition(&first.rows, total, safe);
-        let sure: Vec<usize> =
-            kept.iter().map(|&kept| share(kept + self.window, self.first, self.window).max(safe)).collect();
+        let sure: Vec<usize> = kept
+            .iter()
+            .map(|&kept| scoring::entries_of(kept + self.window, self.first, self.window).max(safe))
+            .collect();
         Ok((second_stage(ctx, layer, &first, &sure, self.epsilon)?, kept))
     }
 }

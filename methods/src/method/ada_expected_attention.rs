@@ -8,7 +8,6 @@
 
 use rayon::prelude::*;
 
-use super::criticalkv::share;
 use super::expected_attention::ExpectedAttention;
 use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::adakv;
@@ -78,7 +77,8 @@ impl Method for AdaExpectedAttention {
             .map(|layer| {
                 let scores = self.scored().layer_scores(ctx, layer)?;
                 let total = ctx.budget.saturating_mul(scores.rows.len());
-                let kept = adakv::competition(&scores.rows, total, share(ctx.budget, self.floor, 0));
+                let safe = scoring::entries_of(ctx.budget, self.floor, 0);
+                let kept = adakv::competition(&scores.rows, total, safe);
                 Ok(scoring::cut(ctx, layer, &scores, &kept))
             })
             .collect()

@@ -66,16 +66,10 @@ pub(super) fn second_stage(
     Ok(Scores { columns: first.columns, rows })
 }
 
-/// Tokens before the window that a share of `kept` entries holds; at least one of all, unless the share is nothing.
-pub(super) fn share(kept: usize, share: f64, window: usize) -> usize {
-    let all = if share > 0.0 { ((kept as f64 * share) as usize).max(1) } else { 0 };
-    all.saturating_sub(window)
-}
-
 impl CriticalKv {
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
         let first = self.scoring().means(ctx, layer)?;
-        let sure = vec![share(ctx.budget, self.first, self.window); first.rows.len()];
+        let sure = vec![scoring::entries_of(ctx.budget, self.first, self.window); first.rows.len()];
         second_stage(ctx, layer, &first, &sure, self.epsilon)
     }
 }

@@ -64,8 +64,8 @@ impl Rotary {
 
 /// The mean over `positions` rows.
 fn mean(turns: &Turns, positions: usize) -> Turns {
-    let half = turns.cos.len() / positions.max(1);
     let of = |table: &[f32]| -> Vec<f32> {
+        let half = table.len() / positions.max(1);
         let sum = |pair: usize| table[pair..].iter().step_by(half).copied().map(f64::from).sum::<f64>();
         (0..half).map(|pair| (sum(pair) / positions as f64) as f32).collect()
     };
@@ -89,7 +89,8 @@ pub(super) fn attention(
         let sizes = [&prompt.cos, &prompt.sin, &next.cos, &next.sin].map(Vec::len);
         sizes == [tokens * half, tokens * half, half, half]
     };
-    let Some((prompt, next)) = rotary.filter(|(prompt, next)| fits(prompt, next) && shape.head_dim % 2 == 0)
+    let Some((prompt, next)) =
+        rotary.filter(|(prompt, next)| fits(prompt, next) && shape.head_dim.is_multiple_of(2))
     else {
         return Err(MethodError::Mismatch {
             what: "rotations to observe expected attention".into(),
@@ -304,6 +305,22 @@ mod tests {
                     assert!((f64::from(value) - exact).abs() <= 2e-5 * exact, "{token}: {value} {exact}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn tables_of_another_shape_are_refused() {
+        let wanted = [Observation::ExpectedAttention { sinks: 1, future: 3 }];
+        let rows = random(8, 3, 1.0);
+        let view = HeadsView::head_major(&rows, [1, 4, 2]).unwrap();
+        for lens in [[0, 0], [1, 4], [4, 1], [9, 2]] {
+            let rotary = Rotary::of(&wanted, 4, |_| {
+                let [cos, sin] = lens.map(|len| vec![1.0; len]);
+                Turns { cos, sin }
+            });
+            let tensors = LayerTensors { rotary: rotary.as_ref(), ..LayerTensors::new(view, view) };
+            let error = observe_layer(&wanted, &layer_shape(1, 1, 2), &tensors).unwrap_err().to_string();
+            assert!(error.starts_with("rotations to observe expected attention"), "{error}");
         }
     }
 

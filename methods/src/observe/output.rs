@@ -14,7 +14,7 @@ use crate::shape::LayerShape;
 pub(super) fn norms(shape: &LayerShape, tensors: &LayerTensors<'_>) -> Result<Observed, MethodError> {
     let values = tensors.values()?;
     let (dim, width) = (shape.head_dim, shape.query_heads * shape.head_dim);
-    let output = tensors.output.filter(|weights| !weights.is_empty() && weights.len() % width == 0);
+    let output = tensors.output.filter(|weights| !weights.is_empty() && weights.len().is_multiple_of(width));
     let output = output.ok_or_else(|| MethodError::Mismatch {
         what: "weights of the output projection to observe".into(),
         expected: format!("rows of {width}"),
