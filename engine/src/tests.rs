@@ -28,7 +28,7 @@ use crate::{
         weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
-    reconstruct::RepeatRequest,
+    repeat::RepeatRequest,
     session::Session,
 };
 
