@@ -12,7 +12,7 @@ use crate::{
     cancel::Cancel,
     error::Result,
     prefill::{Prefill, PrefillOptions},
-    reconstruct::Replayed,
+    repeat::Replayed,
 };
 
 /// Query heads to silence, as (layer, head).

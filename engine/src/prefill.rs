@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use kvsweep_methods::{observation::Observations, shape::CacheShape};
 
-use crate::reconstruct::RepeatRequest;
+use crate::repeat::RepeatRequest;
 
 /// What a prefill keeps beyond what decoding needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefillOptions<'a> {
     /// Keep the logits of every prompt position, not only of the last.
     pub keep_all_logits: bool,
-    /// Asks the model to repeat the prompt; what a [second pass](crate::reconstruct) shows cannot be observed without.
+    /// Asks the model to repeat the prompt; what a [second pass](crate::repeat) shows cannot be observed without.
     pub repeat: Option<&'a RepeatRequest>,
     /// Tokens of the question at the end of the prompt; what reads the question cannot be observed without.
     pub question: Option<usize>,

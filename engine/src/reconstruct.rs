@@ -1,8 +1,6 @@
 //! A second pass over a prompt, behind the whole of it: the model repeats it part by part, and what it looks at
 //! meanwhile is what a method may keep ([`Observation::Reconstruction`]).
 
-use std::ops::Range;
-
 use kvsweep_methods::observation::{Observation, Observed, UNJUDGED};
 
 use crate::{
@@ -11,50 +9,8 @@ use crate::{
     error::{EngineError, Result},
     model::config::ModelConfig,
     prefill::Prefill,
+    repeat::{RepeatRequest, Replayed},
 };
-
-/// Tokens of the part before that a later part's request ends with.
-const HINT: usize = 8;
-
-/// What asks a model to repeat its prompt, in tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RepeatRequest {
-    /// Tokens at the front of the prompt that are not repeated: the head of the chat template.
-    pub head: usize,
-    /// Asks for the prompt from its beginning.
-    pub whole: Vec<u32>,
-    /// Asks for a later part; the last tokens of the part before it follow.
-    pub part: Vec<u32>,
-    /// Ends either: the tail of the chat template.
-    pub tail: Vec<u32>,
-}
-
-impl RepeatRequest {
-    /// Each part of a prompt, and what is read to repeat it.
-    fn parts(&self, ids: &[u32], chunk: usize) -> Vec<(Range<usize>, Vec<u32>)> {
-        let starts = (self.head..ids.len()).step_by(chunk.max(1));
-        starts
-            .map(|start| {
-                let part = start..(start + chunk.max(1)).min(ids.len());
-                let request = match start == self.head {
-                    true => self.whole.clone(),
-                    false => [&self.part, &ids[start - HINT.min(chunk)..start]].concat(),
-                };
-                let tokens = [&request, &self.tail, &ids[part.clone()]].concat();
-                (part, tokens)
-            })
-            .collect()
-    }
-}
-
-/// The entries of a prompt that rows of a second pass see beside the tokens of that pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replayed {
-    /// First entries.
-    pub sinks: usize,
-    /// The part that is repeated, behind them.
-    pub part: Range<usize>,
-}
 
 /// Makes one second pass, for [`Observation::Reconstruction`].
 ///

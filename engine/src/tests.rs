@@ -30,7 +30,7 @@ use crate::{
         weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
-    reconstruct::RepeatRequest,
+    repeat::RepeatRequest,
     session::Session,
 };
 

@@ -1,7 +1,7 @@
 //! How a model is asked to repeat what it read (KVzip): the words of `snu-mllab/KVzip` and kvpress, inside the model's
 //! chat template where the prompt stands in it.
 
-use kvsweep_engine::reconstruct::RepeatRequest;
+use kvsweep_engine::repeat::RepeatRequest;
 use kvsweep_tasks::{ModelText, TextError};
 
 /// Asks for a prompt from its beginning.

@@ -18,7 +18,7 @@ use crate::{
     math::relative_error,
     model::rope_tables::{self, RopeTables},
     prefill::{Prefill, PrefillOptions},
-    reconstruct::Replayed,
+    repeat::Replayed,
 };
 
 mod cache;

@@ -13,7 +13,7 @@ use super::model::{Candle, QUERY_BLOCK, floats, softmax};
 use crate::{
     cancel::Cancel,
     error::{EngineError, Result},
-    reconstruct::Replayed,
+    repeat::Replayed,
 };
 
 /// Length of each row, `[heads, tokens, 1]`.

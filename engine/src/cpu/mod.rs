@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     model::rope_tables::RopeTables,
     prefill::{Prefill, PrefillOptions},
-    reconstruct::Replayed,
+    repeat::Replayed,
 };
 
 pub(crate) mod attention;

@@ -1,4 +1,4 @@
-//! The second pass of [`crate::reconstruct`]: tokens read behind a whole prompt, and what they look at.
+//! A second pass over a prompt: tokens read behind a whole prompt, and what they look at.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
     product::{Output, PANEL, Panels, Rows},
     simd::{Simd, for_each_simd},
 };
-use crate::{backend::Extend, cancel::Cancel, error::Result, reconstruct::Replayed};
+use crate::{backend::Extend, cancel::Cancel, error::Result, repeat::Replayed};
 
 /// Tokens that are read at once: a stop is looked for between the layers of such a call.
 pub(crate) const CHUNK: usize = 512;
