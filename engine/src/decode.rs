@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kvsweep_methods::{
     selection::Selection,
-    shape::{CacheShape, LayerShape},
+    shape::{CacheShape, LayerShape, Reach},
     spec::Variant,
 };
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ use crate::{
     backend::{Backend, Extend, OnLayerRows, Tap},
     cache::{Held, check_selection},
     cancel::Cancel,
-    error::Result,
+    error::{EngineError, Result},
     prefill::Prefill,
 };
 
@@ -173,6 +173,14 @@ impl<'a, C: Send> Running<'a, C> {
         let Sequence { prefill, selection, follow, rule, .. } = sequence;
         check_selection(selection, prefill.shape())?;
         let again = sequence.evicts_again().and_then(|variant| Some((variant, variant.interval()?)));
+        let (prompt, new) = (prefill.shape().len + follow.len(), rule.max_new);
+        let reach = |layer: &usize| prefill.shape().layers[*layer].reach;
+        if let (Some(_), Some(Reach::Window(window))) =
+            (again, prefill.shape().contested().first().map(reach))
+            && prompt + new > window
+        {
+            return Err(EngineError::IntervalBeyondWindow { prompt, new, window });
+        }
         let room = again.map_or(rule.max_new, |(_, interval)| interval.min(rule.max_new));
         let votes = again.map_or(0, |(variant, _)| variant.votes());
         let cache = backend.fork(&prefill.prompt, selection, follow.len() + room, votes)?;

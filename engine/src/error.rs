@@ -52,12 +52,14 @@ pub enum EngineError {
         path: PathBuf,
     },
     /// `architectures` or `model_type` names something this crate has no graph for.
-    #[error("`{path}`: architecture `{found}` is not supported; supported: {supported}")]
+    #[error("`{path}`: architecture `{found}` is not supported{lacks}; supported: {supported}")]
     UnsupportedArchitecture {
         /// The configuration file.
         path: PathBuf,
         /// The architecture named there.
         found: String,
+        /// What its graph has that none here does, as the message's next words; empty where that is not known.
+        lacks: &'static str,
         /// Those that are supported, comma-separated.
         supported: String,
     },
@@ -279,13 +281,12 @@ pub enum EngineError {
         /// The model's positions.
         limit: usize,
     },
-    /// The model attends through a sliding window that the prompt exceeds.
+    /// A method would evict again in a model all of whose layers lose entries to their windows.
     #[error(
-        "{prompt} prompt tokens and {new} new ones exceed the sliding window of {window} that config.json asks for, \
-         which is not computed here; shorten the prompt, or set `sliding_window` to null if the model was trained \
-         without one"
+        "`interval` is not computed where every layer looks through a window, here of {window}, and {prompt} prompt \
+         tokens and {new} new ones do not fit in it; leave `interval` out, or shorten the prompt"
     )]
-    SlidingWindow {
+    IntervalBeyondWindow {
         /// Prompt tokens.
         prompt: usize,
         /// Tokens to be generated.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use kvsweep_methods::{
     observation::Observation,
     selection::{LayerSelection, Selection},
+    shape::{LayerShape, Reach},
 };
 
 use crate::{cpu::attention::KEY_PANEL, model::config::ModelConfig};
@@ -102,13 +103,43 @@ impl<'a> Planner<'a> {
         product([self.config.layers, self.config.kv_heads, tokens]).saturating_mul(self.entry_bytes())
     }
 
+    /// Bytes of the keys and values that a prompt's cache holds: a layer that looks through a window holds no more than
+    /// that.
+    #[must_use]
+    pub fn cache_bytes(&self, tokens: usize) -> u64 {
+        let (windowed, window) = self.windowed();
+        let seen = LayerShape { reach: window, ..self.config.layer_shape(0) }.seen(tokens).len();
+        let entries =
+            product([self.config.layers - windowed, tokens]).saturating_add(product([windowed, seen]));
+        entries.saturating_mul(self.config.kv_heads as u64).saturating_mul(self.entry_bytes())
+    }
+
+    /// Layers that look through a window, and the window.
+    fn windowed(&self) -> (usize, Reach) {
+        match &self.config.sliding {
+            None => (0, Reach::All),
+            Some(sliding) => {
+                let slide = sliding.layers.iter().filter(|&&slides| slides).count();
+                (slide.min(self.config.layers), Reach::Window(sliding.window))
+            }
+        }
+    }
+
+    /// Layers whose entries a variant copies: those that methods choose from.
+    fn contested_layers(&self) -> usize {
+        match self.windowed().0 {
+            windowed if windowed < self.config.layers => self.config.layers - windowed,
+            _ => self.config.layers,
+        }
+    }
+
     /// Bytes of a prompt in flight at most: keys, values, last logits, and what was observed for the methods.
     #[must_use]
     pub fn prompt_bytes(&self, tokens: usize, observed: &BTreeSet<Observation>) -> u64 {
-        let shape = self.config.layer_shape();
+        let shape = self.config.layer_shape(0);
         let values = observed.iter().map(|one| one.values(&shape, tokens)).fold(0, usize::saturating_add);
-        let floats = product([self.config.layers, values]).saturating_add(self.config.vocab_size as u64);
-        self.kv_bytes(padded(tokens)).saturating_add(floats.saturating_mul(size_of::<f32>() as u64))
+        let floats = product([self.contested_layers(), values]).saturating_add(self.config.vocab_size as u64);
+        self.cache_bytes(padded(tokens)).saturating_add(floats.saturating_mul(size_of::<f32>() as u64))
     }
 
     /// Bytes of one variant at most: `entries` kept per head on average over `heads` stored heads of every layer (0 if
@@ -116,7 +147,8 @@ impl<'a> Planner<'a> {
     /// more: see [`Planner::selection_bytes`].
     #[must_use]
     pub fn variant_bytes(&self, entries: usize, heads: usize, new: usize) -> u64 {
-        let kept = product([self.config.layers, heads, padded(entries)]).saturating_mul(self.entry_bytes());
+        let kept =
+            product([self.contested_layers(), heads, padded(entries)]).saturating_mul(self.entry_bytes());
         kept.saturating_add(self.kv_bytes(padded(new)))
     }
 
@@ -146,18 +178,26 @@ impl<'a> Planner<'a> {
         let scratch = sum(&[c.hidden_size as u64, wide, query, query]);
         let rows = row.saturating_mul(prompt as u64);
         let scratch = scratch.saturating_mul(product([threads, crate::cpu::prefill::BLOCK]));
-        rows.saturating_add(scratch).saturating_mul(size_of::<f32>() as u64)
+        // A layer that looks through a window is cut to it once it is read, and the next one is there by then.
+        let whole = if self.windowed().0 > 0 { product([2, 2, kv as usize, prompt]) } else { 0 };
+        sum(&[rows, scratch, whole]).saturating_mul(size_of::<f32>() as u64)
     }
 
     /// Reading a prompt with causal attention: `2 * weights * tokens` for the projections,
-    /// `4 * layers * query heads * head_dim` for each pair of a position and one before or at it, the output layer
-    /// once. The weights are read once, keys and values written once and read once.
+    /// `4 * layers * query heads * head_dim` for each pair of a position and one before or at it (inside the window, where a
+    /// layer has one), the output layer once. The weights are read once, keys and values written once and read once.
     #[must_use]
     pub fn prefill(&self, prompt: usize) -> Work {
-        let pairs = prompt as f64 * (prompt as f64 + 1.0) / 2.0;
+        let before = |prompt: usize| prompt as f64 * (prompt as f64 + 1.0) / 2.0;
+        let windowed = match self.windowed() {
+            (layers, Reach::Window(window)) if window < prompt => {
+                layers as f64 / self.config.layers as f64 * before(prompt - window)
+            }
+            _ => 0.0,
+        };
         Work {
             flops: 2.0 * self.projection_weights() as f64 * prompt as f64
-                + self.pair_flops() * pairs
+                + self.pair_flops() * (before(prompt) - windowed)
                 + 2.0 * self.vocabulary_weights() as f64,
             bytes: self.step_weight_bytes() + 2.0 * self.kv_bytes(prompt) as f64,
         }

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
     selection::{Granularity, LayerSelection, Selection},
+    shape::{LayerShape, Reach},
     spec::{MethodSpec, Variant},
     {Inputs, MethodState},
 };
@@ -20,8 +21,9 @@ use crate::{
     decode::{DecodeProgress, DecodeRule, Decoded, Sequence},
     error::{EngineError, Stage},
     model::{
-        config::ModelConfig,
+        config::{Activation, ModelConfig, Sliding},
         random::{llama_config, random_weights},
+        rope::Rope,
         weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
@@ -35,7 +37,28 @@ fn configs() -> Vec<ModelConfig> {
     let narrow = ModelConfig { tied_embeddings: true, ..llama_config([VOCAB, 40, 50, 2, 5, 5]) };
     let qwen =
         ModelConfig { qkv_bias: true, qk_norm: true, head_dim: 48, ..llama_config([VOCAB, 32, 40, 2, 4, 1]) };
-    vec![plain, narrow, qwen]
+    let windows = ModelConfig { sliding: Some(slides(37, &[true; 3])), ..plain.clone() };
+    let gemma = ModelConfig {
+        qk_norm: true,
+        activation: Activation::GeluTanh,
+        is_gemma: true,
+        head_dim: 24,
+        sliding: Some(Sliding {
+            rope: Some(Rope { theta: 100.0, scaling: None, rotated: None }),
+            ..slides(20, &[true, true, false, true])
+        }),
+        ..llama_config([VOCAB, 32, 40, 4, 4, 2])
+    };
+    vec![plain, narrow, qwen, windows, gemma]
+}
+
+/// Whether methods choose from a layer.
+fn is_contested(config: &ModelConfig, layer: usize) -> bool {
+    config.cache_shape(1).contested().contains(&layer)
+}
+
+fn slides(window: usize, layers: &[bool]) -> Sliding {
+    Sliding { window, layers: layers.to_vec(), rope: None }
 }
 
 fn model(config: &ModelConfig) -> Session<Cpu> {
@@ -63,16 +86,19 @@ fn read<B: Backend>(model: &Session<B>, ids: &[u32]) -> Arc<Prefill<B::Prompt>> 
 fn random_selection<P>(prefill: &Prefill<P>, granularity: Granularity, kept: usize, seed: u64) -> Selection {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shape = prefill.shape();
-    let mut head = || {
-        let past = shape.len.saturating_sub(2);
+    let mut head = |first: usize| {
+        let past = (shape.len - first).saturating_sub(2);
         let count = rng.random_range(0..=kept.min(past));
         let mut positions: Vec<_> =
-            index::sample(&mut rng, past, count).into_iter().map(|i| i as u32).collect();
-        positions.extend(past as u32..shape.len as u32);
+            index::sample(&mut rng, past, count).into_iter().map(|i| (first + i) as u32).collect();
+        positions.extend((first + past) as u32..shape.len as u32);
         positions.sort_unstable();
         positions
     };
-    let layer = |sizes| LayerSelection::Heads((0..granularity.heads(sizes)).map(|_| head()).collect());
+    let layer = |sizes: &LayerShape| {
+        let first = sizes.seen(shape.len).start;
+        LayerSelection::Heads((0..granularity.heads(sizes)).map(|_| head(first)).collect())
+    };
     Selection { granularity, layers: shape.layers.iter().map(layer).collect() }
 }
 
@@ -145,8 +171,11 @@ fn kernels_agree_with_candle_in_prefill() {
             // The last layer's shortcut leaves the bits of logits and observations alone.
             let short = ours.prefill(&ids, &summed, PrefillOptions::default()).unwrap();
             assert_eq!(short.logits(), a.logits(), "{what}");
-            for (short, a) in short.observations().layers.iter().zip(&a.observations().layers) {
-                assert_eq!(short.len(), summed.len());
+            let observed = short.observations().layers.iter().zip(&a.observations().layers);
+            for (layer, (short, a)) in observed.enumerate() {
+                let expected =
+                    if is_contested(&config, layer) { [summed.len(), wanted.len()] } else { [0, 0] };
+                assert_eq!([short.len(), a.len()], expected, "{what}");
                 for (key, short) in short {
                     assert_eq!(short, &a[key], "{what}, {key:?}");
                 }
@@ -391,8 +420,8 @@ fn weights_in_two_bytes_give_the_bits_of_their_widened_numbers() {
     for config in configs() {
         for dtype in [DType::F16, DType::BF16] {
             let weights = random_weights(&config, 3).unwrap();
-            let stored = ModelWeights::collect(&weights, config.layers, &Device::Cpu, dtype).unwrap();
-            let wide = ModelWeights::collect(&stored, config.layers, &Device::Cpu, DType::F32).unwrap();
+            let stored = ModelWeights::collect(&weights, &config, &Device::Cpu, dtype).unwrap();
+            let wide = ModelWeights::collect(&stored, &config, &Device::Cpu, DType::F32).unwrap();
             let [stored, wide] = [stored, wide].map(|weights| {
                 let model = Session::<Cpu>::from_weights("random", config.clone(), &weights).unwrap();
                 let prefill = read(&model, &prompt(150, 4));
@@ -627,21 +656,79 @@ fn an_overflow_in_f16_is_told() {
 }
 
 #[test]
-fn an_answer_beyond_the_window_or_the_positions_is_refused() {
-    let config = &configs()[0];
-    for (config, expected) in [
-        (ModelConfig { sliding_window: Some(22), ..config.clone() }, "exceed the sliding window of 22"),
-        (ModelConfig { max_positions: 22, ..config.clone() }, "more than the 22 positions"),
-    ] {
-        let model = model(&config);
-        let prefill = read(&model, &prompt(20, 4));
-        let run =
-            |max_new| model.decode(&[sequence(&prefill, everything(config.layers), max_new)], &mut |_| ());
-        assert!(run(2).is_ok());
-        let error = run(3).unwrap_err().to_string();
-        assert!(error.contains("20 prompt tokens and 3 new ones") && error.contains(expected), "{error}");
-        assert_eq!(config.positions(), 22);
+fn an_answer_beyond_the_positions_is_refused() {
+    let config = ModelConfig { max_positions: 22, ..configs().remove(0) };
+    let model = model(&config);
+    let prefill = read(&model, &prompt(20, 4));
+    let run = |max_new| model.decode(&[sequence(&prefill, everything(config.layers), max_new)], &mut |_| ());
+    assert!(run(2).is_ok());
+    let error = run(3).unwrap_err().to_string();
+    let expected = "20 prompt tokens and 3 new ones need more than the 22 positions";
+    assert!(error.contains(expected), "{error}");
+}
+
+/// A layer that looks through a window computes what a whole prompt of that length would show it, and holds no more.
+#[test]
+fn a_windowed_layer_sees_and_holds_its_window() {
+    fn check<B: Backend>(model: impl Fn(&ModelConfig) -> Session<B>) {
+        // One layer: what lies before its window is nowhere.
+        let one = llama_config([VOCAB, 64, 96, 1, 8, 2]);
+        let windowed = ModelConfig { sliding: Some(slides(37, &[true])), ..one.clone() };
+        let (all, windowed) = (model(&one), model(&windowed));
+        let ids = prompt(150, 4);
+        let long = read(&windowed, &ids);
+        let of = |ids: &[u32]| read(&all, ids).logits().to_vec();
+        assert_close(long.logits(), &of(&ids[150 - 37..]), "prefill");
+        assert!(long.logits().iter().zip(of(&ids)).any(|(a, b)| (a - b).abs() > 0.1), "the window shows");
+        let new = decode(&windowed, &[sequence(&long, everything(1), 60)]).remove(0);
+        assert_eq!(new.held.layers, [[36, 36]], "what the next token looks at");
+        let mut text = [&ids[..], &new.ids].concat();
+        text.truncate(150 + 59);
+        for (step, logits) in new.logits.unwrap().chunks(VOCAB).enumerate() {
+            assert_close(logits, &of(&text[150 + step - 37..150 + step]), &format!("step {step}"));
+        }
+        // Kept entries leave the window one by one.
+        let kept = vec![vec![114, 120, 130, 131], vec![149]];
+        let kept = Selection { granularity: Granularity::KvHead, layers: vec![LayerSelection::Heads(kept)] };
+        let part = decode(&windowed, &[sequence(&long, kept, 60)]).remove(0);
+        assert_eq!(part.held.layers, [[4, 1]]);
+        let text = [&ids[..], &part.ids].concat();
+        let last = part.logits.unwrap();
+        assert_close(
+            &last[59 * VOCAB..],
+            &of(&text[150 + 59 - 37..150 + 59]),
+            "nothing kept is seen any more",
+        );
     }
+    check(model);
+    check(reference);
+}
+
+/// Beside layers that look at everything a layer with a window is left alone, also while an answer grows; alone it is not
+/// cut again once something left the window.
+#[test]
+fn answers_cut_again_beside_windows() {
+    let streaming = MethodSpec::parse("streamingllm[interval=8]", &[], None).unwrap().at(12).unwrap();
+    fn run<B: Backend>(model: &Session<B>, variant: &Variant) -> crate::error::Result<Decoded> {
+        let prefill = read(model, &prompt(90, 4));
+        let mut state = MethodState::default();
+        let selection =
+            variant.select(prefill.shape(), prefill.observations(), &Inputs::default(), &mut state).unwrap();
+        let again = Some(Arc::new(variant.clone()));
+        let one = Sequence { again, ..sequence(&prefill, selection, 40) };
+        Ok(model.decode(&[one], &mut |_| ())?.remove(0))
+    }
+    let [windows, gemma] = [3, 4].map(|i| configs().remove(i));
+    assert_eq!(gemma.reach(1), Reach::Window(20));
+    let (ours, theirs) =
+        (run(&model(&gemma), &streaming).unwrap(), run(&reference(&gemma), &streaming).unwrap());
+    assert_eq!(ours.held.layers, [[19, 19], [19, 19], [12, 12], [19, 19]]);
+    assert_eq!((&ours.ids, &ours.held.layers), (&theirs.ids, &theirs.held.layers));
+    assert_close(&ours.logits.unwrap(), &theirs.logits.unwrap(), "logits");
+    let error = run(&model(&windows), &streaming).unwrap_err().to_string();
+    assert!(
+        error.starts_with("`interval` is not computed where every layer looks through a window, here of 37")
+    );
 }
 
 #[test]

@@ -9,22 +9,26 @@ use sha2::{Digest, Sha256};
 /// Characters of the prompt's end that a record carries.
 const TAIL: usize = 600;
 
-/// The kept positions of every layer.
-pub(crate) fn layers_kept(selection: &Selection) -> Vec<LayerKept> {
-    let layer = |layer: &LayerSelection| match layer {
-        LayerSelection::All => LayerKept::All,
+/// The kept positions of every layer; of one that looks through a window, its window at most.
+pub(crate) fn layers_kept(selection: &Selection, shape: &CacheShape) -> Vec<LayerKept> {
+    let layer = |(layer, sizes): (&LayerSelection, &LayerShape)| match layer {
         LayerSelection::Heads(heads) => LayerKept::Heads(heads.clone()),
+        LayerSelection::All => match sizes.seen(shape.len) {
+            seen if seen.start == 0 => LayerKept::All,
+            seen => LayerKept::Heads(vec![(seen.start as u32..seen.end as u32).collect(); sizes.kv_heads]),
+        },
     };
-    selection.layers.iter().map(layer).collect()
+    selection.layers.iter().zip(&*shape.layers).map(layer).collect()
 }
 
 /// The kept positions of every variant of one example.
 pub(crate) fn positions<'a>(
     variants: impl Iterator<Item = (&'a VariantKey, &'a Selection)>,
+    shape: &CacheShape,
 ) -> KeptPositions {
     let kept = |(key, selection): (&VariantKey, &Selection)| VariantKept {
         variant: key.to_string(),
-        layers: layers_kept(selection),
+        layers: layers_kept(selection, shape),
     };
     KeptPositions { variants: variants.map(kept).collect() }
 }

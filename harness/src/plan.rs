@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvsweep_engine::backend::HeadSet;
-use kvsweep_engine::model::{Card, Model};
+use kvsweep_engine::model::Model;
 use kvsweep_engine::session::AnySession;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::observation::Observation;
@@ -108,7 +108,6 @@ impl Plan {
         let masked =
             args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, model, &args.model)).transpose()?;
         let datasets = questions::read(&selected, &Renderer { protocol, model: &facts, text: &text })?;
-        check_window(model, protocol, &facts, &datasets)?;
         let mut settings = selected.settings(&datasets);
         settings.extend(calibrations.hashes(&variants.specs));
         let rule = protocol.chat.iter().find(|rule| rule.model.matches(&model.name));
@@ -264,39 +263,4 @@ fn default_out(manifest: &Manifest) -> PathBuf {
         name.push_str(&format!("-{}of{}", shard.index, shard.count));
     }
     Path::new("runs").join(name)
-}
-
-/// Refuses, before anything is computed, a protocol whose prompts are longer than the sliding window that the model
-/// was trained with, and says where prompts are cut to it.
-fn check_window(
-    model: &Card,
-    protocol: &Protocol,
-    facts: &ModelFacts,
-    datasets: &[DatasetPart],
-) -> anyhow::Result<()> {
-    let Some(window) = model.config.sliding_window.filter(|&window| window < model.config.max_positions)
-    else {
-        return Ok(());
-    };
-    for dataset in datasets {
-        let Some(info) = dataset.first.dataset() else { continue };
-        let (limit, _) = protocol.limit(facts, info.max_new_tokens);
-        anyhow::ensure!(
-            limit + info.max_new_tokens <= window,
-            "protocol `{}` has prompts of up to {limit} tokens on `{}`, and model `{}` attends through a sliding window \
-             of {window}, which is not computed here\n\
-             hint: `--protocol {}` cuts prompts to the window; or set `sliding_window` to null in config.json if the \
-             model was trained without one",
-            protocol.name,
-            info.name,
-            facts.name,
-            protocol::DEFAULT
-        );
-    }
-    output::note(&format!(
-        "model `{}` attends through a sliding window of {window} tokens, which is not computed here: prompts are cut so \
-         that they and their answers stay within it",
-        facts.name
-    ));
-    Ok(())
 }

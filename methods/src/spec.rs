@@ -505,7 +505,9 @@ mod tests {
             model: None,
         };
         for entry in registry::METHODS.iter().filter(|entry| entry.name != "full") {
-            let variant = MethodSpec::parse(entry.name, &[], None).unwrap().at(80).unwrap();
+            let short = entry.parameters.iter().any(|parameter| parameter.name == "lag");
+            let overrides = if short { vec![("lag".to_owned(), "16".to_owned())] } else { vec![] };
+            let variant = MethodSpec::parse(entry.name, &overrides, None).unwrap().at(80).unwrap();
             let choose = |shape: &CacheShape| {
                 let seen = observe(&variant, shape, 5);
                 variant.select(shape, &seen, &inputs, &mut MethodState::default()).unwrap()

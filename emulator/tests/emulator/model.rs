@@ -16,7 +16,7 @@ use kvsweep_methods::{
 use safetensors::SafeTensors;
 
 use crate::cuda::launcher::{Element, Instance};
-use crate::cuda::model::{CudaModel, Dimensions, LayerWeights, Limits, Weights};
+use crate::cuda::model::{CudaModel, Dimensions, FAMILIES, LayerWeights, Limits, Weights, check_family};
 use crate::cuda::prompt::{CudaPrompt, has_kernel};
 use crate::plain::PlainModel;
 use crate::support::{Random, TestCard, close, instance, program, wide};
@@ -302,6 +302,15 @@ fn random_selections(shape: &CacheShape) -> Vec<Selection> {
         .into_iter()
         .flat_map(|granularity| [(); 2].map(|()| granularity));
     [everything].into_iter().chain(random.map(&mut one)).collect()
+}
+
+#[test]
+fn families_that_the_kernels_do_not_compute_are_refused_by_name() {
+    assert!(FAMILIES.iter().all(|family| check_family(family).is_ok()));
+    assert_eq!(
+        check_family("gemma3_text").unwrap_err().to_string(),
+        "the CUDA kernels do not compute the family `gemma3_text`; they compute llama, mistral, qwen2, qwen3"
+    );
 }
 
 #[test]

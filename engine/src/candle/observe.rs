@@ -6,6 +6,7 @@ use candle_core::{D, DType, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
     observe::{rows_needed, unjudged_lag_ranks},
+    shape::LayerShape,
 };
 
 use super::model::{Candle, QUERY_BLOCK, floats, softmax};
@@ -132,21 +133,26 @@ impl Candle {
     pub(super) fn observe_layer(
         &self,
         wanted: &[Observation],
+        sizes: &LayerShape,
         [queries, keys, values]: [&Tensor; 3],
         cancel: &Cancel,
     ) -> Result<BTreeMap<Observation, Observed>> {
         let (heads, votes, dim) = queries.dims3()?;
         let (kv_heads, tokens) = (keys.dim(0)?, keys.dim(1)?);
+        let seen_of_prompt = sizes.seen(tokens);
         let keys = keys.to_dtype(DType::F32)?;
         let (sums, stored): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.reads_attention());
         let mut seen = BTreeMap::new();
         for one in stored {
+            let columns = seen_of_prompt.len();
+            let keys = keys.narrow(1, seen_of_prompt.start, columns)?;
+            let values = values.narrow(1, seen_of_prompt.start, columns)?;
             let rows = match one {
                 Observation::KeySimilarity => key_similarity(&keys)?,
-                Observation::LagRank { sinks, lag } => lag_ranks([&keys, values], sinks, lag.max(1))?,
+                Observation::LagRank { sinks, lag } => lag_ranks([&keys, &values], sinks, lag.max(1))?,
                 _ => norms(&keys)?.squeeze(D::Minus1)?,
             };
-            seen.insert(one, Observed::Rows { rows: kv_heads, columns: tokens, values: floats(&rows)? });
+            seen.insert(one, Observed::Rows { rows: kv_heads, columns, values: floats(&rows)? });
         }
         let needed = rows_needed(&sums, tokens);
         if needed > votes {
@@ -163,13 +169,14 @@ impl Candle {
             let q = queries.narrow(1, start + votes - tokens, rows)?.to_dtype(DType::F32)?.contiguous()?;
             let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
-            let weights = softmax(&self.causal_scores(&scores, start)?)?;
+            let weights = softmax(&self.causal_scores(&scores, start, sizes.reach)?)?;
             for sums in &mut sums {
                 sums.add(start, &weights)?;
             }
         }
         for sums in sums {
-            seen.insert(sums.observation, sums.observed(heads, tokens)?);
+            let (one, all) = (sums.observation, sums.observed(heads, tokens)?);
+            seen.insert(one, all.without_first(seen_of_prompt.start));
         }
         Ok(seen)
     }

@@ -1,6 +1,6 @@
 //! The CPU kernels: f32, deterministic, the same bits whatever the batch, the threads or the instruction set.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
@@ -62,12 +62,13 @@ impl Backend for Cpu {
     }
 
     fn observe(&self, cache: &CpuCache, wanted: &[Observation]) -> Result<(Observations, usize)> {
-        let sizes = self.config.layer_shape();
-        let entries = cache.held().entries_of_each(cache.behind())?;
+        let contested = self.config.cache_shape(0).contested();
+        let entries = cache.held().entries_of_each(&contested, cache.behind())?;
         let mut observations = Observations::default();
         if !wanted.is_empty() {
-            for layer in 0..self.config.layers {
-                observations.layers.push(cache.observe(layer, &sizes, wanted)?);
+            observations.layers.resize_with(self.config.layers, BTreeMap::new);
+            for layer in contested {
+                observations.layers[layer] = cache.observe(layer, &self.config.layer_shape(layer), wanted)?;
             }
         }
         Ok((observations, entries))

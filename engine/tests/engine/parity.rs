@@ -18,6 +18,23 @@ use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
 
 use crate::support::fixture;
 
+/// Every model of the fixtures.
+const ALL: [&str; 13] = [
+    "llama2",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "linear",
+    "dynamic",
+    "yarn",
+    "mistral-window",
+    "qwen2-window",
+    "gemma3",
+    "phi3",
+    "phi3-window",
+];
+
 /// Largest difference allowed in any logit; logits are of the size of 5.
 const TOLERANCE: f32 = 1e-4;
 
@@ -128,6 +145,34 @@ fn yarn_beyond_max_position_embeddings() {
 }
 
 #[test]
+fn mistral_through_a_window() {
+    check("mistral-window");
+}
+
+#[test]
+fn qwen2_through_a_window_from_one_layer_on() {
+    check("qwen2-window");
+}
+
+/// Windows, norms behind attention and MLP, two rotary embeddings, and scores not scaled by the size of a head; in the old
+/// spelling.
+#[test]
+fn gemma3_tied_bf16() {
+    check("gemma3");
+}
+
+/// Heads rotated in part, and divisors that change where the text outgrows its training.
+#[test]
+fn phi3_fused_longrope() {
+    check("phi3");
+}
+
+#[test]
+fn phi3_fused_through_a_window() {
+    check("phi3-window");
+}
+
+#[test]
 fn llama_agrees_with_candle_transformers() {
     for name in ["llama2", "llama3"] {
         let dir = fixture("parity").join(name);
@@ -154,7 +199,7 @@ fn llama_agrees_with_candle_transformers() {
 /// radians is then off by up to a quarter of a radian (huggingface/candle#3698).
 #[test]
 fn half_precision_keeps_late_positions() {
-    for name in ["llama2", "llama3", "mistral", "qwen2", "qwen3", "linear", "dynamic", "yarn"] {
+    for name in ALL {
         let files = from_dir(&fixture("parity").join(name)).unwrap();
         let model = Session::<Candle>::load(&files, &Device::Cpu, DType::F16).unwrap();
         let reference = reference(name);

@@ -129,12 +129,6 @@ pub(crate) fn load(args: &RunArgs) -> anyhow::Result<Load> {
     let (card, stand_in) = args.model.card()?;
     let mut lengths = Lengths::of(&selected, protocol, &card)?;
     lengths.assumed.extend(stand_in);
-    if card.config.positions() < card.config.max_positions {
-        lengths.assumed.push(format!(
-            "prompts and answers stay within the sliding window of {} tokens",
-            card.config.positions()
-        ));
-    }
     for spec in &variants.specs {
         if card.name != crate::model::TINY && !spec.needs().is_empty() {
             let name = base(spec.label());

@@ -1,6 +1,7 @@
 //! What an example's record says.
 
 use kvsweep_engine::cache::Held;
+use kvsweep_methods::shape::CacheShape;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
     CacheSize, ExampleInfo, ExampleRecord, Finish, Needle, SCHEMA, SelectionDigest, Timings, VariantRecord,
@@ -56,7 +57,8 @@ pub(super) fn graded<P>(
     let mut timings = Vec::with_capacity(graded.len());
     for Graded { branch, answer, prediction, grade } in graded {
         let decoded = &answer.decoded;
-        let layers = layers_kept(&branch.selection);
+        let layers = layers_kept(&branch.selection, prefill.shape());
+        let entries = budgeted(&decoded.held, prefill.shape());
         variants.push(VariantRecord {
             variant: branch.planned.key.clone(),
             prediction: prediction.into(),
@@ -67,9 +69,9 @@ pub(super) fn graded<P>(
             score: grade.score,
             other_scores: grade.others.into(),
             kept: CacheSize {
-                entries_mean: entries_mean(&decoded.held),
-                entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
-                entries_nominal: nominal(&branch.planned.variant, prefill.shape().len),
+                entries_mean: entries.iter().sum::<usize>() as f64 / entries.len().max(1) as f64,
+                entries_max: count(entries.iter().copied().max().unwrap_or(0))?,
+                entries_nominal: nominal(&branch.planned.variant, prefill.shape().seen().len()),
                 bytes: decoded.held.bytes,
             },
             selection: Some(SelectionDigest::of(&layers)),
@@ -80,7 +82,7 @@ pub(super) fn graded<P>(
     let stored = asked.question.row() < store_kept;
     let branches = flown.branches.iter().map(|branch| (&branch.planned.key, &*branch.selection));
     Ok(Scored {
-        kept: stored.then(|| kept::positions(branches)),
+        kept: stored.then(|| kept::positions(branches, prefill.shape())),
         record: ExampleRecord {
             schema: SCHEMA,
             key: asked.key.clone(),
@@ -121,9 +123,9 @@ fn info(asked: &KeyedQuestion<'_>, prompt: Option<&Prompt>) -> anyhow::Result<Ex
     })
 }
 
-/// Mean entries per stored head and layer.
-fn entries_mean(held: &Held) -> f64 {
-    held.entries() as f64 / held.layers.iter().map(Vec::len).sum::<usize>().max(1) as f64
+/// Entries of every stored head of the layers that budgets speak of.
+fn budgeted(held: &Held, shape: &CacheShape) -> Vec<usize> {
+    shape.contested().into_iter().flat_map(|layer| held.layers[layer].iter().copied()).collect()
 }
 
 /// What a budget allows per head and layer for this prompt; everything where there is no budget.
