@@ -122,7 +122,8 @@ impl RopeTables {
 /// What observations of a prompt of `tokens` tokens read of its rotations, and of those behind it. The layers that methods
 /// choose from rotate alike.
 pub(crate) fn rotary(config: &ModelConfig, wanted: &[Observation], tokens: usize) -> Option<Rotary> {
-    let reach = config.cache_shape(tokens).contested().first().map_or(Reach::All, |&layer| config.reach(layer));
+    let reach =
+        config.cache_shape(tokens).contested().first().map_or(Reach::All, |&layer| config.reach(layer));
     Rotary::of(wanted, tokens, |positions| {
         let RopeTables { cos, sin, .. } = LayerTables::new(config, positions).of(reach).clone();
         Turns { cos, sin }
