@@ -187,7 +187,7 @@ fn lengths(manifests: &[&Manifest]) -> BTreeSet<usize> {
         let settings = &manifest.settings;
         settings.get(NEEDLE_LENGTHS).or_else(|| settings.get(RULER_LENGTHS)).cloned()
     };
-    let lists: Vec<String> = manifests.iter().filter_map(|manifest| list(manifest)).collect();
+    let lists: Vec<String> = manifests.iter().filter_map(list).collect();
     lists.iter().flat_map(|list| list.split(',')).filter_map(|length| length.parse().ok()).collect()
 }
 
