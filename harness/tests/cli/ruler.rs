@@ -58,7 +58,7 @@ fn generated_rows_fill_their_length_and_are_made_again() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let sweep = |out: &str, more: &[&str]| {
-        let arguments = ["run", "ruler", "--split", "full", "--lengths", "1024", "--methods", "full"];
+        let arguments = ["run", "ruler", "--split", "full", "--lengths", "2048", "--methods", "full"];
         let sets = ["--datasets", "niah_single_2,niah_multikey_3,vt", "--out", out];
         succeed(dir, &[&arguments[..], &sets, more].concat());
         records(&dir.join(out))
@@ -67,7 +67,7 @@ fn generated_rows_fill_their_length_and_are_made_again() {
     assert_eq!((one.len(), two.len()), (3, 6));
     for record in &one {
         let tokens = record["info"]["prompt_tokens"].as_u64().unwrap();
-        assert!((800..=1024).contains(&tokens), "{tokens}");
+        assert!((1800..=2048).contains(&tokens), "{tokens}");
         let hash = |records: &[Value]| {
             let same = records.iter().find(|other| other["key"] == record["key"]).unwrap();
             same["info"]["prompt_sha256"].clone()
@@ -98,8 +98,8 @@ fn what_cannot_be_asked_is_said_before_anything_runs() {
         "{stderr}"
     );
     let (_, stderr) =
-        fails(dir, &["run", "ruler", "--split", "full", "--lengths", "256", "--datasets", "vt"]);
-    assert!(stderr.contains("a row of `vt` does not fit into length 256"), "{stderr}");
+        fails(dir, &["run", "ruler", "--split", "full", "--lengths", "1024", "--datasets", "vt"]);
+    assert!(stderr.contains("a row of `vt` does not fit into length 1024"), "{stderr}");
     let (code, stderr) = fails(dir, &["run", "longbench", "--lengths", "512"]);
     assert!(code == 2 && stderr.contains("--lengths belongs to the suites `needle` and `ruler`"), "{stderr}");
     let (code, stderr) = fails(dir, &["run", "ruler", "--depths", "50"]);

@@ -34,7 +34,7 @@ pub fn lengths(dir: &Path) -> BTreeMap<usize, PathBuf> {
 /// # Errors
 /// No such file; the message lists what was looked for.
 pub fn find(place: &Path, task: &str) -> Result<PathBuf, TaskError> {
-    if place.is_file() {
+    if place.is_file() && holds(place, task)? {
         return Ok(place.to_path_buf());
     }
     let nested = place.join(task);
@@ -50,7 +50,7 @@ pub fn find(place: &Path, task: &str) -> Result<PathBuf, TaskError> {
             let mut path = stem.clone().into_os_string();
             path.push(format!(".{end}"));
             let path = PathBuf::from(path);
-            if path.is_file() {
+            if path.is_file() && holds(&path, task)? {
                 return Ok(path);
             }
         }
@@ -76,6 +76,18 @@ pub fn find(place: &Path, task: &str) -> Result<PathBuf, TaskError> {
         looked_for: format!("{task}.jsonl, {task}/validation.jsonl, test.jsonl, the same with .gz and .zst"),
         hint,
     })
+}
+
+/// Whether a file has a row of a task: one that names it, or names none.
+fn holds(path: &Path, task: &str) -> Result<bool, TaskError> {
+    let mut found = false;
+    for_each_line(path, None, |place, line| {
+        if !found {
+            found = Row::parse(place, line)?.optional_text("task")?.is_none_or(|named| named == task);
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Reads the first `limit` rows (all, if `None`) of a task and a length from the file that [`find`] found; rows of other
@@ -206,6 +218,9 @@ mod tests {
             let path = find(&all[&length], "vt").unwrap();
             super::read(&path, info, length, None).unwrap()
         };
+        // A file of all tasks has no rows of one that it does not name.
+        let missing = find(&all[&8192], "fwe").unwrap_err();
+        assert!(matches!(missing, TaskError::MissingDataset { .. }), "{missing}");
         let (one, two) = (read(4096), read(8192));
         assert_eq!((one.total, two.total), (1, 1));
         let (one, two) = (&one.examples[0], &two.examples[0]);
