@@ -34,6 +34,7 @@ SCORED = {
     "tova@kvpress": kvpress.TOVAPress,
     "keydiff@kvpress": kvpress.KeyDiffPress,
     "lagkv@kvpress": kvpress.LagKVPress,
+    "expected-attention@kvpress": kvpress.ExpectedAttentionPress,
 }
 CHUNK = 20
 SINKS, RECENT = 128, 256
@@ -115,11 +116,19 @@ class Program:
     """Our side."""
 
     def __init__(self, path, model, directory):
-        self.path, self.model, self.file = path, model, Path(directory) / "ids.json"
+        self.path, self.model, self.directory = path, model, Path(directory)
+
+    def ids(self, name, ids):
+        file = self.directory / f"{name}.json"
+        file.write_text(json.dumps(ids))
+        return file
 
     def answers(self, prompt, methods, budgets, *options):
-        self.file.write_text(json.dumps(prompt))
-        command = [self.path, "generate", "--model", self.model, "--methods", ",".join(methods), "--ids", self.file]
+        context, question = prompt
+        command = [self.path, "generate", "--model", self.model, "--methods", ",".join(methods)]
+        command += ["--ids", self.ids("context", context)]
+        if question:
+            command += ["--question-ids", self.ids("question", question)]
         command += ["--budgets", ",".join(map(str, budgets)), "--max-new", str(NEW), "--ignore-eos", "--json", *options]
         output = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         return {answer["variant"]: answer["ids"] for answer in output["answers"]}
@@ -136,6 +145,15 @@ def cases(reading, question, heads, budgets, pattern):
     many tokens of the prompt are the question's, if it is seen."""
     tokens = len(reading.ids)
     for method, press in SCORED.items():
+        for budget in budgets:
+            yield method, budget, partial(reading.compressed, press(1 - (budget + 0.5) / tokens)), tokens
+    attention = lambda ratio: kvpress.ExpectedAttentionPress(ratio, epsilon=1e-2)
+    wrapped = {
+        "criticalkv@kvpress": lambda ratio: kvpress.CriticalKVPress(kvpress.SnapKVPress(ratio)),
+        "ada-criticalkv@kvpress": lambda ratio: kvpress.CriticalAdaKVPress(kvpress.SnapKVPress(ratio)),
+        "ada-expected-attention@kvpress": lambda ratio: kvpress.AdaKVPress(attention(ratio)),
+    }
+    for method, press in wrapped.items():
         for budget in budgets:
             yield method, budget, partial(reading.compressed, press(1 - (budget + 0.5) / tokens)), tokens
     for budget in budgets if question else []:
@@ -194,7 +212,7 @@ def main():
             context, question = encode(before), encode(f"\n\nQuestion: {row['input']}\nAnswer in a few words.{tail}")
             for seen in [view == "seen" for view in args.question.split(",")]:
                 ids, follow = (context + question, []) if seen else (context, question)
-                prompt = ids if seen else {"context": ids, "question": follow}
+                prompt = (ids, follow)
                 reading = Reading(model, ids)
                 asked_of = 0 if follow else len(question)
                 wanted = [

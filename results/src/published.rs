@@ -485,8 +485,7 @@ mod tests {
                     "Compactor",
                     "RestoreKV",
                     "Knorm with merging",
-                    "AdaKV with ",
-                    "Expected Attention",
+                    "AdaKV with SnapKV",
                 ];
                 let known = table.method(&row.method).is_some();
                 assert!(

@@ -45,7 +45,7 @@ impl Cluster {
         let mut script = Command::new(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(script.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let conf = line.trim().strip_prefix("SLURM_CONF=").expect("the cluster came up").to_owned();
+        let conf = line.trim().strip_prefix("SLURM_CONF=").unwrap().to_owned();
         Some(Self { script, conf })
     }
 
