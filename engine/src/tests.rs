@@ -756,6 +756,14 @@ fn renumbered_entries_stand_at_their_new_positions() {
         let (ours, theirs) = (model(&config), reference(&config));
         let ids = prompt(40, 5);
         let kept: Vec<u32> = vec![0, 3, 4, 17, 30, 38, 39];
+        if config.cache_shape(40).layers.iter().any(|layer| layer.reach != Reach::All) {
+            let layers = vec![LayerSelection::All; config.layers];
+            let everything = Selection { granularity: Granularity::KvHead, layers };
+            let one = Sequence { renumbered: true, ..sequence(&read(&ours, &ids), everything, 4) };
+            let error = ours.decode(&[one], &mut |_| ()).unwrap_err();
+            assert!(matches!(error, EngineError::RenumberedWindows), "{error}");
+            continue;
+        }
         let (rows, answers) = run(&ours, &ids, &kept);
         let (other_rows, other_answers) = run(&theirs, &ids, &kept);
         // The same tokens as a prompt of their own: in the first layer keys depend on token and position alone.
