@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use super::Task;
 use super::qa::{Questions, Source};
 use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
-use crate::example::hex;
 use crate::mini;
 use crate::needle::Essays;
 
@@ -81,8 +78,4 @@ impl Material {
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
-use super::{Texts, material};
+use super::Texts;
 use crate::error::TaskError;
+use crate::example::hex;
 
 /// The largest file accepted, in bytes. HotpotQA's has 46 MB.
 const MAX_BYTES: u64 = 512 << 20;
@@ -120,7 +122,7 @@ impl Questions {
         }
         let text = fs_err::read(path).map_err(|e| TaskError::io("read", path, e))?;
         let not_json = |e: serde_json::Error| wrong(format!("is not the file of questions: {e}"));
-        let sha256 = material::sha256(&text);
+        let sha256 = hex(&Sha256::digest(&text));
         let (questions, documents) = match source {
             Source::Squad => squad(serde_json::from_slice(&text).map_err(not_json)?),
             Source::HotpotQa => hotpotqa(serde_json::from_slice(&text).map_err(not_json)?),
