@@ -323,7 +323,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE", group = "source")]
     pub ids: Option<PathBuf>,
     /// A JSON list of token ids: a question about `--ids`, read behind it
-    #[arg(long, requires = "ids", value_name = "FILE")]
+    #[arg(long, requires = "ids", conflicts_with_all = ["prompt", "prompt_file", "chat"], value_name = "FILE")]
     pub question_ids: Option<PathBuf>,
     /// Whether methods see the question before they compress: `seen`, all but its last token, or `unseen`: the ids alone are
     /// compressed [default: unseen]

@@ -255,7 +255,7 @@ fn generate_asks_a_question_behind_its_context() {
     for (input, code, what) in [
         (&["--ids", "c.json", "--question-ids", "none.json"][..], 1, "the question has no tokens"),
         (&["--ids", "c.json", "--question", "seen"], 2, "--question-ids"),
-        (&["--prompt", "x", "--question-ids", "q.json"], 2, "--ids"),
+        (&["--prompt", "x", "--question-ids", "q.json"], 2, "--prompt"),
     ] {
         let (found, _, stderr) = run(dir.path(), &[&["generate"], input].concat());
         assert!(found == code && stderr.contains(what), "{input:?}: {found} {stderr}");
