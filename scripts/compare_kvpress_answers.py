@@ -33,7 +33,8 @@ SCORED = {
     "knorm@kvpress": kvpress.KnormPress,
     "tova@kvpress": kvpress.TOVAPress,
     "keydiff@kvpress": kvpress.KeyDiffPress,
-    "lagkv@kvpress": kvpress.LagKVPress,
+    # Its default keeps more than 256 tokens whatever the scores.
+    "lagkv@kvpress[lag=32]": partial(kvpress.LagKVPress, lag_size=32),
     "expected-attention@kvpress": kvpress.ExpectedAttentionPress,
 }
 CHUNK = 20

@@ -52,7 +52,10 @@ impl fmt::Display for Script {
         writeln!(f, "#SBATCH --nodes=1 --ntasks=1")?;
         writeln!(f, "#SBATCH --requeue --open-mode=append")?;
         for option in site {
-            writeln!(f, "#SBATCH {option}")?;
+            match option.split_once('=') {
+                Some((name, value)) => writeln!(f, "#SBATCH {name}={}", quoted(value))?,
+                None => writeln!(f, "#SBATCH {option}")?,
+            }
         }
         writeln!(f, "set -euo pipefail")?;
         writeln!(f, "cd {}", quoted(folder))?;

@@ -585,7 +585,8 @@ mod tests {
                 panic!()
             };
             for (i, &value) in values.iter().enumerate() {
-                let question = (tokens - w..tokens).map(|p| p as f64 * rows[i / columns][p][i % columns]);
+                let column = unseen + i % columns;
+                let question = (tokens - w..tokens).map(|p| p as f64 * rows[i / columns][p][column]);
                 let sum: f64 = question.sum();
                 assert!(close(f64::from(value), sum), "{value} {sum}");
             }

@@ -53,16 +53,20 @@ pub(crate) fn observe(variant: &Variant, shape: &CacheShape, seed: u64) -> Obser
         let v = random(kv_heads * prompt_len * head_dim, seed + 1000 + layer, 2.0);
         let v = HeadsView::head_major(&v, [kv_heads, prompt_len, head_dim]).unwrap();
         let output = random(3 * query_heads * head_dim, seed + 2000 + layer, 1.0);
-        let (again, wanted): (Vec<_>, Vec<_>) =
-            variant.observations().into_iter().partition(|one| one.repeats_the_prompt());
+        let (given, wanted): (Vec<_>, Vec<_>) = variant
+            .observations()
+            .into_iter()
+            .partition(|one| one.repeats_the_prompt() || one.reads_the_question());
         let rotary = Rotary::of(&wanted, prompt_len, |positions| turns(positions, head_dim));
         let rotary = rotary.as_ref();
         let tensors = LayerTensors { queries: q, keys: k, values: Some(v), output: Some(&output), rotary };
         let mut seen = observe_layer(&wanted, shape, &tensors).unwrap();
-        for one in again {
-            let columns = shape.seen(prompt_len).len();
-            let values = random(kv_heads * columns, seed + 3000 + layer, 1.0);
-            seen.insert(one, Observed::Rows { rows: kv_heads, columns, values });
+        for one in given {
+            let question = if one.reads_the_question() { 5 } else { 0 };
+            let rows = one.values(shape, prompt_len) / prompt_len;
+            let columns = shape.seen(prompt_len).len().saturating_sub(question);
+            let values = random(rows * columns, seed + 3000 + layer, 1.0);
+            seen.insert(one, Observed::Rows { rows, columns, values });
         }
         seen
     };
