@@ -18,6 +18,7 @@ fn lists_name_everything_that_is_registered() {
     });
     let tasks = (datasets::all().iter().map(|info| info.name))
         .chain(mini::datasets().iter().map(|set| set.name))
+        .chain(mini::ruler::TASKS.iter().map(|task| task.set.name))
         .chain(needle::variants::VARIANTS.iter().map(|variant| variant.name));
     for (what, expected) in [
         ("methods", methods.collect::<BTreeSet<String>>()),
