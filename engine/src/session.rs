@@ -121,7 +121,7 @@ impl<B: Backend> Session<B> {
     ///
     /// # Errors
     /// A prompt that this model cannot read (see [`Model::check_prompt`]) or repeat, a failing device, numbers that are not
-    /// finite, or [`EngineError::Interrupted`](crate::error::EngineError::Interrupted) where [`Session::cancel`] asks
+    /// finite, or [`EngineError::Interrupted`] where [`Session::cancel`] asks
     /// for it.
     pub fn prefill(
         &self,
@@ -156,7 +156,7 @@ impl<B: Backend> Session<B> {
     /// # Errors
     /// A prompt and answer that do not fit the model (see [`Model::check_prompt`]), a selection that does not fit its
     /// prompt, a failing device, numbers that are not finite, or
-    /// [`EngineError::Interrupted`](crate::error::EngineError::Interrupted) where [`Session::cancel`] asks for it.
+    /// [`EngineError::Interrupted`] where [`Session::cancel`] asks for it.
     pub fn decode(
         &self,
         sequences: &[Sequence<B::Prompt>],
