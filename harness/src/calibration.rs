@@ -8,7 +8,7 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::Model;
 use kvsweep_methods::inputs::{Calibration, InputKind, InputModel, Inputs};
 use kvsweep_methods::spec::MethodSpec;
-use kvsweep_results::CALIBRATION;
+use kvsweep_results::{CALIBRATION, shell_word};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -55,11 +55,13 @@ fn file_name(kind: InputKind) -> String {
 }
 
 impl Calibrations {
-    /// Collects what there is: embedded, then the default folder, then `files`; later ones win.
+    /// Collects what there is: embedded, then the default folder, then `files`; later ones win. `typed` names the model in
+    /// advice.
     ///
     /// # Errors
     /// A file that cannot be read, that belongs to other weights, or has another shape.
-    pub(crate) fn load(model: &Model, files: &[PathBuf]) -> anyhow::Result<Self> {
+    pub(crate) fn load(model: &Model, files: &[PathBuf], typed: &ModelArgs) -> anyhow::Result<Self> {
+        let made = |kind| format!("hint: make them with `{}`", command(kind, typed));
         let mut this = Self { inputs: Inputs::default(), hashes: BTreeMap::new(), semantic: None };
         for &(kind, text) in EMBEDDED {
             let own = Calibration::parse(text).ok().flatten();
@@ -70,7 +72,8 @@ impl Calibrations {
         for kind in InputKind::ALL {
             let path = default_path(model, kind);
             if path.is_file() {
-                this.add(kind, &fs_err::read_to_string(&path)?, &path, model)?;
+                let added = this.add(kind, &fs_err::read_to_string(&path)?, &path, model);
+                added.map_err(|error| anyhow::anyhow!("{}\n{}", output::causes(&error), made(kind)))?;
             }
         }
         for path in files {
@@ -81,7 +84,8 @@ impl Calibrations {
                 Some(own) => own.kind,
                 None => published_kind(path)?,
             };
-            this.add(kind, &text, path, model)?;
+            let added = this.add(kind, &text, path, model);
+            added.map_err(|error| anyhow::anyhow!("{}\n{}", output::causes(&error), made(kind)))?;
         }
         Ok(this)
     }
@@ -202,14 +206,16 @@ impl Calibrations {
     }
 }
 
-/// The command that makes the inputs of one kind for the model that the command line names.
+/// The command that makes the inputs of one kind for the model that the command line names, where it computes.
 pub(crate) fn command(kind: InputKind, model: &ModelArgs) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=".contains(c);
-    match &model.model {
-        None => kind.command().to_owned(),
-        Some(name) if name.chars().all(plain) => format!("{} --model {name}", kind.command()),
-        Some(name) => format!("{} --model '{}'", kind.command(), name.replace('\'', r"'\''")),
+    let ModelArgs { model, device, dtype } = model;
+    let mut command = kind.command().to_owned();
+    for (option, value) in [("--model", model), ("--device", device), ("--dtype", dtype)] {
+        if let Some(value) = value {
+            command.push_str(&format!(" {option} {}", shell_word(value)));
+        }
     }
+    command
 }
 
 /// The `count` best heads over all layers; equal scores keep layer and head order.

@@ -1,13 +1,17 @@
 //! How long the prompts of a sweep are, for `--dry-run`: rendered where rows and tokenizer are there, else estimated.
 
+use std::collections::BTreeSet;
+
 use kvsweep_engine::model::Card;
 use kvsweep_tasks::datasets::Language;
 use kvsweep_tasks::protocol::Protocol;
 use kvsweep_tasks::{ModelFacts, Renderer, Suite, estimate};
 
-use crate::cli::Split;
+use crate::cli::{QuestionView, Split};
 use crate::model::{self, TextSide};
+use crate::plan::check_window;
 use crate::questions::{self, DatasetPart, Selected};
+use crate::survey::Surveyor;
 
 /// The prompts of a sweep.
 pub(crate) struct Lengths {
@@ -24,10 +28,17 @@ impl Lengths {
     ///
     /// # Errors
     /// Rows that were named and are missing or malformed; generated rows without a tokenizer.
-    pub(crate) fn of(selected: &Selected, protocol: &'static Protocol, card: &Card) -> anyhow::Result<Self> {
+    pub(crate) fn of(
+        selected: &Selected,
+        protocol: &'static Protocol,
+        card: &Card,
+        question: QuestionView,
+    ) -> anyhow::Result<Self> {
         let facts = model::facts(card);
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
-            return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?);
+            let text = TextSide::new(card)?;
+            let surveyor = Surveyor { protocol, facts: &facts, text, question };
+            return Self::rendered(selected, &surveyor, card);
         }
         if selected.suite == Suite::Needle {
             return Self::grid(selected, protocol, &facts);
@@ -78,29 +89,23 @@ impl Lengths {
         Ok(this)
     }
 
-    fn rendered(
-        selected: &Selected,
-        protocol: &'static Protocol,
-        facts: &ModelFacts,
-        text: &TextSide<'_>,
-    ) -> anyhow::Result<Self> {
-        let renderer = Renderer { protocol, model: facts, text };
-        let datasets = questions::read(selected, &renderer)?;
-        let mut prompts = Vec::new();
-        for asked in datasets.iter().flat_map(DatasetPart::questions) {
-            let prompt = asked.question.prompt(&renderer)?;
-            prompts.push((prompt.ids.len(), prompt.stop.max_new));
-        }
+    fn rendered(selected: &Selected, surveyor: &Surveyor<'_>, card: &Card) -> anyhow::Result<Self> {
+        let Surveyor { protocol, facts, text, .. } = surveyor;
+        let datasets = questions::read(selected, &Renderer { protocol, model: facts, text })?;
+        check_window(card, protocol, facts, &datasets)?;
+        let survey = surveyor.survey(&datasets, &BTreeSet::new(), &|_| Ok(()))?;
+        let prompts = survey.prompts.iter().map(|(_, sizes)| (sizes.tokens(), sizes.new)).collect();
         Ok(Self { datasets: datasets.len(), prompts, assumed: Vec::new() })
     }
 
     fn grid(selected: &Selected, protocol: &Protocol, facts: &ModelFacts) -> anyhow::Result<Self> {
         let (variant, lengths, depths) = selected.grid(protocol, facts)?;
-        let cells =
-            lengths.iter().flat_map(|&length| depths.iter().map(move |_| (length, variant.max_new_tokens)));
+        let cells: Vec<usize> =
+            lengths.iter().flat_map(|&length| std::iter::repeat_n(length, depths.len())).collect();
+        let cells = selected.remaining_lengths(&cells).into_iter();
         Ok(Self {
             datasets: 1,
-            prompts: cells.take(selected.remaining(lengths.len() * depths.len())).collect(),
+            prompts: cells.map(|length| (length, variant.max_new_tokens)).collect(),
             assumed: vec!["every needle prompt of its full context length".to_owned()],
         })
     }

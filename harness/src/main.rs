@@ -29,7 +29,10 @@ mod progress;
 mod provenance;
 mod questions;
 mod recorded;
+mod remaining;
 mod runner;
+mod stop;
+mod survey;
 mod tables;
 mod variants;
 

@@ -103,7 +103,7 @@ pub enum MethodError {
         input: InputKind,
     },
     /// An input that was made for another model.
-    #[error("{} holds {input} of {found}, not of {expected}; make them with `{}`", path.display(), input.command())]
+    #[error("{} holds {input} of {found}, not of {expected}", path.display())]
     ForeignInput {
         /// What it is.
         input: InputKind,

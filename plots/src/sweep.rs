@@ -94,7 +94,9 @@ pub fn needle_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
 
 /// Small multiples of all needle maps, methods by budgets; none without needle examples.
 pub fn needle_grid(group: &Group) -> Option<Grid> {
-    let budgets: BTreeSet<u32> = group.variants.iter().filter_map(|v| v.budget).collect();
+    // A group may hold another suite's runs, at budgets of their own.
+    let asked = |variant: &&VariantKey| records(group, variant).any(|(e, _)| e.info.needle.is_some());
+    let budgets: BTreeSet<u32> = group.variants.iter().filter(asked).filter_map(|v| v.budget).collect();
     let mut rows = Vec::new();
     for (label, variants) in by_method(group) {
         let map = |budget: &u32| needle_map(group, variants.iter().find(|v| v.budget == Some(*budget))?);

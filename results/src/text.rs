@@ -83,6 +83,15 @@ pub(crate) fn paragraph(text: &str, most: usize) -> String {
     lines.join(&format!("\n{INDENT}")) + "\n"
 }
 
+/// A text as one word of a POSIX shell, quoted where it must be.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

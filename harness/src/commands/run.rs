@@ -14,7 +14,7 @@ use crate::exit::{Exit, usage};
 use crate::lengths::Lengths;
 use crate::plan::{Plan, Request};
 use crate::progress::Progress;
-use crate::runner::{self, Ended, Limits, Worker, Writer};
+use crate::runner::{self, Limits, Worker, Writer};
 use crate::variants::base;
 use crate::{interrupt, machine, output, pictures, tables};
 
@@ -70,17 +70,21 @@ fn sweep<B: Backend>(
     limits: Limits,
     run: &mut RunDir,
 ) -> anyhow::Result<Exit> {
-    let mut worker = Worker::new(plan, session, limits)?;
-    let finished = run.finished_keys();
-    let progress =
-        Progress::new(plan.manifest.examples(), finished.len() as u64, plan.tokens_ahead(finished));
-    let mut writer = Writer::new(run, progress);
-    let ended = runner::sweep(plan, &mut worker, &mut writer);
-    writer.progress.finish();
-    Ok(match ended? {
-        Ended::Complete => Exit::Done,
-        Ended::Interrupted => Exit::Interrupted,
-    })
+    let ended = (|| -> anyhow::Result<()> {
+        let mut worker = Worker::new(plan, session, limits)?;
+        let finished = run.finished_keys();
+        let survey = worker.survey(finished)?;
+        let progress =
+            Progress::new(plan.manifest.examples(), finished.len() as u64, worker.remaining(&survey));
+        let mut writer = Writer::new(run, progress);
+        let ended = runner::sweep(plan, &survey, &mut worker, &mut writer);
+        writer.progress.finish();
+        ended
+    })();
+    if runner::was_interrupted(&ended) {
+        return Ok(Exit::Interrupted);
+    }
+    ended.map(|()| Exit::Done)
 }
 
 /// Bytes that prompts in flight and their variants may take, if the options say it.
@@ -127,7 +131,7 @@ pub(crate) fn load(args: &RunArgs) -> anyhow::Result<Load> {
     let Request { protocol, variants, selected } = Request::of(args)?;
     let (cuda, dtype) = args.model.place()?;
     let (card, stand_in) = args.model.card()?;
-    let mut lengths = Lengths::of(&selected, protocol, &card)?;
+    let mut lengths = Lengths::of(&selected, protocol, &card, args.question.unwrap_or_default())?;
     lengths.assumed.extend(stand_in);
     if card.config.positions() < card.config.max_positions {
         lengths.assumed.push(format!(

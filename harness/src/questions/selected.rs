@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use kvsweep_results::{ESSAYS, NEEDLE_DEPTHS, NEEDLE_LENGTHS, Shard, WITHOUT_CONTEXT};
+use kvsweep_results::{ESSAYS, LIMIT_TAKES, NEEDLE_DEPTHS, NEEDLE_LENGTHS, SPREAD, Shard, WITHOUT_CONTEXT};
 use kvsweep_tasks::datasets::{self, DatasetInfo};
 use kvsweep_tasks::needle::{self, NeedleVariant};
-use kvsweep_tasks::source::{EssayNeedle, MiniNeedle, MiniRows, RowFile};
+use kvsweep_tasks::source::{EssayNeedle, MiniNeedle, MiniRows, RowFile, spread_rows};
 use kvsweep_tasks::{ModelFacts, Protocol, Source, Suite, TaskError, fetch, find_dataset, mini};
 
 use super::DatasetPart;
@@ -123,6 +123,17 @@ impl Selected {
         self.shard.map_or(rows, |shard| shard.rows(rows as u64) as usize)
     }
 
+    /// Those of some cells' lengths that remain after limit and shard.
+    pub(crate) fn remaining_lengths(&self, lengths: &[usize]) -> Vec<usize> {
+        let keys: Vec<u64> = lengths.iter().map(|&length| length as u64).collect();
+        let drawn = spread_rows(&keys, self.limit.unwrap_or(usize::MAX));
+        let ours = |place: usize| {
+            self.shard.is_none_or(|Shard { index, count }| place % count as usize + 1 == index as usize)
+        };
+        let drawn = drawn.into_iter().enumerate().filter(|(place, _)| ours(*place));
+        drawn.map(|(_, row)| lengths[row as usize]).collect()
+    }
+
     /// The full needle grid of a model: context lengths and depths.
     ///
     /// # Errors
@@ -162,6 +173,9 @@ impl Selected {
         }
         if self.split == Split::Mini {
             settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
+        }
+        if self.limit.is_some() && self.split == Split::Full {
+            settings.insert(LIMIT_TAKES.to_owned(), SPREAD.to_owned());
         }
         if self.without_context {
             settings.insert(WITHOUT_CONTEXT.to_owned(), "true".to_owned());
