@@ -89,6 +89,39 @@ You help.<|im_end|>
 {{ '' if loop.last else '---' }}
 {% endfor %}
 {{- unknown_variable }}{{ messages[-1].missing | default('none') }} {{ messages[0].items() | list | length }}""",
+    # What Gemma's does: no turn of the system's own, another name for the assistant, contents of several parts.
+    "parts": """{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- if messages[0]['content'] is string -%}
+        {%- set before = messages[0]['content'] + '\n\n' -%}
+    {%- else -%}
+        {%- set before = messages[0]['content'][0]['text'] + '\n\n' -%}
+    {%- endif -%}
+    {%- set turns = messages[1:] -%}
+{%- else -%}
+    {%- set before, turns = "", messages -%}
+{%- endif -%}
+{%- for turn in turns -%}
+    {%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception("turns must alternate") }}
+    {%- endif -%}
+    {%- set who = "model" if turn['role'] == 'assistant' else turn['role'] -%}
+    {{ '<turn>' + who + '\n' + (before if loop.first else "") }}
+    {%- if turn['content'] is string -%}
+        {{ turn['content'] | trim }}
+    {%- elif turn['content'] is iterable -%}
+        {%- for part in turn['content'] -%}
+            {{ '<image>' if part['type'] == 'image' else part['text'] | trim }}
+        {%- endfor -%}
+    {%- else -%}
+        {{ raise_exception("neither text nor parts") }}
+    {%- endif -%}
+    {{ '<end>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{'<turn>model\n'}}
+{%- endif -%}
+""",
 }
 
 

@@ -30,7 +30,8 @@ COMMON = dict(
     bos_token_id=1, eos_token_id=2, use_cache=True,
 )
 
-# name: (class, configuration, dtype of the file, most bytes a shard, configuration in the spelling of transformers 4)
+# name: (class, configuration, dtype of the file, most bytes a shard, configuration in the spelling of transformers 4:
+# yes, no, or its fields)
 MODELS = {
     "llama2": (
         "Llama", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=4,
@@ -73,6 +74,38 @@ MODELS = {
                       rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, factor=4.0,
                                            original_max_position_embeddings=256)), torch.float16, None, False,
     ),
+    "mistral-window": (
+        "Mistral", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2,
+                        tie_word_embeddings=True, sliding_window=48,
+                        rope_parameters=dict(rope_type="default", rope_theta=10000.0)), torch.float16, None, False,
+    ),
+    "qwen2-window": (
+        "Qwen2", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2,
+                      tie_word_embeddings=True, use_sliding_window=True, sliding_window=100, max_window_layers=1,
+                      rope_parameters=dict(rope_type="default", rope_theta=10000.0)), torch.float16, None, False,
+    ),
+    "gemma3": (
+        "Gemma3", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+                       num_hidden_layers=3, sliding_window=40, sliding_window_pattern=3, query_pre_attn_scalar=24,
+                       rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=50000.0),
+                                            sliding_attention=dict(rope_type="default", rope_theta=1000.0))),
+        torch.bfloat16, None,
+        dict(rope_theta=50000.0, rope_local_base_freq=1000.0, rope_scaling=dict(rope_type="linear", factor=8.0),
+             sliding_window_pattern=3),
+    ),
+    "phi3": (
+        "Phi3", dict(hidden_size=64, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2,
+                     tie_word_embeddings=True, original_max_position_embeddings=64, pad_token_id=0,
+                     partial_rotary_factor=0.75,
+                     rope_parameters=dict(rope_type="longrope", rope_theta=10000.0,
+                                          short_factor=[1.0, 1.1, 1.2, 1.5, 2.0, 2.5],
+                                          long_factor=[1.0, 1.3, 2.0, 4.0, 8.0, 15.0])), torch.float16, None, False,
+    ),
+    "phi3-window": (
+        "Phi3", dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=4,
+                     tie_word_embeddings=False, sliding_window=50, pad_token_id=0,
+                     rope_parameters=dict(rope_type="default", rope_theta=10000.0)), torch.float16, None, True,
+    ),
 }
 
 
@@ -81,7 +114,8 @@ def draw(model, generator):
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if name.endswith("norm.weight"):
-            value = 1.0 + 0.2 * noise
+            # Gemma counts them from one.
+            value = 0.2 * noise + (0.0 if model.config.model_type == "gemma3_text" else 1.0)
         elif name.endswith(".bias"):
             value = 0.5 * noise
         elif "embed_tokens" in name or "lm_head" in name:
@@ -117,7 +151,8 @@ def make(name, seed):
     target = OUT / name
     shutil.rmtree(target, ignore_errors=True)
     generator = torch.Generator().manual_seed(seed)
-    built = getattr(transformers, f"{kind}Config")(**{**COMMON, **copy.deepcopy(config)})
+    config_class = "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config"
+    built = getattr(transformers, config_class)(**{**COMMON, **copy.deepcopy(config)})
     model = getattr(transformers, f"{kind}ForCausalLM")(built)
     draw(model, generator)
     model = model.to(dtype)
@@ -127,7 +162,13 @@ def make(name, seed):
         saved = json.loads(path.read_text())
         saved.pop("rope_parameters", None)
         saved["torch_dtype"] = saved.pop("dtype", "float32")
-        saved.update(rope_theta=config["rope_theta"], rope_scaling=config.get("rope_scaling"))
+        if isinstance(old_spelling, dict):
+            saved.pop("layer_types", None)
+            saved.pop("_sliding_window_pattern", None)
+            saved.update(old_spelling)
+        else:
+            theta = config.get("rope_theta", config.get("rope_parameters", {}).get("rope_theta"))
+            saved.update(rope_theta=theta, rope_scaling=config.get("rope_scaling"))
         path.write_text(json.dumps(saved, indent=2) + "\n")
 
     loaded = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32, attn_implementation="eager")

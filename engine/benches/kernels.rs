@@ -52,6 +52,7 @@ fn variant(
         prefill: Arc::clone(prefill),
         selection: Arc::new(Selection { granularity, layers: vec![heads; shape.layers.len()] }),
         follow: Arc::default(),
+        renumbered: false,
         again: None,
         rule: DecodeRule { max_new, ignore_stops: true, ..DecodeRule::default() },
         keep_logits: false,

@@ -93,6 +93,7 @@ impl Bench {
             prefill: Arc::clone(prefill),
             selection: Arc::new(selection),
             follow: Arc::default(),
+            renumbered: false,
             again: None,
             rule: DecodeRule { max_new: NEW_TOKENS, ignore_stops: true, ..DecodeRule::default() },
             keep_logits: false,
@@ -149,7 +150,7 @@ impl Bench {
             + 2 * shared
             + held
             + sequences.len() as u64 * planner.kv_bytes(NEW_TOKENS)
-            + planner.activation_bytes(prompt, threads);
+            + planner.activation_bytes(prompt, threads, &BTreeSet::new());
         let work = planner.prefill(prompt);
         Ok(format!(
             "{prompt} prompt tokens, {threads} threads, shortest of {}\n\

@@ -12,6 +12,7 @@ use crate::{
     cancel::Cancel,
     error::Result,
     prefill::{Prefill, PrefillOptions},
+    reconstruct::Replayed,
 };
 
 /// Query heads to silence, as (layer, head).
@@ -56,9 +57,24 @@ pub trait Backend: Debug + Send + Sync {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<Self::Prompt>>;
+
+    /// Reads tokens behind a whole prompt, and raises `most`, of each layer `[kv_heads][prompt_len]` (of one that is left out, nothing), to the largest
+    /// attention that an entry of `seen.part` gets from any of them in any query head of its group: softmax over the
+    /// sinks, the part, and the tokens up to the row's own. Looks at `cancel` between blocks of tokens.
+    ///
+    /// # Errors
+    /// A failing device, numbers that are not finite, or an interruption.
+    fn replay(
+        &self,
+        prompt: &Arc<Self::Prompt>,
+        tokens: &[u32],
+        seen: &Replayed,
+        most: &mut [Vec<f32>],
+        cancel: &Cancel,
+    ) -> Result<()>;
 
     /// Makes the cache of one variant, with room for `room` further tokens, which remembers the queries of the last
     /// `votes` tokens that it reads. The selection was checked.
@@ -72,6 +88,13 @@ pub trait Backend: Debug + Send + Sync {
         room: usize,
         votes: usize,
     ) -> Result<Self::Cache>;
+
+    /// Gives what a new cache keeps of its prompt, by the selection it was made with, the positions 0, 1, … in its order,
+    /// and the next token the position behind. Every head must hold as many.
+    ///
+    /// # Errors
+    /// Heads of unlike length, or a failing device.
+    fn renumber(&self, cache: &mut Self::Cache, selection: &Selection) -> Result<()>;
 
     /// Observes a cache at this moment, as if its entries were a prompt; windows are those of the tokens read last. Every
     /// head must hold as many entries, the second answer.

@@ -2,7 +2,7 @@
 
 use kvsweep_methods::{
     selection::{LayerSelection, Selection},
-    shape::CacheShape,
+    shape::{CacheShape, Reach},
 };
 
 use crate::error::{EngineError, Result};
@@ -25,12 +25,12 @@ impl Held {
         self.layers.iter().flatten().sum()
     }
 
-    /// Entries of every head, `tail` more included.
+    /// Entries of every head of some layers, `tail` more included.
     ///
     /// # Errors
     /// Heads of unlike length.
-    pub(crate) fn entries_of_each(&self, tail: usize) -> Result<usize> {
-        let mut all = self.layers.iter().flatten().copied();
+    pub(crate) fn entries_of_each(&self, layers: &[usize], tail: usize) -> Result<usize> {
+        let mut all = layers.iter().flat_map(|&layer| &self.layers[layer]).copied();
         let first = all.next().unwrap_or(0);
         match all.find(|&other| other != first) {
             None => Ok(first + tail),
@@ -40,6 +40,14 @@ impl Held {
                 ),
             }),
         }
+    }
+}
+
+/// The first position that a query at `position` looks at.
+pub(crate) fn first_seen(reach: Reach, position: usize) -> usize {
+    match reach {
+        Reach::All => 0,
+        Reach::Window(window) => (position + 1).saturating_sub(window),
     }
 }
 
@@ -55,12 +63,19 @@ pub(crate) fn check_selection(selection: &Selection, shape: &CacheShape) -> Resu
         if heads.len() != expected {
             return refuse(format!("{} heads in layer {layer}, expected {expected}", heads.len()));
         }
+        let seen = sizes.seen(shape.len);
         for (head, kept) in heads.iter().enumerate() {
             let ascending = kept.windows(2).all(|pair| pair[0] < pair[1]);
             if !ascending || kept.last().is_some_and(|&last| last as usize >= shape.len) {
                 return refuse(format!(
                     "positions of layer {layer}, head {head} do not ascend below the prompt length {}",
                     shape.len
+                ));
+            }
+            if let Some(&first) = kept.first().filter(|&&first| (first as usize) < seen.start) {
+                return refuse(format!(
+                    "position {first} of layer {layer}, head {head} is outside the window, which begins at {}",
+                    seen.start
                 ));
             }
         }

@@ -24,6 +24,7 @@ fn full<P>(
         prefill: Arc::clone(prefill),
         selection: Arc::new(Selection { granularity: Granularity::KvHead, layers }),
         follow: follow.into_iter().collect(),
+        renumbered: false,
         again: None,
         rule: rule.clone(),
         keep_logits: false,

@@ -75,12 +75,34 @@ impl ChatTemplate {
     /// A template that does not parse, an exception that it raises, for instance for roles out of turn, or one that
     /// takes too many steps or makes too much text.
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, add_generation_prompt, Value::UNDEFINED)
+    }
+
+    /// The same with `enable_thinking=False`: templates without that switch do not see it.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_without_thinking(
+        &self,
+        messages: &[Message<'_>],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        self.render_with(messages, add_generation_prompt, Value::from(false))
+    }
+
+    fn render_with(
+        &self,
+        messages: &[Message<'_>],
+        add_generation_prompt: bool,
+        enable_thinking: Value,
+    ) -> Result<String> {
         let fail = |reason| EngineError::ChatTemplate { path: self.path.clone(), reason };
         let source = self.source.as_ref().map_err(|reason| fail(reason.clone()))?;
         let none = Value::from(());
         let context = context! {
             messages,
             add_generation_prompt,
+            enable_thinking,
             tools => none,
             documents => none,
             ..Value::from_serialize(&self.special_tokens)

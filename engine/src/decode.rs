@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kvsweep_methods::{
     selection::Selection,
-    shape::{CacheShape, LayerShape},
+    shape::{CacheShape, LayerShape, Reach},
     spec::Variant,
 };
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ use crate::{
     backend::{Backend, Extend, OnLayerRows, Tap},
     cache::{Held, check_selection},
     cancel::Cancel,
-    error::Result,
+    error::{EngineError, Result},
     prefill::Prefill,
 };
 
@@ -52,6 +52,8 @@ pub struct Sequence<P> {
     /// Tokens read after the cut and before the answer: what the methods could not see. They stand at the positions
     /// behind the prompt.
     pub follow: Arc<[u32]>,
+    /// Whether what is kept gets contiguous positions, and what is read next those behind it.
+    pub renumbered: bool,
     /// What evicts again while the answer grows, if its [`Variant::interval`] says so.
     pub again: Option<Arc<Variant>>,
     /// When to end.
@@ -68,6 +70,7 @@ impl<P> Clone for Sequence<P> {
             prefill: Arc::clone(&self.prefill),
             selection: Arc::clone(&self.selection),
             follow: Arc::clone(&self.follow),
+            renumbered: self.renumbered,
             again: self.again.clone(),
             rule: self.rule.clone(),
             keep_logits: self.keep_logits,
@@ -81,6 +84,7 @@ impl<P> Sequence<P> {
     fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.prefill, &other.prefill)
             && self.follow == other.follow
+            && self.renumbered == other.renumbered
             && self.evicts_again().map(Variant::id) == other.evicts_again().map(Variant::id)
             && self.rule == other.rule
             && self.keep_logits == other.keep_logits
@@ -173,9 +177,24 @@ impl<'a, C: Send> Running<'a, C> {
         let Sequence { prefill, selection, follow, rule, .. } = sequence;
         check_selection(selection, prefill.shape())?;
         let again = sequence.evicts_again().and_then(|variant| Some((variant, variant.interval()?)));
+        let (prompt, new) = (prefill.shape().len + follow.len(), rule.max_new);
+        let reach = |layer: &usize| prefill.shape().layers[*layer].reach;
+        if let (Some(_), Some(Reach::Window(window))) =
+            (again, prefill.shape().contested().first().map(reach))
+            && prompt + new > window
+        {
+            return Err(EngineError::IntervalBeyondWindow { prompt, new, window });
+        }
+        let windows = prefill.shape().layers.iter().any(|layer| layer.reach != Reach::All);
+        if sequence.renumbered && windows {
+            return Err(EngineError::RenumberedWindows);
+        }
         let room = again.map_or(rule.max_new, |(_, interval)| interval.min(rule.max_new));
         let votes = again.map_or(0, |(variant, _)| variant.votes());
-        let cache = backend.fork(&prefill.prompt, selection, follow.len() + room, votes)?;
+        let mut cache = backend.fork(&prefill.prompt, selection, follow.len() + room, votes)?;
+        if sequence.renumbered {
+            backend.renumber(&mut cache, selection)?;
+        }
         let held = backend.held(&cache);
         let logits = sequence.keep_logits.then(Vec::new);
         let mut one = Self {

@@ -52,12 +52,14 @@ pub enum EngineError {
         path: PathBuf,
     },
     /// `architectures` or `model_type` names something this crate has no graph for.
-    #[error("`{path}`: architecture `{found}` is not supported; supported: {supported}")]
+    #[error("`{path}`: architecture `{found}` is not supported{lacks}; supported: {supported}")]
     UnsupportedArchitecture {
         /// The configuration file.
         path: PathBuf,
         /// The architecture named there.
         found: String,
+        /// What its graph has that none here does, as the message's next words; empty where that is not known.
+        lacks: &'static str,
         /// Those that are supported, comma-separated.
         supported: String,
     },
@@ -279,13 +281,50 @@ pub enum EngineError {
         /// The model's positions.
         limit: usize,
     },
-    /// The model attends through a sliding window that the prompt exceeds.
+    /// A method wants the prompt repeated, and nothing says how to ask for that.
+    #[error("a method wants the prompt repeated, and the request for that needs the model's tokenizer")]
+    NoRepeatRequest,
+    /// A method reads the question, and nothing says where it begins.
     #[error(
-        "{prompt} prompt tokens and {new} new ones exceed the sliding window of {window} that config.json asks for, \
-         which is not computed here; shorten the prompt, or set `sliding_window` to null if the model was trained \
-         without one"
+        "a method reads the question, and where that begins is not known; say how long it is (`window` of the method)"
     )]
-    SlidingWindow {
+    NoQuestion,
+    /// The model has no positions left to repeat the prompt behind it.
+    #[error(
+        "a prompt of {prompt} tokens is repeated behind it in parts of up to {repeat} tokens, and this model has {limit} \
+         positions; repeat smaller parts (`chunk` of the method) or shorten the prompt"
+    )]
+    RepeatTooLong {
+        /// Prompt tokens.
+        prompt: usize,
+        /// Tokens of the longest part and its request.
+        repeat: usize,
+        /// The model's positions.
+        limit: usize,
+    },
+    /// Kept entries would get new positions in a model whose layers look through windows.
+    #[error(
+        "a method gives kept entries new positions, which is not computed where layers look through windows; \
+         `renumber=false` of the method leaves them where they are"
+    )]
+    RenumberedWindows,
+    /// The prompt is to be repeated, and no layer of the model looks at all of it.
+    #[error(
+        "a method has the prompt repeated, which is not computed where every layer looks through a window, here of {window}, \
+         and {prompt} prompt tokens do not fit in it; leave the method out, or shorten the prompt"
+    )]
+    RepeatBeyondWindow {
+        /// Prompt tokens.
+        prompt: usize,
+        /// Positions that a layer looks at.
+        window: usize,
+    },
+    /// A method would evict again in a model all of whose layers lose entries to their windows.
+    #[error(
+        "`interval` is not computed where every layer looks through a window, here of {window}, and {prompt} prompt \
+         tokens and {new} new ones do not fit in it; leave `interval` out, or shorten the prompt"
+    )]
+    IntervalBeyondWindow {
         /// Prompt tokens.
         prompt: usize,
         /// Tokens to be generated.

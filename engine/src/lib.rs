@@ -18,6 +18,7 @@ mod math;
 pub mod memory;
 pub mod model;
 pub mod prefill;
+pub mod reconstruct;
 pub mod session;
 pub mod source;
 pub mod tokenizer;

@@ -6,9 +6,13 @@ use std::collections::BTreeSet;
 use kvsweep_methods::{
     observation::Observation,
     selection::{LayerSelection, Selection},
+    shape::{LayerShape, Reach},
 };
 
 use crate::{cpu::attention::KEY_PANEL, model::config::ModelConfig};
+
+/// About how many tokens ask for a part of a prompt.
+const REQUEST: usize = 32;
 
 /// Operations and memory traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,13 +106,43 @@ impl<'a> Planner<'a> {
         product([self.config.layers, self.config.kv_heads, tokens]).saturating_mul(self.entry_bytes())
     }
 
+    /// Bytes of the keys and values that a prompt's cache holds: a layer that looks through a window holds no more than
+    /// that.
+    #[must_use]
+    pub fn cache_bytes(&self, tokens: usize) -> u64 {
+        let (windowed, window) = self.windowed();
+        let seen = LayerShape { reach: window, ..self.config.layer_shape(0) }.seen(tokens).len();
+        let entries =
+            product([self.config.layers - windowed, tokens]).saturating_add(product([windowed, seen]));
+        entries.saturating_mul(self.config.kv_heads as u64).saturating_mul(self.entry_bytes())
+    }
+
+    /// Layers that look through a window, and the window.
+    fn windowed(&self) -> (usize, Reach) {
+        match &self.config.sliding {
+            None => (0, Reach::All),
+            Some(sliding) => {
+                let slide = sliding.layers.iter().filter(|&&slides| slides).count();
+                (slide.min(self.config.layers), Reach::Window(sliding.window))
+            }
+        }
+    }
+
+    /// Layers whose entries a variant copies: those that methods choose from.
+    fn contested_layers(&self) -> usize {
+        match self.windowed().0 {
+            windowed if windowed < self.config.layers => self.config.layers - windowed,
+            _ => self.config.layers,
+        }
+    }
+
     /// Bytes of a prompt in flight at most: keys, values, last logits, and what was observed for the methods.
     #[must_use]
     pub fn prompt_bytes(&self, tokens: usize, observed: &BTreeSet<Observation>) -> u64 {
-        let shape = self.config.layer_shape();
+        let shape = self.config.layer_shape(0);
         let values = observed.iter().map(|one| one.values(&shape, tokens)).fold(0, usize::saturating_add);
-        let floats = product([self.config.layers, values]).saturating_add(self.config.vocab_size as u64);
-        self.kv_bytes(padded(tokens)).saturating_add(floats.saturating_mul(size_of::<f32>() as u64))
+        let floats = product([self.contested_layers(), values]).saturating_add(self.config.vocab_size as u64);
+        self.cache_bytes(padded(tokens)).saturating_add(floats.saturating_mul(size_of::<f32>() as u64))
     }
 
     /// Bytes of one variant at most: `entries` kept per head on average over `heads` stored heads of every layer (0 if
@@ -116,7 +150,8 @@ impl<'a> Planner<'a> {
     /// more: see [`Planner::selection_bytes`].
     #[must_use]
     pub fn variant_bytes(&self, entries: usize, heads: usize, new: usize) -> u64 {
-        let kept = product([self.config.layers, heads, padded(entries)]).saturating_mul(self.entry_bytes());
+        let kept =
+            product([self.contested_layers(), heads, padded(entries)]).saturating_mul(self.entry_bytes());
         kept.saturating_add(self.kv_bytes(padded(new)))
     }
 
@@ -134,30 +169,78 @@ impl<'a> Planner<'a> {
         (entries as u64).saturating_mul(self.entry_bytes()).saturating_add(self.kv_bytes(padded(new)))
     }
 
-    /// Bytes of activations while a prompt is read: residual stream, queries and plain keys of one layer, the
-    /// position tables, and the scratch of `threads` blocks. Always f32.
+    /// Bytes of activations while a prompt is read: residual stream, queries, plain keys and plain values, if they are
+    /// observed, of one layer, the position tables, and the scratch of `threads` blocks and observed heads. Always f32.
     #[must_use]
-    pub fn activation_bytes(&self, prompt: usize, threads: usize) -> u64 {
+    pub fn activation_bytes(&self, prompt: usize, threads: usize, observed: &BTreeSet<Observation>) -> u64 {
         let c = self.config;
+        // The output projection reads values where they are stored.
+        let plain = |one: &Observation| one.reads_values() && *one != Observation::OutputNorm;
+        let expected = |one: &Observation| matches!(one, Observation::ExpectedAttention { .. });
+        let heads = if observed.iter().any(expected) { threads } else { 0 };
+        let of_heads = product([heads, c.head_dim, prompt.saturating_add(c.head_dim.saturating_mul(4))]);
         let (query, kv) = (product([c.query_heads, c.head_dim]), product([c.kv_heads, c.head_dim]));
         let sum = |parts: &[u64]| parts.iter().copied().fold(0, u64::saturating_add);
-        let row = sum(&[c.hidden_size as u64, query, kv, c.head_dim as u64]);
+        let values = if observed.iter().any(plain) { kv } else { 0 };
+        let row = sum(&[c.hidden_size as u64, query, kv, values, c.head_dim as u64]);
         let wide = sum(&[query, kv, kv]).max(2 * c.intermediate_size as u64);
         let scratch = sum(&[c.hidden_size as u64, wide, query, query]);
         let rows = row.saturating_mul(prompt as u64);
         let scratch = scratch.saturating_mul(product([threads, crate::cpu::prefill::BLOCK]));
-        rows.saturating_add(scratch).saturating_mul(size_of::<f32>() as u64)
+        // A layer that looks through a window is cut to it once it is read, and the next one is there by then.
+        let whole = if self.windowed().0 > 0 { product([2, 2, kv as usize, prompt]) } else { 0 };
+        sum(&[rows, scratch, whole, of_heads]).saturating_mul(size_of::<f32>() as u64)
+    }
+
+    /// Bytes of a second pass over a prompt: keys and values of the tokens that are read behind it, their activations,
+    /// and the attention of `threads` blocks of rows. None where nothing is observed so.
+    #[must_use]
+    pub fn replay_bytes(&self, prompt: usize, observed: &BTreeSet<Observation>, threads: usize) -> u64 {
+        let longest = observed.iter().filter_map(|&one| replays(one, prompt).max()).max();
+        let Some(tokens) = longest else { return 0 };
+        let c = self.config;
+        let wide = product([2, c.hidden_size.max(c.intermediate_size).max(c.query_heads * c.head_dim)]);
+        let rows = wide.saturating_mul(tokens.min(crate::cpu::replay::CHUNK) as u64);
+        let weights = product([threads, crate::cpu::replay::ROW_BLOCK, 2, padded(tokens)]);
+        let scratch = rows.saturating_add(weights).saturating_mul(size_of::<f32>() as u64);
+        self.kv_bytes(padded(tokens))
+            .saturating_add(self.activation_bytes(tokens, threads, &BTreeSet::new()))
+            .saturating_add(scratch)
+    }
+
+    /// A second pass over a prompt, part by part: each token is multiplied with the weights, attends to the whole prompt
+    /// and the tokens before it, and is scored against its part and them. Nothing for what a prefill shows.
+    #[must_use]
+    pub fn replay(&self, prompt: usize, observation: Observation) -> Work {
+        replays(observation, prompt)
+            .map(|tokens| {
+                let own = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
+                let (seen, part) = (tokens as f64 * prompt as f64, tokens as f64 * tokens as f64);
+                Work {
+                    // Scores are half of what attention computes.
+                    flops: 2.0 * self.projection_weights() as f64 * tokens as f64
+                        + self.pair_flops() * (seen + own + (part + own) / 2.0),
+                    bytes: self.step_weight_bytes() + self.kv_bytes(prompt) as f64,
+                }
+            })
+            .sum()
     }
 
     /// Reading a prompt with causal attention: `2 * weights * tokens` for the projections,
-    /// `4 * layers * query heads * head_dim` for each pair of a position and one before or at it, the output layer
-    /// once. The weights are read once, keys and values written once and read once.
+    /// `4 * layers * query heads * head_dim` for each pair of a position and one before or at it (inside the window, where a
+    /// layer has one), the output layer once. The weights are read once, keys and values written once and read once.
     #[must_use]
     pub fn prefill(&self, prompt: usize) -> Work {
-        let pairs = prompt as f64 * (prompt as f64 + 1.0) / 2.0;
+        let before = |prompt: usize| prompt as f64 * (prompt as f64 + 1.0) / 2.0;
+        let windowed = match self.windowed() {
+            (layers, Reach::Window(window)) if window < prompt => {
+                layers as f64 / self.config.layers as f64 * before(prompt - window)
+            }
+            _ => 0.0,
+        };
         Work {
             flops: 2.0 * self.projection_weights() as f64 * prompt as f64
-                + self.pair_flops() * pairs
+                + self.pair_flops() * (before(prompt) - windowed)
                 + 2.0 * self.vocabulary_weights() as f64,
             bytes: self.step_weight_bytes() + 2.0 * self.kv_bytes(prompt) as f64,
         }
@@ -187,6 +270,16 @@ impl<'a> Planner<'a> {
     fn step_weight_bytes(&self) -> f64 {
         (self.projection_weights() as f64 + self.vocabulary_weights() as f64) * self.weight as f64
     }
+}
+
+/// Tokens that are read for each part of a prompt that an observation has repeated, the request included.
+fn replays(observation: Observation, prompt: usize) -> impl Iterator<Item = usize> {
+    let chunk = match observation {
+        Observation::Reconstruction { chunk, .. } => chunk.max(1),
+        _ => usize::MAX,
+    };
+    let parts = if observation.repeats_the_prompt() { prompt.div_ceil(chunk) } else { 0 };
+    (0..parts).map(move |part| chunk.min(prompt - part * chunk) + REQUEST)
 }
 
 /// The product, or the largest number where no machine has so much.
@@ -228,8 +321,26 @@ mod tests {
         let planner = Planner::new(&config, 4);
         assert_eq!((planner.weight_bytes(), planner.parameters()), (u64::MAX, u64::MAX));
         assert_eq!((planner.kv_bytes(1 << 30), planner.variant_bytes(1, 1 << 30, 1)), (u64::MAX, u64::MAX));
-        assert_eq!(planner.activation_bytes(1 << 40, 64), u64::MAX);
+        assert_eq!(planner.activation_bytes(1 << 40, 64, &BTreeSet::new()), u64::MAX);
         assert!(planner.prefill(1 << 30).flops > 1e19);
+    }
+
+    #[test]
+    fn a_second_pass_is_about_a_prefill() {
+        let config = llama_config([128_256, 4096, 14_336, 32, 32, 8]);
+        let planner = Planner::new(&config, 2);
+        let again = Observation::Reconstruction { sinks: None, chunk: 2000 };
+        let (first, second) = (planner.prefill(8000), planner.replay(8000, again));
+        // Projections and twice the pairs of a position and one before it, and what is scored again.
+        assert!((1.0..1.4).contains(&(second.flops / first.flops)), "{}", second.flops / first.flops);
+        assert_eq!(planner.replay(8000, Observation::KeyNorm), Work::default());
+        let none = planner.replay_bytes(8000, &BTreeSet::from([Observation::KeyNorm]), 2);
+        let bytes = planner.replay_bytes(8000, &BTreeSet::from([again, Observation::KeyNorm]), 2);
+        assert_eq!(none, 0);
+        assert!(
+            bytes > planner.kv_bytes(2000) + planner.activation_bytes(2000, 2, &BTreeSet::new()),
+            "{bytes}"
+        );
     }
 
     /// What is planned covers what tests measure of a prompt and its variants, tails and observations included.
@@ -243,6 +354,19 @@ mod tests {
         assert_eq!(plain, heads * 128 * entry + 150 * 4);
         let observed = planner.prompt_bytes(100, &BTreeSet::from([window, Observation::KeyNorm]));
         assert_eq!(observed - plain, (3 * (8 * 92 + 2 * 100) * 4) as u64);
+        let of_values = BTreeSet::from([
+            Observation::WindowMax { window: 8, kernel: 5 },
+            Observation::ValueNorm,
+            Observation::OutputNorm,
+            Observation::ExpectedAttention { sinks: 4, future: 512 },
+        ]);
+        let observed = planner.prompt_bytes(100, &of_values);
+        assert_eq!(observed - plain, (3 * (8 * 92 + 2 * 100 + 8 * 100 + 2 * 100) * 4) as u64);
+        // Beside a prompt of 100 tokens that two threads read: its values, then its queries before RoPE and their moments.
+        let reading = |observed: BTreeSet<Observation>| planner.activation_bytes(100, 2, &observed);
+        let plain = reading(BTreeSet::from([window]));
+        assert_eq!(reading(BTreeSet::from([Observation::OutputNorm])), plain);
+        assert_eq!(reading(of_values) - plain, ((2 * 8 * 100 + 2 * 8 * (100 + 4 * 8)) * 4) as u64);
         assert_eq!(planner.variant_bytes(0, 2, 40), heads * 64 * entry, "the tail alone");
         let ragged = Selection {
             granularity: kvsweep_methods::selection::Granularity::KvHead,

@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use kvsweep_methods::{observation::Observations, shape::CacheShape};
 
+use crate::reconstruct::RepeatRequest;
+
 /// What a prefill keeps beyond what decoding needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PrefillOptions {
+pub struct PrefillOptions<'a> {
     /// Keep the logits of every prompt position, not only of the last.
     pub keep_all_logits: bool,
+    /// Asks the model to repeat the prompt; what a [second pass](crate::reconstruct) shows cannot be observed without.
+    pub repeat: Option<&'a RepeatRequest>,
+    /// Tokens of the question at the end of the prompt; what reads the question cannot be observed without.
+    pub question: Option<usize>,
 }
 
 /// A prompt that has been read. Immutable; share it in an [`Arc`]. `P` is the back end's own store of its keys and

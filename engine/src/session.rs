@@ -11,7 +11,7 @@ use crate::{
     candle::Candle,
     cpu::Cpu,
     decode::{self, DecodeProgress, Decoded, Sequence},
-    error::Result,
+    error::{EngineError, Result},
     model::{
         Card, Model, card,
         config::ModelConfig,
@@ -19,6 +19,7 @@ use crate::{
         weights::{ModelWeights, WeightParts},
     },
     prefill::{Prefill, PrefillOptions},
+    reconstruct,
     source::{self, ModelFiles, WeightFiles},
 };
 
@@ -115,21 +116,35 @@ impl Session<Candle> {
 }
 
 impl<B: Backend> Session<B> {
-    /// Reads a prompt with full causal attention, once for every variant. Memory grows linearly with its length.
+    /// Reads a prompt with full causal attention, once for every variant, and once more for each observation that wants
+    /// it repeated. Memory grows linearly with its length.
     ///
     /// # Errors
-    /// A prompt that this model cannot read (see [`Model::check_prompt`]), a failing device, numbers that are not
+    /// A prompt that this model cannot read (see [`Model::check_prompt`]) or repeat, a failing device, numbers that are not
     /// finite, or [`EngineError::Interrupted`](crate::error::EngineError::Interrupted) where [`Session::cancel`] asks
     /// for it.
     pub fn prefill(
         &self,
         ids: &[u32],
         wanted: &BTreeSet<Observation>,
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
     ) -> Result<Prefill<B::Prompt>> {
         self.check_prompt(ids, 0)?;
-        let wanted: Vec<_> = wanted.iter().copied().collect();
-        self.backend.prefill(ids, &wanted, options, &self.cancel)
+        let (repeated, once): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.repeats_the_prompt());
+        let once = questions_resolved(once, options.question)?;
+        let wanted: Vec<_> = once.iter().map(|&(_, seen)| seen).collect();
+        let mut prefill = self.backend.prefill(ids, &wanted, options, &self.cancel)?;
+        if once.iter().any(|(asked, seen)| asked != seen) {
+            for layer in &mut prefill.observations.layers {
+                let named = |&(asked, seen): &(_, _)| Some((asked, layer.get(&seen)?.clone()));
+                *layer = once.iter().filter_map(named).collect();
+            }
+        }
+        for one in repeated {
+            let config = &self.config;
+            reconstruct::observe(&self.backend, config, &mut prefill, one, options.repeat, &self.cancel)?;
+        }
+        Ok(prefill)
     }
 
     /// Decodes all sequences in one batch, greedily; ties go to the lowest id. The token at step `t` stands at
@@ -153,6 +168,19 @@ impl<B: Backend> Session<B> {
         }
         decode::decode(&self.backend, sequences, progress, &self.cancel)
     }
+}
+
+/// Each observation with what a back end computes for it: a window of the question's length for what reads the question.
+fn questions_resolved(
+    wanted: Vec<Observation>,
+    question: Option<usize>,
+) -> Result<Vec<(Observation, Observation)>> {
+    let resolve = |asked: Observation| match (asked.reads_the_question(), question) {
+        (false, _) => Ok((asked, asked)),
+        (true, Some(tokens)) => Ok((asked, Observation::QuestionSum { window: Some(tokens) })),
+        (true, None) => Err(EngineError::NoQuestion),
+    };
+    wanted.into_iter().map(resolve).collect()
 }
 
 /// A session of the back end that a device and a dtype call for; it is used as its [`Model`], too.

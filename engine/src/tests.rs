@@ -1,11 +1,15 @@
 //! The kernels against candle's operations, and against themselves in other batches and on other threads.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use candle_core::{DType, Device, Tensor};
 use kvsweep_methods::{
-    observation::{Observation, Observed},
+    observation::{Observation, Observed, UNJUDGED},
     selection::{Granularity, LayerSelection, Selection},
+    shape::{LayerShape, Reach},
     spec::{MethodSpec, Variant},
     {Inputs, MethodState},
 };
@@ -13,18 +17,20 @@ use rand::{Rng, SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    backend::{Backend, Extend},
+    backend::{Backend, Extend, Tap},
     cancel::Cancel,
     candle::Candle,
     cpu::Cpu,
     decode::{DecodeProgress, DecodeRule, Decoded, Sequence},
     error::{EngineError, Stage},
     model::{
-        config::ModelConfig,
+        config::{Activation, ModelConfig, Sliding},
         random::{llama_config, random_weights},
+        rope::Rope,
         weights::ModelWeights,
     },
     prefill::{Prefill, PrefillOptions},
+    reconstruct::RepeatRequest,
     session::Session,
 };
 
@@ -35,7 +41,28 @@ fn configs() -> Vec<ModelConfig> {
     let narrow = ModelConfig { tied_embeddings: true, ..llama_config([VOCAB, 40, 50, 2, 5, 5]) };
     let qwen =
         ModelConfig { qkv_bias: true, qk_norm: true, head_dim: 48, ..llama_config([VOCAB, 32, 40, 2, 4, 1]) };
-    vec![plain, narrow, qwen]
+    let windows = ModelConfig { sliding: Some(slides(37, &[true; 3])), ..plain.clone() };
+    let gemma = ModelConfig {
+        qk_norm: true,
+        activation: Activation::GeluTanh,
+        is_gemma: true,
+        head_dim: 24,
+        sliding: Some(Sliding {
+            rope: Some(Rope { theta: 100.0, scaling: None, rotated: None }),
+            ..slides(20, &[true, true, false, true])
+        }),
+        ..llama_config([VOCAB, 32, 40, 4, 4, 2])
+    };
+    vec![plain, narrow, qwen, windows, gemma]
+}
+
+/// Whether methods choose from a layer.
+fn is_contested(config: &ModelConfig, layer: usize) -> bool {
+    config.cache_shape(1).contested().contains(&layer)
+}
+
+fn slides(window: usize, layers: &[bool]) -> Sliding {
+    Sliding { window, layers: layers.to_vec(), rope: None }
 }
 
 fn model(config: &ModelConfig) -> Session<Cpu> {
@@ -63,16 +90,19 @@ fn read<B: Backend>(model: &Session<B>, ids: &[u32]) -> Arc<Prefill<B::Prompt>> 
 fn random_selection<P>(prefill: &Prefill<P>, granularity: Granularity, kept: usize, seed: u64) -> Selection {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shape = prefill.shape();
-    let mut head = || {
-        let past = shape.len.saturating_sub(2);
+    let mut head = |first: usize| {
+        let past = (shape.len - first).saturating_sub(2);
         let count = rng.random_range(0..=kept.min(past));
         let mut positions: Vec<_> =
-            index::sample(&mut rng, past, count).into_iter().map(|i| i as u32).collect();
-        positions.extend(past as u32..shape.len as u32);
+            index::sample(&mut rng, past, count).into_iter().map(|i| (first + i) as u32).collect();
+        positions.extend((first + past) as u32..shape.len as u32);
         positions.sort_unstable();
         positions
     };
-    let layer = |sizes| LayerSelection::Heads((0..granularity.heads(sizes)).map(|_| head()).collect());
+    let layer = |sizes: &LayerShape| {
+        let first = sizes.seen(shape.len).start;
+        LayerSelection::Heads((0..granularity.heads(sizes)).map(|_| head(first)).collect())
+    };
     Selection { granularity, layers: shape.layers.iter().map(layer).collect() }
 }
 
@@ -85,6 +115,7 @@ fn sequence<P>(prefill: &Arc<Prefill<P>>, selection: Selection, max_new: usize) 
         prefill: Arc::clone(prefill),
         selection: Arc::new(selection),
         follow: Arc::default(),
+        renumbered: false,
         again: None,
         rule: DecodeRule { max_new, ..DecodeRule::default() },
         keep_logits: true,
@@ -122,12 +153,19 @@ fn kernels_agree_with_candle_in_prefill() {
         Observation::WindowSum { window: 8 },
         Observation::WindowSum { window: 300 },
         Observation::WindowMoments { window: 32 },
+        Observation::QuestionSum { window: Some(9) },
         Observation::KeyNorm,
         Observation::KeySimilarity,
         Observation::LagRank { sinks: 3, lag: 20 },
+        Observation::WindowMax { window: 8, kernel: 5 },
+        Observation::WindowMax { window: 300, kernel: 1 },
+        Observation::ValueNorm,
+        Observation::OutputNorm,
+        Observation::ExpectedAttention { sinks: 4, future: 512 },
+        Observation::ExpectedAttention { sinks: 0, future: 1 },
     ]);
     wanted.extend(&summed);
-    let options = PrefillOptions { keep_all_logits: true };
+    let options = PrefillOptions { keep_all_logits: true, ..PrefillOptions::default() };
     for config in configs() {
         let (ours, theirs) = (model(&config), reference(&config));
         for len in [1, 2, 17, 64, 65, 300, 700] {
@@ -145,8 +183,11 @@ fn kernels_agree_with_candle_in_prefill() {
             // The last layer's shortcut leaves the bits of logits and observations alone.
             let short = ours.prefill(&ids, &summed, PrefillOptions::default()).unwrap();
             assert_eq!(short.logits(), a.logits(), "{what}");
-            for (short, a) in short.observations().layers.iter().zip(&a.observations().layers) {
-                assert_eq!(short.len(), summed.len());
+            let observed = short.observations().layers.iter().zip(&a.observations().layers);
+            for (layer, (short, a)) in observed.enumerate() {
+                let expected =
+                    if is_contested(&config, layer) { [summed.len(), wanted.len()] } else { [0, 0] };
+                assert_eq!([short.len(), a.len()], expected, "{what}");
                 for (key, short) in short {
                     assert_eq!(short, &a[key], "{what}, {key:?}");
                 }
@@ -189,7 +230,8 @@ fn decoding_the_whole_cache_continues_the_prompt() {
     let prefill = read(&model, &ids);
     let decoded = &decode(&model, &[sequence(&prefill, everything(config.layers), 5)])[0];
     let longer = [ids.clone(), decoded.ids.clone()].concat();
-    let all = model.prefill(&longer, &BTreeSet::new(), PrefillOptions { keep_all_logits: true }).unwrap();
+    let options = PrefillOptions { keep_all_logits: true, ..PrefillOptions::default() };
+    let all = model.prefill(&longer, &BTreeSet::new(), options).unwrap();
     let rows = &all.all_logits().unwrap()[(ids.len() - 1) * VOCAB..][..5 * VOCAB];
     assert_close(decoded.logits.as_ref().unwrap(), rows, "decode against prefill");
 }
@@ -279,6 +321,8 @@ fn a_cache_is_observed_as_the_longer_prompt() {
             Observation::KeyNorm,
             Observation::KeySimilarity,
             Observation::LagRank { sinks: 3, lag: 20 },
+            Observation::WindowMax { window: 7, kernel: 3 },
+            Observation::ValueNorm,
         ];
         let shorter = read(model, &ids[..48]);
         let longer = model.prefill(&ids, &wanted.into(), PrefillOptions::default()).unwrap();
@@ -296,6 +340,9 @@ fn a_cache_is_observed_as_the_longer_prompt() {
         }
         let nine = [Observation::WindowSum { window: 9 }];
         assert!(model.backend.observe(&cache, &nine).is_err(), "eight are remembered");
+        for of_a_prompt in [Observation::OutputNorm, Observation::ExpectedAttention { sinks: 4, future: 8 }] {
+            assert!(model.backend.observe(&cache, &[of_a_prompt]).is_err(), "{of_a_prompt:?}");
+        }
     }
     let config = &configs()[0];
     run(&model(config));
@@ -391,8 +438,8 @@ fn weights_in_two_bytes_give_the_bits_of_their_widened_numbers() {
     for config in configs() {
         for dtype in [DType::F16, DType::BF16] {
             let weights = random_weights(&config, 3).unwrap();
-            let stored = ModelWeights::collect(&weights, config.layers, &Device::Cpu, dtype).unwrap();
-            let wide = ModelWeights::collect(&stored, config.layers, &Device::Cpu, DType::F32).unwrap();
+            let stored = ModelWeights::collect(&weights, &config, &Device::Cpu, dtype).unwrap();
+            let wide = ModelWeights::collect(&stored, &config, &Device::Cpu, DType::F32).unwrap();
             let [stored, wide] = [stored, wide].map(|weights| {
                 let model = Session::<Cpu>::from_weights("random", config.clone(), &weights).unwrap();
                 let prefill = read(&model, &prompt(150, 4));
@@ -528,6 +575,223 @@ fn a_prefill_ends_between_the_blocks_of_a_layer() {
     assert_eq!(least, config.layers * 2 * 3);
 }
 
+fn repeat_request() -> RepeatRequest {
+    RepeatRequest { head: 3, whole: prompt(5, 90), part: prompt(4, 91), tail: prompt(2, 92) }
+}
+
+/// Largest attention that entries get while a prompt is repeated, read from the rows that a tap sees: softmax over fewer
+/// entries is the same weights over a smaller sum.
+fn by_rows(
+    model: &Session<Cpu>,
+    ids: &[u32],
+    sinks: usize,
+    parts: &[(usize, usize, Vec<u32>)],
+) -> Vec<Vec<f32>> {
+    let config = &model.config;
+    let (group, len) = (config.query_heads / config.kv_heads, ids.len());
+    let prefill = read(model, ids);
+    let mut most = vec![vec![0f32; config.kv_heads * len]; config.layers];
+    for (start, end, tokens) in parts {
+        let selection = everything(config.layers);
+        let mut cache = model.backend.fork(&prefill.prompt, &selection, tokens.len(), 0).unwrap();
+        for (read, token) in tokens.iter().enumerate() {
+            let mut look = |layer: usize, rows: &[f32]| {
+                let entries = len + read + 1;
+                for (head, row) in rows.chunks_exact(entries).enumerate() {
+                    let sum: f32 =
+                        row[..sinks.min(*start)].iter().chain(&row[*start..*end]).chain(&row[len..]).sum();
+                    for position in *start..*end {
+                        let most = &mut most[layer][head / group * len + position];
+                        *most = most.max(row[position] / sum);
+                    }
+                }
+            };
+            let mut tap = Tap { rows: Some(&mut look), shadow: None };
+            let mut rows = [Extend { cache: &mut cache, tokens: std::slice::from_ref(token), masked: None }];
+            model.backend.extend(&mut rows, Some(&mut tap), &Cancel::default()).unwrap();
+        }
+    }
+    most.iter_mut().flat_map(|most| most.chunks_mut(len)).for_each(|row| row[..sinks].fill(UNJUDGED));
+    most
+}
+
+#[test]
+fn a_second_pass_sees_what_repeating_looks_at() {
+    let request = repeat_request();
+    let options = PrefillOptions { repeat: Some(&request), ..PrefillOptions::default() };
+    let seen = |layers: &[BTreeMap<Observation, Observed>], one| -> Vec<Vec<f32>> {
+        layers.iter().map(|layer| layer.get(&one).map(values).unwrap_or_default()).collect()
+    };
+    for config in configs() {
+        let (ours, theirs) = (model(&config), reference(&config));
+        let ids = prompt(90, 7);
+        let (shape, contested) = (config.cache_shape(90), config.cache_shape(90).contested());
+        if shape.seen().start > 0 {
+            let wanted = BTreeSet::from([Observation::Reconstruction { sinks: None, chunk: 40 }]);
+            let error = ours.prefill(&ids, &wanted, options).unwrap_err();
+            assert!(matches!(error, EngineError::RepeatBeyondWindow { prompt: 90, .. }), "{error}");
+            continue;
+        }
+        let tokens =
+            |request: &[u32], hint: &[u32], part: &[u32]| [request, hint, &prompt(2, 92), part].concat();
+        let parts = [
+            (3, 43, tokens(&request.whole, &[], &ids[3..43])),
+            (43, 83, tokens(&request.part, &ids[35..43], &ids[43..83])),
+            (83, 90, tokens(&request.part, &ids[75..83], &ids[83..90])),
+        ];
+        for sinks in [None, Some(0), Some(1), Some(7)] {
+            let one = Observation::Reconstruction { sinks, chunk: 40 };
+            let wanted = BTreeSet::from([one, Observation::KeyNorm]);
+            let a = ours.prefill(&ids, &wanted, options).unwrap();
+            let expected = by_rows(&ours, &ids, sinks.unwrap_or(3), &parts);
+            let all = seen(&a.observations().layers, one);
+            for (layer, (a, b)) in all.iter().zip(&expected).enumerate() {
+                let b = if contested.contains(&layer) { b.as_slice() } else { &[] };
+                assert_close(a, b, &format!("{:?}, {sinks:?} sinks", config.family));
+            }
+            let without = ours.prefill(&ids, &BTreeSet::from([Observation::KeyNorm]), options).unwrap();
+            assert_eq!(a.logits(), without.logits(), "nothing else changes");
+        }
+        // Longer than what either back end reads at once.
+        let ids = prompt(900, 8);
+        let one = Observation::Reconstruction { sinks: Some(4), chunk: 600 };
+        let a = ours.prefill(&ids, &BTreeSet::from([one]), options).unwrap();
+        let b = theirs.prefill(&ids, &BTreeSet::from([one]), options).unwrap();
+        let (a, b) = (seen(&a.observations().layers, one), seen(&b.observations().layers, one));
+        for (a, b) in a.iter().zip(&b) {
+            assert_close(a, b, "long parts");
+            assert!(
+                a.chunks(900)
+                    .all(|row| row[..4].iter().all(|&x| x == UNJUDGED) && row[4..].iter().all(|&x| x > 0.0))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_second_pass_does_not_depend_on_threads() {
+    let model = model(&configs()[0]);
+    let request = repeat_request();
+    let wanted = BTreeSet::from([Observation::Reconstruction { sinks: None, chunk: 300 }]);
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let options = PrefillOptions { repeat: Some(&request), ..PrefillOptions::default() };
+        pool.install(|| model.prefill(&prompt(500, 1), &wanted, options).unwrap())
+            .observations()
+            .layers
+            .clone()
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_second_pass_needs_a_request_and_room_and_can_be_stopped() {
+    fn run<B: Backend>(
+        model: &Session<B>,
+        len: usize,
+        request: Option<&RepeatRequest>,
+    ) -> Result<(), EngineError> {
+        let wanted = BTreeSet::from([Observation::Reconstruction { sinks: None, chunk: 40 }]);
+        let options = PrefillOptions { repeat: request, ..PrefillOptions::default() };
+        model.prefill(&prompt(len, 4), &wanted, options).map(|_| ())
+    }
+    let request = repeat_request();
+    let config = ModelConfig { max_positions: 154, ..configs()[0].clone() };
+    let tight = model(&config);
+    assert!(matches!(run(&tight, 100, None), Err(EngineError::NoRepeatRequest)));
+    // Behind 100 tokens: 4 and 8 that ask for the second part, 2 that end the request, and 40.
+    assert!(run(&tight, 100, Some(&request)).is_ok());
+    let error = run(&tight, 101, Some(&request)).unwrap_err().to_string();
+    assert!(
+        error.contains("101 tokens") && error.contains("up to 54 tokens") && error.contains("154"),
+        "{error}"
+    );
+
+    fn looks<B: Backend>(session: impl Fn() -> Session<B>, request: &RepeatRequest) -> usize {
+        let stops = |looks: &usize| {
+            let mut session = session();
+            session.cancel = Cancel::after(*looks);
+            let result = run(&session, 100, Some(request));
+            assert!(matches!(result, Ok(()) | Err(EngineError::Interrupted)));
+            result.is_ok()
+        };
+        (0..).find(stops).unwrap()
+    }
+    let plain = &configs()[0];
+    // Three parts of three layers each.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert!(pool.install(|| looks(|| model(plain), &request)) > 3 * 3 + 3 * 2);
+    assert_eq!(looks(|| reference(plain), &request), 3 + 3 * 3 * 2);
+}
+
+/// A cache whose kept keys close ranks is that of a prompt which never had the others, where nothing before them changed
+/// their numbers: in the first layer. Behind it, both back ends agree.
+#[test]
+fn renumbered_entries_stand_at_their_new_positions() {
+    fn run<B: Backend>(model: &Session<B>, ids: &[u32], kept: &[u32]) -> (Vec<f32>, Vec<Decoded>) {
+        let config = &model.config;
+        let prefill = read(model, ids);
+        let heads = vec![kept.to_vec(); config.kv_heads];
+        let selection = Selection {
+            granularity: Granularity::KvHead,
+            layers: vec![LayerSelection::Heads(heads); config.layers],
+        };
+        let mut cache = model.backend.fork(&prefill.prompt, &selection, 1, 0).unwrap();
+        model.backend.renumber(&mut cache, &selection).unwrap();
+        assert_eq!(model.backend.held(&cache).layers, vec![vec![kept.len(); config.kv_heads]; config.layers]);
+        let mut first = Vec::new();
+        let mut look = |layer: usize, rows: &[f32]| {
+            if layer == 0 {
+                first = rows.to_vec();
+            }
+        };
+        let mut tap = Tap { rows: Some(&mut look), shadow: None };
+        let mut rows = [Extend { cache: &mut cache, tokens: &[7], masked: None }];
+        model.backend.extend(&mut rows, Some(&mut tap), &Cancel::default()).unwrap();
+        let one = Sequence { renumbered: true, ..sequence(&prefill, selection, 4) };
+        let plain = Sequence { renumbered: false, ..one.clone() };
+        (first, decode(model, &[one, plain]))
+    }
+    for config in configs() {
+        let (ours, theirs) = (model(&config), reference(&config));
+        let ids = prompt(40, 5);
+        let kept: Vec<u32> = vec![0, 3, 4, 17, 30, 38, 39];
+        let (rows, answers) = run(&ours, &ids, &kept);
+        let (other_rows, other_answers) = run(&theirs, &ids, &kept);
+        // The same tokens as a prompt of their own: in the first layer keys depend on token and position alone.
+        let short: Vec<u32> = kept.iter().map(|&position| ids[position as usize]).collect();
+        let all: Vec<u32> = (0..short.len() as u32).collect();
+        let (expected, _) = run(&ours, &short, &all);
+        assert_close(&rows, &expected, "attention of the first layer");
+        assert_close(&other_rows, &expected, "the same by candle");
+        for (a, b) in answers.iter().zip(&other_answers) {
+            assert_close(a.logits.as_ref().unwrap(), b.logits.as_ref().unwrap(), "answers");
+        }
+        assert_ne!(answers[0].logits, answers[1].logits, "two sequences, not one computed once");
+    }
+}
+
+#[test]
+fn what_reads_the_question_is_told_how_long_it_is() {
+    let model = model(&configs()[0]);
+    let asked = [None, Some(9)].map(|window| Observation::QuestionSum { window });
+    let prefill = |wanted: &[Observation], question| {
+        let options = PrefillOptions { question, ..PrefillOptions::default() };
+        model.prefill(&prompt(60, 2), &wanted.iter().copied().collect(), options)
+    };
+    assert!(matches!(prefill(&asked[..1], None), Err(EngineError::NoQuestion)));
+    let given = prefill(&asked[1..], None).unwrap();
+    for wanted in [&asked[..1], &asked] {
+        let seen = prefill(wanted, Some(9)).unwrap();
+        for (seen, given) in seen.observations().layers.iter().zip(&given.observations().layers) {
+            assert_eq!(seen.len(), wanted.len());
+            assert!(wanted.iter().all(|one| seen[one] == given[&asked[1]]));
+            let Observed::Rows { columns, .. } = &seen[&asked[0]] else { panic!() };
+            assert_eq!(*columns, 51);
+        }
+    }
+}
+
 /// Both heads of every layer differ by much: what is padded to the longest, and what to whole panels, shows.
 #[test]
 fn held_bytes_are_those_of_the_buffers() {
@@ -627,21 +891,79 @@ fn an_overflow_in_f16_is_told() {
 }
 
 #[test]
-fn an_answer_beyond_the_window_or_the_positions_is_refused() {
-    let config = &configs()[0];
-    for (config, expected) in [
-        (ModelConfig { sliding_window: Some(22), ..config.clone() }, "exceed the sliding window of 22"),
-        (ModelConfig { max_positions: 22, ..config.clone() }, "more than the 22 positions"),
-    ] {
-        let model = model(&config);
-        let prefill = read(&model, &prompt(20, 4));
-        let run =
-            |max_new| model.decode(&[sequence(&prefill, everything(config.layers), max_new)], &mut |_| ());
-        assert!(run(2).is_ok());
-        let error = run(3).unwrap_err().to_string();
-        assert!(error.contains("20 prompt tokens and 3 new ones") && error.contains(expected), "{error}");
-        assert_eq!(config.positions(), 22);
+fn an_answer_beyond_the_positions_is_refused() {
+    let config = ModelConfig { max_positions: 22, ..configs().remove(0) };
+    let model = model(&config);
+    let prefill = read(&model, &prompt(20, 4));
+    let run = |max_new| model.decode(&[sequence(&prefill, everything(config.layers), max_new)], &mut |_| ());
+    assert!(run(2).is_ok());
+    let error = run(3).unwrap_err().to_string();
+    let expected = "20 prompt tokens and 3 new ones need more than the 22 positions";
+    assert!(error.contains(expected), "{error}");
+}
+
+/// A layer that looks through a window computes what a whole prompt of that length would show it, and holds no more.
+#[test]
+fn a_windowed_layer_sees_and_holds_its_window() {
+    fn check<B: Backend>(model: impl Fn(&ModelConfig) -> Session<B>) {
+        // One layer: what lies before its window is nowhere.
+        let one = llama_config([VOCAB, 64, 96, 1, 8, 2]);
+        let windowed = ModelConfig { sliding: Some(slides(37, &[true])), ..one.clone() };
+        let (all, windowed) = (model(&one), model(&windowed));
+        let ids = prompt(150, 4);
+        let long = read(&windowed, &ids);
+        let of = |ids: &[u32]| read(&all, ids).logits().to_vec();
+        assert_close(long.logits(), &of(&ids[150 - 37..]), "prefill");
+        assert!(long.logits().iter().zip(of(&ids)).any(|(a, b)| (a - b).abs() > 0.1), "the window shows");
+        let new = decode(&windowed, &[sequence(&long, everything(1), 60)]).remove(0);
+        assert_eq!(new.held.layers, [[36, 36]], "what the next token looks at");
+        let mut text = [&ids[..], &new.ids].concat();
+        text.truncate(150 + 59);
+        for (step, logits) in new.logits.unwrap().chunks(VOCAB).enumerate() {
+            assert_close(logits, &of(&text[150 + step - 37..150 + step]), &format!("step {step}"));
+        }
+        // Kept entries leave the window one by one.
+        let kept = vec![vec![114, 120, 130, 131], vec![149]];
+        let kept = Selection { granularity: Granularity::KvHead, layers: vec![LayerSelection::Heads(kept)] };
+        let part = decode(&windowed, &[sequence(&long, kept, 60)]).remove(0);
+        assert_eq!(part.held.layers, [[4, 1]]);
+        let text = [&ids[..], &part.ids].concat();
+        let last = part.logits.unwrap();
+        assert_close(
+            &last[59 * VOCAB..],
+            &of(&text[150 + 59 - 37..150 + 59]),
+            "nothing kept is seen any more",
+        );
     }
+    check(model);
+    check(reference);
+}
+
+/// Beside layers that look at everything a layer with a window is left alone, also while an answer grows; alone it is not
+/// cut again once something left the window.
+#[test]
+fn answers_cut_again_beside_windows() {
+    let streaming = MethodSpec::parse("streamingllm[interval=8]", &[], None).unwrap().at(12).unwrap();
+    fn run<B: Backend>(model: &Session<B>, variant: &Variant) -> crate::error::Result<Decoded> {
+        let prefill = read(model, &prompt(90, 4));
+        let mut state = MethodState::default();
+        let selection =
+            variant.select(prefill.shape(), prefill.observations(), &Inputs::default(), &mut state).unwrap();
+        let again = Some(Arc::new(variant.clone()));
+        let one = Sequence { again, ..sequence(&prefill, selection, 40) };
+        Ok(model.decode(&[one], &mut |_| ())?.remove(0))
+    }
+    let [windows, gemma] = [3, 4].map(|i| configs().remove(i));
+    assert_eq!(gemma.reach(1), Reach::Window(20));
+    let (ours, theirs) =
+        (run(&model(&gemma), &streaming).unwrap(), run(&reference(&gemma), &streaming).unwrap());
+    assert_eq!(ours.held.layers, [[19, 19], [19, 19], [12, 12], [19, 19]]);
+    assert_eq!((&ours.ids, &ours.held.layers), (&theirs.ids, &theirs.held.layers));
+    assert_close(&ours.logits.unwrap(), &theirs.logits.unwrap(), "logits");
+    let error = run(&model(&windows), &streaming).unwrap_err().to_string();
+    assert!(
+        error.starts_with("`interval` is not computed where every layer looks through a window, here of 37")
+    );
 }
 
 #[test]

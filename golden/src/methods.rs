@@ -94,7 +94,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
 
-    use kvsweep_methods::observe::{self, HeadsView};
+    use kvsweep_methods::observe::{self, LayerTensors};
     use kvsweep_methods::{Granularity, MethodSpec, Observation, Observed, profile, registry};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -141,7 +141,7 @@ mod tests {
     fn every_case_of_kvpress_passes() {
         let report = check(&of_kvpress()).unwrap();
         assert_eq!(report.failures, [], "{} passed", report.passed);
-        assert_eq!(report.passed, 36);
+        assert_eq!(report.passed, 114);
     }
 
     #[test]
@@ -193,17 +193,20 @@ mod tests {
     }
 
     /// Profiles without vectors, and why.
-    const PROFILES_WITHOUT: [(&str, &str); 5] = [
+    const PROFILES_WITHOUT: [(&str, &str); 7] = [
         ("cakekv", "CAKE's vectors are those of CompressKV's copy"),
         ("kvcache-factory-needle", "`kvcache-factory` with other parameters"),
-        ("kvpress", "`scripts/compare_kvpress.py` runs kvpress beside us"),
         ("uniform", "equal settings for every method, of ours"),
         ("snapkv@headkv", "the code of `snapkv@kvcache-factory`"),
+        ("snapkv@kvpress", "inside `chunkkv` and `criticalkv`, which have vectors"),
+        ("streamingllm@kvpress", "`scripts/compare_kvpress.py` runs kvpress beside us"),
+        ("tova@kvpress", "`scripts/compare_kvpress.py` runs kvpress beside us"),
     ];
 
     #[test]
     fn every_profile_has_a_committed_case() {
-        let cases = cases();
+        let mut cases = cases();
+        cases.extend(read(&of_kvpress(), "manifest.json")["cases"].as_array().unwrap().clone());
         let mut without = BTreeSet::new();
         for (profile, file) in profile::all() {
             let has = |method: &str| {
@@ -388,11 +391,9 @@ mod tests {
             &self,
             wanted: &[Observation],
             shape: &LayerShape,
-            queries: &HeadsView<'_>,
-            keys: &HeadsView<'_>,
-            values: Option<&HeadsView<'_>>,
+            tensors: &LayerTensors<'_>,
         ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-            let mut seen = observe::observe_layer(wanted, shape, queries, keys, values)?;
+            let mut seen = observe::observe_layer(wanted, shape, tensors)?;
             for observed in seen.values_mut() {
                 if let Observed::Rows { values, columns, .. } = observed {
                     values.rotate_left(*columns);

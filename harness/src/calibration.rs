@@ -50,6 +50,7 @@ fn file_name(kind: InputKind) -> String {
         InputKind::ReasoningScores => "reasoning-scores",
         InputKind::HeadRanking => "head-ranking",
         InputKind::LayerScores => "layer-scores",
+        InputKind::FullHeads => "full-heads",
     };
     format!("{name}.json")
 }
@@ -61,7 +62,7 @@ impl Calibrations {
     /// # Errors
     /// A file that cannot be read, that belongs to other weights, or has another shape.
     pub(crate) fn load(model: &Model, files: &[PathBuf], typed: &ModelArgs) -> anyhow::Result<Self> {
-        let made = |kind| format!("hint: make them with `{}`", command(kind, typed));
+        let made = |kind| format!("hint: {}", remedy(kind, typed));
         let mut this = Self { inputs: Inputs::default(), hashes: BTreeMap::new(), semantic: None };
         for &(kind, text) in EMBEDDED {
             let own = Calibration::parse(text).ok().flatten();
@@ -96,6 +97,7 @@ impl Calibrations {
             weights_sha256: &model.weights_sha256,
             layers: model.config.layers,
             query_heads: model.config.query_heads,
+            kv_heads: model.config.kv_heads,
         };
         self.inputs.add(kind, text, origin, &facts)?;
         if kind == InputKind::HeadRanking
@@ -123,17 +125,26 @@ impl Calibrations {
             let needs: Vec<String> =
                 lacking.iter().map(|(label, kind)| format!("method `{label}` needs {kind}")).collect();
             let kinds: BTreeSet<InputKind> = lacking.iter().map(|(_, kind)| *kind).collect();
-            let commands: Vec<String> =
-                kinds.into_iter().map(|kind| format!("`{}`", command(kind, model))).collect();
+            let (made, published): (Vec<_>, Vec<_>) =
+                kinds.into_iter().partition(|kind| kind.command().is_some());
+            let commands: Vec<String> = made
+                .into_iter()
+                .filter_map(|kind| command(kind, model))
+                .map(|it| format!("`{it}`"))
+                .collect();
+            let mut hints: Vec<String> = published.into_iter().map(InputKind::remedy).collect();
+            if !commands.is_empty() {
+                hints.insert(0, format!("make them with {}", commands.join(", then ")));
+            }
             anyhow::bail!(
-                "{} of this model\nhint: make them with {}, or give files with --calibration",
+                "{} of this model\nhint: {}, or give files with --calibration",
                 needs.join(", "),
-                commands.join(", then ")
+                hints.join("; ")
             );
         }
         for (label, kind) in &lacking {
-            let command = command(*kind, model);
-            output::note(&format!("left out `{label}`: it needs {kind} of this model (`{command}`)"));
+            let how = command(*kind, model).map_or_else(|| kind.remedy(), |command| format!("`{command}`"));
+            output::note(&format!("left out `{label}`: it needs {kind} of this model ({how})"));
         }
         let out = |label: &str| lacking.iter().any(|(lacking, _)| lacking == label);
         variants.specs.retain(|spec| !out(spec.label()));
@@ -179,8 +190,7 @@ impl Calibrations {
                 model.name
             )));
         }
-        let missing =
-            |kind: InputKind| format!("this model has no {kind}; make them with `{}`", command(kind, typed));
+        let missing = |kind: InputKind| format!("this model has no {kind}; {}", remedy(kind, typed));
         let semantic = || self.semantic.as_ref().with_context(|| missing(InputKind::HeadRanking));
         match kind {
             "semantic" => Ok(best(semantic()?, count)),
@@ -206,16 +216,21 @@ impl Calibrations {
     }
 }
 
-/// The command that makes the inputs of one kind for the model that the command line names, where it computes.
-pub(crate) fn command(kind: InputKind, model: &ModelArgs) -> String {
+/// The command that makes the inputs of one kind for the model that the command line names, where it computes, if one does.
+pub(crate) fn command(kind: InputKind, model: &ModelArgs) -> Option<String> {
     let ModelArgs { model, device, dtype } = model;
-    let mut command = kind.command().to_owned();
+    let mut command = kind.command()?.to_owned();
     for (option, value) in [("--model", model), ("--device", device), ("--dtype", dtype)] {
         if let Some(value) = value {
             command.push_str(&format!(" {option} {}", shell_word(value)));
         }
     }
-    command
+    Some(command)
+}
+
+/// How to get the inputs of one kind for that model, as a message goes on.
+fn remedy(kind: InputKind, model: &ModelArgs) -> String {
+    command(kind, model).map_or_else(|| kind.remedy(), |command| format!("make them with `{command}`"))
 }
 
 /// The `count` best heads over all layers; equal scores keep layer and head order.

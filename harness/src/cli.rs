@@ -1,11 +1,13 @@
 //! The command line: every command, every option, in one place.
 
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kvsweep_tasks::Suite;
+use kvsweep_methods::budget::Share;
+use kvsweep_tasks::{QuestionView, Suite};
 
 /// Benchmarks KV-cache compression: one prefill serves every method and every budget.
 #[derive(Debug, Parser)]
@@ -23,6 +25,10 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Answer one prompt with one or several variants
     Generate(Box<GenerateArgs>),
+    /// Write the batch script of a sweep in parts for Slurm, and submit it; takes the options of `run`
+    Slurm(Box<SlurmArgs>),
+    /// How far a run is, part by part
+    Status(StatusArgs),
     /// Score table of one or several runs
     Table(TableArgs),
     /// Needle heatmaps of one or several runs
@@ -79,6 +85,16 @@ pub(crate) struct VariantArgs {
     /// Several budgets [default: 64,128,256,512,1024,2048]
     #[arg(long, value_delimiter = ',', value_parser = budget, value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
+    /// Shares of every prompt's entries that are kept, instead of budgets: `0.1,0.25`
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = share,
+        allow_negative_numbers = true,
+        conflicts_with_all = ["budget", "budgets"],
+        value_name = "SHARE,…"
+    )]
+    pub ratios: Option<Vec<Share>>,
     /// One selection per KV head, or per query head as the papers' code stores it
     #[arg(long, value_enum, value_name = "GRANULARITY")]
     pub granularity: Option<GranularityArg>,
@@ -114,14 +130,10 @@ pub(crate) enum Split {
     Full,
 }
 
-/// Whether methods see the question before they compress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum QuestionView {
-    /// The whole prompt is read, then compressed
-    #[default]
-    Seen,
-    /// The context is read and compressed, then the question is read
-    Unseen,
+/// `seen` and `unseen`.
+fn views() -> impl TypedValueParser<Value = QuestionView> {
+    let names = PossibleValuesParser::new(QuestionView::ALL.map(QuestionView::name));
+    names.try_map(|name| QuestionView::ALL.into_iter().find(|view| view.name() == name).ok_or("no such view"))
 }
 
 /// A part of a list, blanks around it left out: `64, 128`.
@@ -131,19 +143,47 @@ fn trimmed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
 
 /// A budget.
 fn budget(text: &str) -> Result<usize, String> {
-    let what = "a budget counts KV entries per KV head";
-    trimmed(text).map_err(|problem: String| match text.trim() {
-        text if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
-            format!("{what}, e.g. 128: a whole number without a unit, no share of the prompt")
+    let what = "a budget counts KV entries per KV head, e.g. 128";
+    let text = text.trim();
+    let percent = text.strip_suffix('%').map(str::trim_end);
+    let number = percent.unwrap_or(text).parse::<f64>().ok().filter(|number| number.is_finite());
+    text.parse().map_err(|problem: ParseIntError| match (number, percent) {
+        (Some(number), _) if percent.is_some() || number.fract() != 0.0 => {
+            let share = if percent.is_some() { number / 100.0 } else { number };
+            let remedy =
+                if share > 0.0 && share <= 1.0 { format!("--ratios {share}") } else { "--ratios".to_owned() };
+            format!("{what}; a share of the prompt's entries is given with `{remedy}`")
         }
-        _ => format!("{what}, e.g. 128: {problem}"),
+        _ if text.contains([',', ';', ' ']) => {
+            let parts = text.split([',', ';', ' ']).filter(|part| !part.is_empty());
+            format!("{what}; several are given with `--budgets {}`", parts.collect::<Vec<_>>().join(","))
+        }
+        _ if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("{what}: a whole number without a unit")
+        }
+        _ => format!("{what}: {problem}"),
+    })
+}
+
+/// A share that is kept.
+fn share(text: &str) -> Result<Share, String> {
+    let text = text.trim();
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    let entries = text.parse::<usize>().ok().filter(|&entries| entries > 1);
+    text.parse().map_err(|problem: String| {
+        let what = "a share of the entries kept, e.g. 0.25, is above 0 and at most 1";
+        match (percent, entries) {
+            (Some(percent), _) => format!("{what}; write {}", percent / 100.0),
+            (_, Some(entries)) => format!("{what}; a number of entries is given with `--budgets {entries}`"),
+            _ => format!("{what}: {problem}"),
+        }
     })
 }
 
 /// Options of `run`; a `--config` file has the same names, and the command line wins.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct RunArgs {
-    /// longbench, longbench-e, loogle or needle
+    /// longbench, longbench-e, loogle, needle or ruler
     #[arg(value_parser = suites(), value_name = "SUITE")]
     pub suite: Option<Suite>,
     /// Model options.
@@ -162,7 +202,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "NAMES")]
     pub datasets: Option<Vec<String>>,
     /// N rows of each data set, spread over their lengths (of the mini split the first, which have all lengths in turn);
-    /// for needle, N trials a cell of the embedded test, or N cells in essays
+    /// for needle, N trials a cell of the embedded test, or N cells in essays; for RULER but the embedded tasks, N rows of
+    /// each length
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Seed of the mini split's rows; other seeds give fresh rows of the same kind [default: 0, the suite]
@@ -172,10 +213,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub without_context: bool,
     /// Whether methods see the question before they compress: `seen`, or `unseen`: the context alone is compressed, and the
-    /// question read behind it [default: seen]
-    #[arg(long, value_enum, value_name = "VIEW")]
+    /// question read behind it [default: the protocol's, mostly seen]
+    #[arg(long, value_parser = views(), value_name = "VIEW")]
     pub question: Option<QuestionView>,
-    /// Needle: prompt lengths in tokens
+    /// Needle and RULER: prompt lengths in tokens
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<usize>, value_name = "N,…")]
     pub lengths: Option<Vec<usize>>,
     /// Needle: depths in percent
@@ -213,6 +254,57 @@ pub(crate) struct RunArgs {
     pub wide: bool,
 }
 
+/// Options of `slurm`.
+#[derive(Args, Debug)]
+pub(crate) struct SlurmArgs {
+    /// The sweep.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// How it is spread.
+    #[command(flatten)]
+    pub own: SlurmOptions,
+}
+
+/// How Slurm runs a sweep.
+#[derive(Args, Debug)]
+pub(crate) struct SlurmOptions {
+    /// Parts, each a task of one job array
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    pub tasks: u32,
+    /// GPUs of a task: 1 with `--device cuda`, else 0
+    #[arg(long, value_name = "N")]
+    pub gpus_per_task: Option<u32>,
+    /// Processors of a task [default: the partition's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub cpus_per_task: Option<u32>,
+    /// The most that a task may take, as sbatch reads it: `4:00:00`
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// The partition
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// Any other option of sbatch, `--sbatch=--account=lab`; may be given several times
+    #[arg(long, allow_hyphen_values = true, value_name = "OPTION")]
+    pub sbatch: Option<Vec<String>>,
+    /// The script [default: kvsweep.sh in the folder of the parts]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Submit it, and print the jobs' numbers
+    #[arg(long)]
+    pub submit: bool,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// A run directory, or a folder whose folders are the parts of one run
+    #[arg(value_name = "DIR")]
+    pub run: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Options of `generate`.
 #[derive(Args, Debug)]
 pub(crate) struct GenerateArgs {
@@ -228,9 +320,16 @@ pub(crate) struct GenerateArgs {
     /// A file with the prompt's text
     #[arg(long, value_name = "FILE", group = "source")]
     pub prompt_file: Option<PathBuf>,
-    /// A JSON list of token ids, used as they are
+    /// A JSON list of token ids, used as they are; or {"context": [..], "question": [..]}: methods see the context only
     #[arg(long, value_name = "FILE", group = "source")]
     pub ids: Option<PathBuf>,
+    /// A JSON list of token ids: a question about `--ids`, read behind it
+    #[arg(long, requires = "ids", value_name = "FILE")]
+    pub question_ids: Option<PathBuf>,
+    /// Whether methods see the question before they compress: `seen`, all but its last token, or `unseen`: the ids alone are
+    /// compressed [default: unseen]
+    #[arg(long, requires = "question_ids", value_parser = views(), value_name = "VIEW")]
+    pub question: Option<QuestionView>,
     /// Wrap the prompt in the model's chat template
     #[arg(long, conflicts_with = "ids")]
     pub chat: bool,
@@ -285,6 +384,9 @@ pub(crate) struct TableArgs {
     /// All columns on a terminal too, however wide
     #[arg(long)]
     pub wide: bool,
+    /// Also draw the average against budget or share kept, a panel a model, protocol or view of the question, .png or .svg
+    #[arg(short, long, conflicts_with = "pairs", value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Options of `heatmap`.
@@ -319,6 +421,16 @@ pub(crate) struct PaperArgs {
     /// Budgets of the table to run [default: all of them]
     #[arg(long, value_delimiter = ',', value_parser = budget, value_name = "N,…")]
     pub budgets: Option<Vec<usize>>,
+    /// Shares kept of the table to run [default: all of them]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = share,
+        allow_negative_numbers = true,
+        conflicts_with = "budgets",
+        value_name = "SHARE,…"
+    )]
+    pub ratios: Option<Vec<Share>>,
     /// Print what the table would take, on this machine and on one H200-class GPU, and stop; needs no weights
     #[arg(long)]
     pub dry_run: bool,
@@ -389,7 +501,7 @@ pub(crate) struct ReportArgs {
 pub(crate) struct ScoreArgs {
     /// A folder with one layout's prediction files
     pub dir: PathBuf,
-    /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, needle-…
+    /// Who wrote it: longbench, longbench-e, compresskv, kvcache-factory, headkv, adakv, kvpress, needle-…
     #[arg(long, value_name = "NAME")]
     pub layout: String,
     /// Override the code metric: code-sim/difflib or code-sim/levenshtein

@@ -9,6 +9,9 @@ use clap::{ArgMatches, Command};
 
 use crate::exit::usage;
 
+/// The options of which a sweep has one.
+const BUDGETS: [&str; 3] = ["budget", "budgets", "ratios"];
+
 /// The arguments to add to the command line for what `path` sets and the command line does not.
 ///
 /// # Errors
@@ -35,8 +38,8 @@ pub(crate) fn arguments(path: &Path, run: &Command, given: &ArgMatches) -> anyho
             let nearest = crate::nearest::hint(name, names);
             return Err(usage(format!("`{}`: unknown option `{name}`{nearest}", path.display())));
         };
-        let budget_given = ["budget", "budgets"].contains(&name.as_str())
-            && ["budget", "budgets"].iter().any(|id| on_command_line(given, id));
+        let budget_given =
+            BUDGETS.contains(&name.as_str()) && BUDGETS.iter().any(|id| on_command_line(given, id));
         if budget_given || on_command_line(given, id) {
             continue;
         }

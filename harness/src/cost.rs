@@ -6,11 +6,13 @@ use std::ops::AddAssign;
 
 use kvsweep_engine::memory::{Planner, Work};
 use kvsweep_engine::model::config::ModelConfig;
+use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
 use crate::footprint::Footprint;
 use crate::lengths::Lengths;
+use crate::survey::PromptLength;
 
 /// A device by its data sheet.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -94,8 +96,12 @@ pub(crate) struct Load {
     pub parameters: u64,
     /// Cells: data sets x variants.
     pub cells: usize,
-    /// Prompts, each prefilled once.
+    /// Prompts.
     pub prompts: usize,
+    /// Prefills: one a prompt, or where its question is unseen, one for all that follow each other about one context.
+    pub prefills: usize,
+    /// Prefills of as many passes as there are methods and budgets, as other harnesses do it.
+    pub prefills_unshared: usize,
     /// Answers: one a prompt and variant.
     pub answers: usize,
     /// Prompt tokens, all prompts.
@@ -106,11 +112,11 @@ pub(crate) struct Load {
     pub new_tokens: u64,
     /// The device of the costs.
     pub gpu: Gpu,
-    /// One prefill a prompt.
+    /// The prefills.
     pub prefill_shared: Cost,
-    /// One prefill a prompt and variant, as other harnesses do it.
+    /// The prefills of as many passes as there are methods and budgets.
     pub prefill_unshared: Cost,
-    /// All variants of a prompt in one batch.
+    /// All variants of a prompt in one batch, which reads a question that stayed unseen and decodes the answers.
     pub decode_batched: Cost,
     /// Each variant alone.
     pub decode_alone: Cost,
@@ -145,21 +151,24 @@ impl Load {
         let here =
             target.element.map_or_else(|| Planner::on_cpu(config), |element| Planner::new(config, element));
         let heads = |variant: &Variant| config.stored_heads(variant.spec().granularity());
-        let held =
-            |variant: &Variant, prompt: usize| variant.budget().map_or(prompt, |budget| budget.min(prompt));
         let observations: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+        let repeats = |one: &Observation| one.repeats_the_prompt();
+        let repeated: BTreeSet<_> = observations.iter().copied().filter(repeats).collect();
         let on_gpu = Footprint::new(config, there, observations.clone(), 0);
         let on_target = Footprint::new(config, here, observations, target.threads);
         let prompts = &lengths.prompts;
+        let prefills = prompts.iter().filter(|prompt| !prompt.read_before).count();
         let mut load = Self {
             model: model.to_owned(),
             parameters: Planner::new(config, 1).parameters(),
             cells: lengths.datasets * variants.len(),
             prompts: prompts.len(),
             answers: prompts.len() * variants.len(),
-            prompt_tokens: prompts.iter().map(|&(prompt, _)| prompt as u64).sum(),
-            longest_prompt: prompts.iter().map(|&(prompt, _)| prompt).max().unwrap_or(0),
-            new_tokens: prompts.iter().map(|&(_, new)| new as u64).sum::<u64>() * variants.len() as u64,
+            prefills,
+            prefills_unshared: prefills * variants.len(),
+            prompt_tokens: prompts.iter().map(|prompt| prompt.tokens() as u64).sum(),
+            longest_prompt: prompts.iter().map(|prompt| prompt.tokens()).max().unwrap_or(0),
+            new_tokens: prompts.iter().map(|prompt| prompt.new as u64).sum::<u64>() * variants.len() as u64,
             gpu: H200,
             prefill_shared: Cost::default(),
             prefill_unshared: Cost::default(),
@@ -173,16 +182,37 @@ impl Load {
             memory: Memory { place: target.name.clone(), weight_bytes: here.weight_bytes(), peak_bytes: 0 },
             assumed: lengths.assumed,
         };
-        for &(prompt, new) in prompts {
-            let prefill = there.prefill(prompt);
-            load.prefill_shared += Cost::of(prefill, 1.0);
-            load.prefill_unshared += Cost::of(prefill, variants.len() as f64);
-            let sequences: Vec<(usize, usize)> =
-                variants.iter().map(|variant| (held(variant, prompt) + new / 2, heads(variant))).collect();
-            load.decode_batched += Cost::of(there.decode_step(&sequences), new as f64);
-            for sequence in &sequences {
-                load.decode_alone += Cost::of(there.decode_step(std::slice::from_ref(sequence)), new as f64);
+        load.assumed.extend(variants.iter().filter_map(|variant| without_room(variant, prompts)));
+        if !repeated.is_empty() {
+            load.assumed.push("prompts are read again where a method has the model repeat them".to_owned());
+        }
+        for &PromptLength { compressed, follow, new, read_before } in prompts {
+            if !read_before {
+                let prefill = there.prefill(compressed);
+                load.prefill_shared += Cost::of(prefill, 1.0);
+                load.prefill_unshared += Cost::of(prefill, variants.len() as f64);
+                for &one in &repeated {
+                    let wants =
+                        variants.iter().filter(|variant| variant.observations().contains(&one)).count();
+                    let again = there.replay(compressed, one);
+                    load.prefill_shared += Cost::of(again, 1.0);
+                    load.prefill_unshared += Cost::of(again, wants as f64);
+                }
             }
+            let sequences: Vec<(usize, usize)> = variants
+                .iter()
+                .map(|variant| (variant.entries(compressed) + follow + new / 2, heads(variant)))
+                .collect();
+            let answer = |sequences: &[(usize, usize)]| {
+                let step = there.decode_step(sequences);
+                let question = Work { flops: step.flops * follow as f64, ..step };
+                Cost::of(question, f64::from(u8::from(follow > 0))) + Cost::of(step, new as f64)
+            };
+            load.decode_batched += answer(&sequences);
+            for sequence in &sequences {
+                load.decode_alone += answer(std::slice::from_ref(sequence));
+            }
+            let (prompt, new) = (compressed, follow + new);
             let peak = |memory: &mut Memory, bytes: u64| {
                 memory.peak_bytes = memory.peak_bytes.max(memory.weight_bytes + bytes);
             };
@@ -197,6 +227,8 @@ impl Load {
     pub(crate) fn add(&mut self, other: Self) {
         self.cells += other.cells;
         self.prompts += other.prompts;
+        self.prefills += other.prefills;
+        self.prefills_unshared += other.prefills_unshared;
         self.answers += other.answers;
         self.prompt_tokens += other.prompt_tokens;
         self.longest_prompt = self.longest_prompt.max(other.longest_prompt);
@@ -221,6 +253,11 @@ impl fmt::Display for Load {
         writeln!(f, "model              {}, {:.1} M parameters", self.model, self.parameters as f64 / 1e6)?;
         writeln!(f, "cells              {:>12}", self.cells)?;
         writeln!(f, "prompts            {:>12}  longest {} tokens", self.prompts, self.longest_prompt)?;
+        writeln!(
+            f,
+            "prefills           {:>12}  {} with a pass for each method and budget",
+            self.prefills, self.prefills_unshared
+        )?;
         writeln!(f, "answers            {:>12}", self.answers)?;
         writeln!(f, "prompt tokens      {:>12}", self.prompt_tokens)?;
         writeln!(f, "new tokens at most {:>12}", self.new_tokens)?;
@@ -258,6 +295,14 @@ impl fmt::Display for Load {
         writeln!(f, "\nassumed: every answer of full length")?;
         self.assumed.iter().try_for_each(|assumed| writeln!(f, "assumed: {assumed}"))
     }
+}
+
+/// What is to be said of a variant whose share of some prompts leaves its method no room.
+fn without_room(variant: &Variant, prompts: &[PromptLength]) -> Option<String> {
+    let mut short = prompts.iter().filter_map(|prompt| variant.room(prompt.compressed).err());
+    let needs = short.next()?;
+    let (count, of) = (1 + short.count(), prompts.len());
+    Some(format!("`{}` keeps the last entries of {count} of {of} prompts: {needs}", variant.id()))
 }
 
 /// A number with three digits or more and a decimal prefix.

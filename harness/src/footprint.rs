@@ -37,14 +37,15 @@ impl<'a> Footprint<'a> {
         self.planner.prompt_bytes(tokens, &self.observations)
     }
 
-    /// What reading a prompt takes beside it.
+    /// What reading a prompt takes beside it, once and again.
     pub(crate) fn reading(&self, tokens: usize) -> u64 {
-        self.planner.activation_bytes(tokens, self.threads)
+        let again = self.planner.replay_bytes(tokens, &self.observations, self.threads);
+        self.planner.activation_bytes(tokens, self.threads, &self.observations).max(again)
     }
 
     /// A variant of a prompt with its answer, by its budget. One without a budget reads the shared prompt.
     pub(crate) fn variant(&self, variant: &Variant, tokens: usize, new_tokens: usize) -> u64 {
-        let entries = variant.budget().map_or(0, |budget| budget.min(tokens));
+        let entries = variant.budget().map_or(0, |budget| budget.of(tokens).min(tokens));
         let heads = self.config.stored_heads(variant.spec().granularity());
         self.planner.variant_bytes(entries, heads, new_tokens)
     }

@@ -5,20 +5,19 @@ use std::collections::BTreeSet;
 use kvsweep_engine::model::Card;
 use kvsweep_tasks::datasets::Language;
 use kvsweep_tasks::protocol::Protocol;
-use kvsweep_tasks::{ModelFacts, Renderer, Suite, estimate};
+use kvsweep_tasks::{ModelFacts, QuestionView, Suite, estimate};
 
-use crate::cli::{QuestionView, Split};
+use crate::cli::Split;
 use crate::model::{self, TextSide};
-use crate::plan::check_window;
-use crate::questions::{self, DatasetPart, Selected};
-use crate::survey::Surveyor;
+use crate::questions::{self, Selected};
+use crate::survey::{PromptLength, Surveyor};
 
 /// The prompts of a sweep.
 pub(crate) struct Lengths {
     /// Data sets.
     pub datasets: usize,
-    /// Tokens of each prompt, and new tokens at most.
-    pub prompts: Vec<(usize, usize)>,
+    /// The prompts, in the order in which they are read.
+    pub prompts: Vec<PromptLength>,
     /// What was assumed.
     pub assumed: Vec<String>,
 }
@@ -35,10 +34,18 @@ impl Lengths {
         question: QuestionView,
     ) -> anyhow::Result<Self> {
         let facts = model::facts(card);
+        let is_whole = selected.is_generated() || card.tokenizer().is_err();
+        if selected.suite == Suite::Ruler && selected.split == Split::Full && is_whole {
+            let (datasets, prompts) = selected.ruler_lengths(protocol)?;
+            return Ok(Self {
+                datasets,
+                prompts: prompts.into_iter().map(PromptLength::seen).collect(),
+                assumed: vec!["every RULER prompt of its full length".to_owned()],
+            });
+        }
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
-            let text = TextSide::new(card)?;
-            let surveyor = Surveyor { protocol, facts: &facts, text, question };
-            return Self::rendered(selected, &surveyor, card);
+            let surveyor = Surveyor { protocol, facts: &facts, text: TextSide::new(card)?, question };
+            return Self::rendered(selected, &surveyor);
         }
         if selected.suite == Suite::Needle {
             return Self::grid(selected, protocol, &facts);
@@ -48,18 +55,24 @@ impl Lengths {
             let limit = protocol.limit(&facts, new).0;
             (tokens.map_or(limit, |tokens| tokens.min(limit)), new)
         };
+        let question_is_unseen = question == QuestionView::Unseen;
         let mut this = Self { datasets: 0, prompts: Vec::new(), assumed: Vec::new() };
+        if question_is_unseen {
+            this.assumed.push("a question's own tokens count as its context's".to_owned());
+        }
         let length = if selected.has_rows() {
             let datasets = questions::read_files(selected, protocol)?;
             this.datasets = datasets.len();
-            for asked in datasets.iter().flat_map(DatasetPart::questions) {
-                let (Some(info), Some(length)) =
-                    (asked.question.dataset(), asked.question.description().length)
-                else {
+            for (place, question) in
+                datasets.iter().flat_map(|d| &d.asks).flat_map(|ask| ask.questions.iter().enumerate())
+            {
+                let (Some(info), Some(length)) = (question.dataset(), question.description().length) else {
                     continue;
                 };
                 let tokens = estimate::tokens(length, info.language, vocabulary);
-                this.prompts.push(capped(Some(tokens), info.max_new_tokens));
+                let read_before = question_is_unseen && place > 0;
+                let seen = PromptLength::seen(capped(Some(tokens), info.max_new_tokens));
+                this.prompts.push(PromptLength { read_before, ..seen });
             }
             "every row's `length`"
         } else {
@@ -69,7 +82,8 @@ impl Lengths {
                 let tokens =
                     info.mean_length.map(|mean| estimate::tokens(mean as u64, info.language, vocabulary));
                 let prompt = capped(tokens, info.max_new_tokens);
-                this.prompts.extend(std::iter::repeat_n(prompt, selected.remaining(info.rows)));
+                let prompts = std::iter::repeat_n(PromptLength::seen(prompt), selected.remaining(info.rows));
+                this.prompts.extend(prompts);
                 if tokens.is_none() {
                     this.assumed
                         .push(format!("`{}`: every prompt at the limit of {} tokens", info.name, prompt.0));
@@ -89,12 +103,10 @@ impl Lengths {
         Ok(this)
     }
 
-    fn rendered(selected: &Selected, surveyor: &Surveyor<'_>, card: &Card) -> anyhow::Result<Self> {
-        let Surveyor { protocol, facts, text, .. } = surveyor;
-        let datasets = questions::read(selected, &Renderer { protocol, model: facts, text })?;
-        check_window(card, protocol, facts, &datasets)?;
+    fn rendered(selected: &Selected, surveyor: &Surveyor<'_>) -> anyhow::Result<Self> {
+        let datasets = questions::read(selected, &surveyor.renderer())?;
         let survey = surveyor.survey(&datasets, &BTreeSet::new(), &|_| Ok(()))?;
-        let prompts = survey.prompts.iter().map(|(_, sizes)| (sizes.tokens(), sizes.new)).collect();
+        let prompts = survey.prompts.into_iter().map(|(_, length)| length).collect();
         Ok(Self { datasets: datasets.len(), prompts, assumed: Vec::new() })
     }
 
@@ -105,7 +117,7 @@ impl Lengths {
         let cells = selected.remaining_lengths(&cells).into_iter();
         Ok(Self {
             datasets: 1,
-            prompts: cells.map(|length| (length, variant.max_new_tokens)).collect(),
+            prompts: cells.map(|length| PromptLength::seen((length, variant.max_new_tokens))).collect(),
             assumed: vec!["every needle prompt of its full context length".to_owned()],
         })
     }

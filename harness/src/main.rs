@@ -30,7 +30,9 @@ mod provenance;
 mod questions;
 mod recorded;
 mod remaining;
+mod repeat;
 mod runner;
+mod slurm;
 mod stop;
 mod survey;
 mod tables;
@@ -65,9 +67,13 @@ fn parse(mut arguments: Vec<OsString>) -> anyhow::Result<Cli> {
     let command = Cli::command();
     let matches = matches(&command, &arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| wrong(&error))?;
-    let Command::Run(run) = &cli.command else { return Ok(cli) };
+    let (name, run) = match &cli.command {
+        Command::Run(run) => ("run", &**run),
+        Command::Slurm(args) => ("slurm", &args.run),
+        _ => return Ok(cli),
+    };
     let (Some(path), Some(given), Some(run_command)) =
-        (&run.config, matches.subcommand_matches("run"), command.find_subcommand("run"))
+        (&run.config, matches.subcommand_matches(name), command.find_subcommand(name))
     else {
         return Ok(cli);
     };
@@ -96,6 +102,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Run(args) => commands::run::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
+        Command::Slurm(args) => commands::slurm::run(&args),
+        Command::Status(args) => commands::status::run(&args),
         Command::Table(args) => commands::table::run(&args),
         Command::Heatmap(args) => commands::heatmap::run(&args),
         Command::Paper(args) => commands::paper::run(&args),

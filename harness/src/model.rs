@@ -158,7 +158,7 @@ fn cuda(_index: usize) -> anyhow::Result<Device> {
 pub(crate) fn facts(card: &Card) -> ModelFacts {
     ModelFacts {
         name: card.name.clone(),
-        max_positions: card.config.positions(),
+        max_positions: card.config.max_positions,
         max_prompt: None,
         eos_ids: card.generation.eos_ids.iter().copied().collect(),
         clean_up_spaces: card.tokenizer().is_ok_and(Tokenizer::cleans_up_spaces),
@@ -167,7 +167,12 @@ pub(crate) fn facts(card: &Card) -> ModelFacts {
 
 /// What the model's graph is, weights aside, for manifests: two models of one name may be nothing alike.
 pub(crate) fn shape(config: &ModelConfig) -> String {
-    let window = config.sliding_window.map_or(String::new(), |window| format!(", window {window}"));
+    let window = config.sliding.as_ref().map_or(String::new(), |sliding| {
+        let slide = sliding.layers.iter().filter(|&&slides| slides).count();
+        let some = if slide < config.layers { format!(" in {slide} of them") } else { String::new() };
+        let rope = sliding.rope.as_ref().map_or(String::new(), |rope| format!(", RoPE {rope} there"));
+        format!(", window {}{some}{rope}", sliding.window)
+    });
     format!(
         "{}: {} layers of {}, MLP {}, {} query and {} KV heads of {}, vocabulary {}, RoPE {}{window}",
         config.family.architecture(),
@@ -242,5 +247,11 @@ impl ModelText for TextSide<'_> {
     fn render_user(&self, user: &str) -> Result<String, TextError> {
         let template = self.chat_template.ok_or_else(|| TextError::new("the model has no chat template"))?;
         template.render(&[Message { role: "user", content: user }], true).map_err(TextError::new)
+    }
+
+    fn render_user_without_thinking(&self, user: &str) -> Result<String, TextError> {
+        let template = self.chat_template.ok_or_else(|| TextError::new("the model has no chat template"))?;
+        let turn = [Message { role: "user", content: user }];
+        template.render_without_thinking(&turn, true).map_err(TextError::new)
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use kvsweep_engine::model::Card;
 use kvsweep_engine::source;
-use kvsweep_tasks::{ModelText, Suite, datasets, find_dataset, protocol, read_rows};
+use kvsweep_tasks::{Example, ModelText, QuestionView, Suite, datasets, find_dataset, protocol, read_rows};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::kept;
@@ -133,4 +134,62 @@ fn prompts_of_every_protocol_and_data_set_are_those_pinned() {
         assert_eq!(pinned.get(key), Some(line), "{key}");
     }
     assert_eq!(pinned.len(), found.len());
+}
+
+/// A row, and the ids that kvpress's pipeline makes of it.
+#[derive(Deserialize)]
+struct Pipeline {
+    context: String,
+    question: String,
+    answer_prefix: String,
+    max_context_length: Option<usize>,
+    unseen: Ids,
+    seen: Ids,
+}
+
+#[derive(Deserialize)]
+struct Ids {
+    context: Vec<u32>,
+    question: Vec<u32>,
+}
+
+/// Where CI fetches real models to; naming it makes a missing one a failure.
+const REAL_MODELS: &str = "KVSWEEP_REAL_MODELS";
+
+#[test]
+fn protocol_kvpress_gives_the_ids_of_kvpress_itself() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = std::env::var_os(REAL_MODELS).map(std::path::PathBuf::from);
+    let folder = named.clone().unwrap_or_else(|| root.join("../target/models"));
+    let path = folder.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.is_file() {
+        assert!(named.is_none(), "{} is missing", path.display());
+        println!("skipped: {} is not present (scripts/real_models.sh)", path.display());
+        return;
+    }
+    let card = Card::load(&source::resolve_card(path.to_str().unwrap()).unwrap()).unwrap();
+    let text = TextSide::new(&card).unwrap();
+    let (kvpress, info) =
+        (protocol::by_name("kvpress").unwrap(), datasets::by_name("niah_single_1").unwrap());
+    let rows = std::fs::read_to_string(root.join("tests/data/kvpress-prompts.json")).unwrap();
+    for row in serde_json::from_str::<Vec<Pipeline>>(&rows).unwrap() {
+        let facts = kvsweep_tasks::ModelFacts { max_prompt: row.max_context_length, ..facts(&card) };
+        let example = Example {
+            key: "row".into(),
+            dataset: info.name.into(),
+            input: row.question,
+            answer_prefix: row.answer_prefix,
+            context: row.context.into(),
+            answers: vec!["7419302".into()],
+            all_classes: Vec::new(),
+            length: 0,
+            language: "en".into(),
+        };
+        for (view, ids) in [(QuestionView::Unseen, row.unseen), (QuestionView::Seen, row.seen)] {
+            let prompt = kvpress.render_as(&example, info, &facts, &text, view).unwrap();
+            let context = prompt.context_tokens(&text).unwrap().unwrap();
+            assert_eq!(prompt.ids[..context], ids.context, "{view:?}");
+            assert_eq!(prompt.ids[context..], ids.question, "{view:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvsweep_engine::backend::HeadSet;
-use kvsweep_engine::model::{Card, Model};
+use kvsweep_engine::model::Model;
 use kvsweep_engine::session::AnySession;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::observation::Observation;
@@ -15,10 +15,10 @@ use kvsweep_results::{
     ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
 };
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Renderer, Suite, path};
+use kvsweep_tasks::{ModelFacts, ModelText, Prompt, QuestionView, Renderer, Suite, path};
 
 use crate::calibration::Calibrations;
-use crate::cli::{QuestionView, RunArgs};
+use crate::cli::RunArgs;
 use crate::exit::usage;
 use crate::model::{TINY, TextSide, device_kind, dtype_name};
 use crate::questions::{self, DatasetPart, Selected};
@@ -74,14 +74,14 @@ impl Request {
     pub(crate) fn of(args: &RunArgs) -> anyhow::Result<Self> {
         let suite = args
             .suite
-            .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle"))?;
-        if args.without_context && args.question == Some(QuestionView::Unseen) {
+            .ok_or_else(|| usage("no suite given; known: longbench, longbench-e, loogle, needle, ruler"))?;
+        let protocol =
+            protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
+        if args.without_context && args.question.unwrap_or(protocol.question) == QuestionView::Unseen {
             return Err(usage(
                 "--without-context leaves nothing to compress before an unseen question; give one of the two",
             ));
         }
-        let protocol =
-            protocol::by_name(args.protocol.as_deref().unwrap_or(protocol::DEFAULT)).map_err(usage)?;
         let variants = args
             .variants
             .resolve(&|method| protocol.profile(method, suite == Suite::Needle).map(str::to_owned))?;
@@ -108,15 +108,26 @@ impl Plan {
         }
         let masked =
             args.mask_heads.as_deref().map(|mask| calibrations.mask(mask, model, &args.model)).transpose()?;
-        let datasets = questions::read(&selected, &Renderer { protocol, model: &facts, text: &text })?;
-        check_window(model, protocol, &facts, &datasets)?;
+        let question = args.question.unwrap_or(protocol.question);
+        let datasets =
+            questions::read(&selected, &Renderer { protocol, model: &facts, text: &text, question })?;
         let mut settings = selected.settings(&datasets);
         settings.extend(calibrations.hashes(&variants.specs));
         let rule = protocol.chat.iter().find(|rule| rule.model.matches(&model.name));
         if model.no_template.is_some() && rule.is_some_and(|rule| rule.template == "model") {
             settings.insert(NO_TEMPLATE.to_owned(), "prompts run raw".to_owned());
         }
-        let question = args.question.unwrap_or_default();
+        let reads = |variant: &&Variant| {
+            variant.observations().iter().any(|one| one.reads_the_question()) || variant.renumbers()
+        };
+        if question == QuestionView::Unseen
+            && let Some(variant) = variants.all.iter().find(reads)
+        {
+            return Err(usage(format!(
+                "method `{}` reads the question, which --question unseen hides; leave one of the two out",
+                variant.spec().label()
+            )));
+        }
         if question == QuestionView::Unseen {
             settings.insert(QUESTION.to_owned(), UNSEEN.to_owned());
         }
@@ -160,9 +171,31 @@ impl Plan {
         compressed_tokens(prompt, self.question, self.protocol, text)
     }
 
+    /// How many of a prompt's last tokens are its question's, where a method reads the question.
+    ///
+    /// # Errors
+    /// A question that cannot be told from its context.
+    pub(crate) fn question_tokens(
+        &self,
+        prompt: &Prompt,
+        text: &dyn ModelText,
+    ) -> anyhow::Result<Option<usize>> {
+        if !self.observations().iter().any(|one| one.reads_the_question()) {
+            return Ok(None);
+        }
+        match prompt.context_tokens(text)? {
+            Some(context) if context < prompt.ids.len() => Ok(Some(prompt.ids.len() - context)),
+            _ => anyhow::bail!(
+                "under protocol `{}` this prompt has no question behind its context, and a method reads the question\n\
+                 hint: leave its data set out with --datasets, or the method with --methods",
+                self.protocol.name
+            ),
+        }
+    }
+
     /// What prompts are made for, with the text side of the model.
     pub(crate) fn renderer<'a>(&'a self, text: &'a dyn ModelText) -> Renderer<'a> {
-        Renderer { protocol: self.protocol, model: &self.facts, text }
+        Renderer { protocol: self.protocol, model: &self.facts, text, question: self.question }
     }
 
     /// Everything that the variants want observed.
@@ -223,7 +256,7 @@ fn manifest(
                 budgeted: !spec.is_full(),
             })
             .collect(),
-        budgets: variants.budgets.iter().map(|&budget| kept::count(budget)).collect::<Result<_, _>>()?,
+        budgets: variants.budgets.iter().map(|&budget| kept::budget(budget)).collect::<Result<_, _>>()?,
         device: device_kind(model).to_owned(),
         dtype: dtype_name(model).to_owned(),
         limit: args.limit.map(|limit| limit as u64),
@@ -248,39 +281,4 @@ fn default_out(manifest: &Manifest) -> PathBuf {
         name.push_str(&format!("-{}of{}", shard.index, shard.count));
     }
     Path::new("runs").join(name)
-}
-
-/// Refuses, before anything is computed, a protocol whose prompts are longer than the sliding window that the model
-/// was trained with, and says where prompts are cut to it.
-pub(crate) fn check_window(
-    model: &Card,
-    protocol: &Protocol,
-    facts: &ModelFacts,
-    datasets: &[DatasetPart],
-) -> anyhow::Result<()> {
-    let Some(window) = model.config.sliding_window.filter(|&window| window < model.config.max_positions)
-    else {
-        return Ok(());
-    };
-    for dataset in datasets {
-        let Some(info) = dataset.first.dataset() else { continue };
-        let (limit, _) = protocol.limit(facts, info.max_new_tokens);
-        anyhow::ensure!(
-            limit + info.max_new_tokens <= window,
-            "protocol `{}` has prompts of up to {limit} tokens on `{}`, and model `{}` attends through a sliding window \
-             of {window}, which is not computed here\n\
-             hint: `--protocol {}` cuts prompts to the window; or set `sliding_window` to null in config.json if the \
-             model was trained without one",
-            protocol.name,
-            info.name,
-            facts.name,
-            protocol::DEFAULT
-        );
-    }
-    output::note(&format!(
-        "model `{}` attends through a sliding window of {window} tokens, which is not computed here: prompts are cut so \
-         that they and their answers stay within it",
-        facts.name
-    ));
-    Ok(())
 }

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use kvsweep_engine::model::Card;
-use kvsweep_results::{ExampleKey, Manifest, NEEDLE_DEPTHS, NEEDLE_LENGTHS, WITHOUT_CONTEXT};
+use kvsweep_results::{
+    ExampleKey, Manifest, NEEDLE_DEPTHS, NEEDLE_LENGTHS, QUESTION, RULER_LENGTHS, UNSEEN, WITHOUT_CONTEXT,
+};
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Renderer, Suite, TextError};
+use kvsweep_tasks::{ModelFacts, ModelText, Prompt, QuestionView, Renderer, Suite, TextError};
 
 use crate::cli::{ModelArgs, RunArgs, Split};
 use crate::model::{self, TextSide};
@@ -18,6 +20,7 @@ pub(crate) struct Recorded {
     card: Card,
     facts: ModelFacts,
     protocol: &'static Protocol,
+    question: QuestionView,
     datasets: Vec<DatasetPart>,
 }
 
@@ -37,6 +40,7 @@ impl Recorded {
             .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
         let mini = manifest.split == questions::MINI;
         let setting = |name: &str| manifest.settings.get(name).map(|list| list.split(','));
+        let generated = mini || setting(questions::GENERATOR).is_some();
         let args = RunArgs {
             suite: Some(suite),
             model: model_args(&manifest.model.name),
@@ -44,10 +48,12 @@ impl Recorded {
             data: data.map(Path::to_owned),
             datasets: names.filter(|_| suite != Suite::Needle),
             // A file's rows are all read: examples are looked up by their keys.
-            limit: manifest.limit.filter(|_| mini).map(|limit| limit as usize),
-            seed: mini.then_some(manifest.seed),
+            limit: manifest.limit.filter(|_| generated).map(|limit| limit as usize),
+            seed: generated.then_some(manifest.seed),
             without_context: setting(WITHOUT_CONTEXT).is_some(),
-            lengths: setting(NEEDLE_LENGTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
+            lengths: setting(NEEDLE_LENGTHS)
+                .or_else(|| setting(RULER_LENGTHS))
+                .map(|list| list.filter_map(|n| n.parse().ok()).collect()),
             depths: setting(NEEDLE_DEPTHS).map(|list| list.filter_map(|n| n.parse().ok()).collect()),
             ..RunArgs::default()
         };
@@ -56,8 +62,12 @@ impl Recorded {
         let card = card(manifest, models)?;
         let facts = model::facts(&card);
         let text = TextSide::new(&card)?;
-        let datasets = questions::read(&selected, &Renderer { protocol, model: &facts, text: &text })?;
-        Ok(Self { card, facts, protocol, datasets })
+        // A run that says nothing of its question was asked with it seen.
+        let unseen = manifest.settings.get(QUESTION).is_some_and(|view| view == UNSEEN);
+        let question = if unseen { QuestionView::Unseen } else { QuestionView::Seen };
+        let renderer = Renderer { protocol, model: &facts, text: &text, question };
+        let datasets = questions::read(&selected, &renderer)?;
+        Ok(Self { card, facts, protocol, question, datasets })
     }
 
     /// The prompt of an example; its hash must be the recorded one.
@@ -70,7 +80,8 @@ impl Recorded {
             format!("example `{}` is not in the data; give the run's rows with --data", key.example)
         })?;
         let text = TextSide::new(&self.card)?;
-        let renderer = Renderer { protocol: self.protocol, model: &self.facts, text: &text };
+        let (protocol, model, question) = (self.protocol, &self.facts, self.question);
+        let renderer = Renderer { protocol, model, text: &text, question };
         let prompt = asked.question.prompt(&renderer)?;
         anyhow::ensure!(
             kept::ids_sha256(&prompt.ids) == sha256,

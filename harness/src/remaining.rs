@@ -1,15 +1,16 @@
 //! How long the rest of a sweep takes: the operations ahead, which are known of every prompt before the first one is read,
 //! at the pace measured so far, and answers as long as those seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul};
 
 use kvsweep_engine::memory::Planner;
+use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::ExampleKey;
 
-use crate::survey::{Sizes, Survey};
+use crate::survey::{PromptLength, Survey};
 
 /// Operations by what they are spent on: each has a pace of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -55,7 +56,9 @@ impl Sum for Effort {
 /// What reading and answering take under a model and a sweep's variants.
 pub(crate) struct Efforts<'a> {
     planner: Planner<'a>,
-    budgets: Vec<Option<usize>>,
+    variants: Vec<Variant>,
+    /// What a prompt is read again for.
+    repeated: BTreeSet<Observation>,
     /// Examples whose variants decode side by side.
     examples: usize,
 }
@@ -71,29 +74,35 @@ impl<'a> Efforts<'a> {
         variants: impl IntoIterator<Item = &'v Variant>,
         examples: usize,
     ) -> Self {
-        Self { planner, budgets: variants.into_iter().map(Variant::budget).collect(), examples }
+        let variants: Vec<Variant> = variants.into_iter().cloned().collect();
+        let observations = variants.iter().flat_map(Variant::observations);
+        let repeated = observations.filter(|one| one.repeats_the_prompt()).collect();
+        Self { planner, variants, repeated, examples }
     }
 
-    fn reading(&self, sizes: &Sizes) -> Effort {
-        if sizes.shared {
+    fn reading(&self, sizes: &PromptLength) -> Effort {
+        if sizes.read_before {
             return Effort::default();
         }
-        let tokens = sizes.compressed as f64;
-        let attention = self.planner.pair_flops() * tokens * (tokens + 1.0) / 2.0;
-        Effort { weights: self.planner.prefill(sizes.compressed).flops - attention, attention }
+        let once = self.planner.prefill(0).flops;
+        let weights = (self.planner.decode_step(&[(0, 0)]).flops - once) * sizes.compressed as f64;
+        let passes = self.repeated.iter().map(|&one| self.planner.replay(sizes.compressed, one).flops);
+        let attention = self.planner.prefill(sizes.compressed).flops - once - weights;
+        let first = Effort { weights: weights + once, attention };
+        passes.map(|flops| Effort { weights, attention: flops - weights }).fold(first, Add::add)
     }
 
     /// Entries a head of the caches that decode. Variants that keep the whole prompt are computed once.
-    fn caches(&self, sizes: &Sizes) -> impl Iterator<Item = usize> {
-        let entries = |budget: &Option<usize>| budget.map_or(sizes.compressed, |b| b.min(sizes.compressed));
+    fn caches(&self, sizes: &PromptLength) -> impl Iterator<Item = usize> {
+        let entries = self.variants.iter().map(|variant| variant.entries(sizes.compressed));
         let (whole, parts): (Vec<usize>, Vec<usize>) =
-            self.budgets.iter().map(entries).partition(|&entries| entries == sizes.compressed);
+            entries.partition(|&entries| entries == sizes.compressed);
         parts.into_iter().chain(whole.first().copied())
     }
 
     /// `steps` tokens of every variant, the first one in sight of `behind` tokens after the prompt, in a batch of so many
     /// caches.
-    fn steps(&self, sizes: &Sizes, behind: f64, steps: f64, batch: f64) -> Effort {
+    fn steps(&self, sizes: &PromptLength, behind: f64, steps: f64, batch: f64) -> Effort {
         let token = self.planner.decode_step(&[(0, 0)]).flops * (1.0 + READING_THE_WEIGHTS / batch.max(1.0));
         self.caches(sizes)
             .map(|entries| Effort {
@@ -103,7 +112,7 @@ impl<'a> Efforts<'a> {
             .sum()
     }
 
-    fn answering(&self, sizes: &Sizes) -> Answering {
+    fn answering(&self, sizes: &PromptLength) -> Answering {
         let follow = sizes.follow as f64;
         let caches = self.caches(sizes).count() as f64;
         let batch = caches * self.examples as f64;
@@ -216,7 +225,7 @@ struct Batch {
 /// What is not read and not answered yet.
 pub(crate) struct Remaining<'a> {
     efforts: Efforts<'a>,
-    sizes: BTreeMap<ExampleKey, Sizes>,
+    sizes: BTreeMap<ExampleKey, PromptLength>,
     unread: BTreeMap<ExampleKey, Effort>,
     unanswered: BTreeMap<ExampleKey, Answering>,
     reading: Pace,
@@ -230,7 +239,7 @@ pub(crate) struct Remaining<'a> {
 impl<'a> Remaining<'a> {
     /// Everything that was surveyed.
     pub(crate) fn new(efforts: Efforts<'a>, survey: &Survey) -> Self {
-        let of = |(key, sizes): &(ExampleKey, Sizes)| (key.clone(), *sizes);
+        let of = |(key, sizes): &(ExampleKey, PromptLength)| (key.clone(), *sizes);
         let sizes: BTreeMap<_, _> = survey.prompts.iter().map(of).collect();
         Self {
             unread: sizes.iter().map(|(key, sizes)| (key.clone(), efforts.reading(sizes))).collect(),
@@ -329,8 +338,8 @@ mod tests {
         ExampleKey { dataset: dataset.into(), example: format!("{dataset}#{row}") }
     }
 
-    fn sizes(compressed: usize, new: usize) -> Sizes {
-        Sizes { compressed, follow: 0, new, shared: false }
+    fn sizes(compressed: usize, new: usize) -> PromptLength {
+        PromptLength { compressed, follow: 0, new, read_before: false }
     }
 
     /// A machine that reads at one pace and attends at another, and answers of a length that goes with the data set. Gives
@@ -341,7 +350,7 @@ mod tests {
         let variants = [at("full", 0), at("snapkv", 128), at("snapkv", 512)];
         let efforts = || Efforts::new(Planner::new(&config, 4), &variants, 1);
         let machine = |effort: Effort| effort.weights * 1e-10 + effort.attention * 3e-10;
-        let asked: Vec<(ExampleKey, Sizes, f64)> = lengths
+        let asked: Vec<(ExampleKey, PromptLength, f64)> = lengths
             .iter()
             .enumerate()
             .map(|(row, &length)| {
@@ -355,7 +364,7 @@ mod tests {
             prompts: asked.iter().map(|(key, sizes, _)| (key.clone(), *sizes)).collect(),
             ..Survey::default()
         };
-        let cost = |(_, sizes, tokens): &(ExampleKey, Sizes, f64)| {
+        let cost = |(_, sizes, tokens): &(ExampleKey, PromptLength, f64)| {
             let efforts = efforts();
             [machine(efforts.reading(sizes)), 2.0 * machine(efforts.steps(sizes, 0.0, *tokens, 3.0))]
         };
@@ -420,13 +429,13 @@ mod tests {
         let config = known::config("meta-llama/Llama-3.1-8B-Instruct").unwrap().unwrap();
         let full = MethodSpec::parse("full", &[], None).unwrap().at(0).unwrap();
         let efforts = Efforts::new(Planner::new(&config, 4), [&full, &full], 1);
-        let shared = Sizes { compressed: 4000, follow: 20, new: 100, shared: true };
+        let shared = PromptLength { compressed: 4000, follow: 20, new: 100, read_before: true };
         assert_eq!(efforts.reading(&shared), Effort::default());
         assert_eq!(shared.tokens(), 4020);
         // Two variants that keep everything are one.
         let one = Efforts::new(Planner::new(&config, 4), [&full], 1);
         assert_eq!(efforts.steps(&shared, 0.0, 10.0, 1.0), one.steps(&shared, 0.0, 10.0, 1.0));
-        let read = efforts.reading(&Sizes { shared: false, ..shared });
+        let read = efforts.reading(&PromptLength { read_before: false, ..shared });
         let planned = Planner::new(&config, 4).prefill(4000).flops;
         assert!((read.total() / planned - 1.0).abs() < 1e-12);
     }

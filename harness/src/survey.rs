@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use kvsweep_results::{ExampleKey, visible};
-use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Protocol, Renderer};
+use kvsweep_tasks::{ModelFacts, ModelText, Prompt, Protocol, QuestionView, Renderer};
 use rayon::prelude::*;
 
-use crate::cli::QuestionView;
 use crate::model::TextSide;
 use crate::output;
 use crate::questions::{DatasetPart, KeyedQuestion};
@@ -26,22 +25,27 @@ pub(crate) struct Surveyor<'a> {
     pub question: QuestionView,
 }
 
-/// The sizes of one prompt, in tokens.
+/// One prompt of a sweep, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
-    /// Read before the methods compress.
+pub(crate) struct PromptLength {
+    /// What is compressed of it.
     pub compressed: usize,
-    /// Read behind what is compressed.
+    /// What is read behind that: a question that stays unseen.
     pub follow: usize,
-    /// The answer's at most.
+    /// New tokens at most.
     pub new: usize,
-    /// The question before has the same context, so that it is read already.
-    pub shared: bool,
+    /// The prompt before it has the same context, which is not read again.
+    pub read_before: bool,
 }
 
-impl Sizes {
-    /// The whole prompt.
-    pub(crate) fn tokens(&self) -> usize {
+impl PromptLength {
+    /// A prompt that is compressed whole.
+    pub(crate) fn seen((tokens, new): (usize, usize)) -> Self {
+        Self { compressed: tokens, follow: 0, new, read_before: false }
+    }
+
+    /// All its tokens.
+    pub(crate) fn tokens(self) -> usize {
         self.compressed + self.follow
     }
 }
@@ -50,12 +54,18 @@ impl Sizes {
 #[derive(Default)]
 pub(crate) struct Survey {
     /// The prompts that will be read, in their order.
-    pub prompts: Vec<(ExampleKey, Sizes)>,
+    pub prompts: Vec<(ExampleKey, PromptLength)>,
     /// The examples that no answer can be graded against, and why.
     pub ungradable: BTreeMap<ExampleKey, String>,
 }
 
 impl Surveyor<'_> {
+    /// What prompts are made for.
+    pub(crate) fn renderer(&self) -> Renderer<'_> {
+        let Self { protocol, facts: model, ref text, question } = *self;
+        Renderer { protocol, model, text, question }
+    }
+
     /// Makes the prompts of all examples that are not `finished`, and says which of them cannot be graded. `check` sees
     /// every prompt.
     ///
@@ -90,25 +100,31 @@ impl Surveyor<'_> {
         ask: &[KeyedQuestion<'_>],
         check: &(dyn Fn(&Prompt) -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<Survey> {
-        let renderer = Renderer { protocol: self.protocol, model: self.facts, text: &self.text };
+        let renderer = self.renderer();
         let mut survey = Survey::default();
-        let mut before: Option<Vec<u32>> = None;
+        // What the prompt before had compressed, where it can be the same.
+        let mut last: Option<Vec<u32>> = None;
         for asked in ask {
             if let Some(why) = asked.question.ungradable(self.protocol) {
                 survey.ungradable.insert(asked.key.clone(), why.to_string());
                 continue;
             }
-            let sizes = || -> anyhow::Result<(Sizes, Vec<u32>)> {
-                let mut prompt = asked.question.prompt(&renderer)?;
+            let prompt = || -> anyhow::Result<(Prompt, usize)> {
+                let prompt = asked.question.prompt(&renderer)?;
                 check(&prompt)?;
                 let compressed = compressed_tokens(&prompt, self.question, self.protocol, &self.text)?;
-                let follow = prompt.ids.split_off(compressed).len();
-                let shared = follow > 0 && before.as_ref() == Some(&prompt.ids);
-                Ok((Sizes { compressed, follow, new: prompt.stop.max_new, shared }, prompt.ids))
+                Ok((prompt, compressed))
             };
-            let (sizes, ids) = sizes().with_context(|| named(&asked.key))?;
-            survey.prompts.push((asked.key.clone(), sizes));
-            before = Some(ids);
+            let (prompt, compressed) = prompt().with_context(|| named(&asked.key))?;
+            let (context, follow) = prompt.ids.split_at(compressed);
+            let length = PromptLength {
+                compressed,
+                follow: follow.len(),
+                new: prompt.stop.max_new,
+                read_before: last.as_deref() == Some(context),
+            };
+            survey.prompts.push((asked.key.clone(), length));
+            last = (!follow.is_empty()).then(|| context.to_vec());
         }
         Ok(survey)
     }
@@ -124,7 +140,7 @@ pub(crate) fn compressed_tokens(
     protocol: &Protocol,
     text: &dyn ModelText,
 ) -> anyhow::Result<usize> {
-    if question == QuestionView::Seen {
+    if question == QuestionView::Seen && prompt.apart.is_none() {
         return Ok(prompt.ids.len());
     }
     match prompt.context_tokens(text)? {

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use kvsweep_results::{
-    Bootstrap, Column, Format, Group, Manifest, Mean, Merged, NEEDLE_LENGTHS, Run, ScoreTable, TableLayout,
+    Bootstrap, Column, Format, Group, Manifest, Mean, Merged, NEEDLE_LENGTHS, RULER_LENGTHS, Run, ScoreTable,
+    TableLayout,
 };
 use kvsweep_tasks::datasets::longbench_e::BUCKETS;
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language};
 use kvsweep_tasks::metrics::scorer;
 use kvsweep_tasks::protocol::{self, Protocol};
-use kvsweep_tasks::{Suite, averages, mini};
+use kvsweep_tasks::{Suite, averages};
 
 use crate::exit::Exit;
 use crate::{output, questions};
@@ -97,14 +98,11 @@ pub(crate) fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow:
     let lengths = lengths(manifests);
     let expected = expected(suite, is_mini, protocol, &names);
     let mut categories: Vec<Mean> = Vec::new();
-    for name in &expected {
-        let category = category(name);
-        let keys = columns(suite, name, &lengths).into_iter().map(|column| (column.key(), 1.0));
-        match categories.iter_mut().find(|known| known.title == category) {
-            Some(known) => known.parts.extend(keys),
-            None => {
-                categories.push(Mean { title: category, parts: keys.collect(), percent: averages::mean });
-            }
+    for column in expected.iter().flat_map(|name| columns(suite, name, &lengths)) {
+        let (title, part) = (category(suite, &column), (column.key(), 1.0));
+        match categories.iter_mut().find(|known| known.title == title) {
+            Some(known) => known.parts.push(part),
+            None => categories.push(Mean { title, parts: vec![part], percent: averages::mean }),
         }
     }
     for category in &mut categories {
@@ -112,19 +110,25 @@ pub(crate) fn layout(manifests: &[&Manifest], protocol: Option<&str>) -> anyhow:
         category.parts.iter_mut().for_each(|(_, weight)| *weight = share);
     }
     // Columns of one category stand together, in the order in which the categories first appear.
+    let mut columns: Vec<Column> = names.iter().flat_map(|name| columns(suite, name, &lengths)).collect();
     let mut order: Vec<String> = Vec::new();
-    for name in &names {
-        if !order.contains(&category(name)) {
-            order.push(category(name));
+    for title in columns.iter().map(|column| category(suite, column)) {
+        if !order.contains(&title) {
+            order.push(title);
         }
     }
     let place = |title: &str| order.iter().position(|category| category == title);
-    names.sort_by_key(|name| place(&category(name)));
+    columns.sort_by_key(|column| place(&category(suite, column)));
     categories.retain(|known| place(&known.title).is_some());
     categories.sort_by_key(|known| place(&known.title));
-    let columns: Vec<Column> = names.iter().flat_map(|name| columns(suite, name, &lengths)).collect();
     let average = average(suite, is_mini, protocol, &columns);
-    Ok(TableLayout { title: suite.to_owned(), columns, categories, average })
+    Ok(TableLayout {
+        title: suite.to_owned(),
+        columns,
+        categories,
+        average,
+        counts_removed: protocol.counts_removed,
+    })
 }
 
 /// The columns of one data set: one, or one a length.
@@ -141,7 +145,12 @@ fn columns(suite: &str, name: &str, lengths: &BTreeSet<usize>) -> Vec<Column> {
         lengths.iter().map(|length| column(length.to_string(), Some(length.to_string()))).collect()
     } else {
         // All names of the mini suite share their beginning.
-        vec![column(name.strip_prefix("mini_").unwrap_or(name).to_owned(), None)]
+        let shown = name.strip_prefix("mini_").unwrap_or(name);
+        if suite == Suite::Ruler.name() && lengths.len() > 1 {
+            let of = |length: &usize| column(format!("{shown} {length}"), Some(length.to_string()));
+            return lengths.iter().map(of).collect();
+        }
+        vec![column(shown.to_owned(), None)]
     }
 }
 
@@ -150,7 +159,8 @@ fn expected<'a>(suite: &str, is_mini: bool, protocol: &Protocol, names: &[&'a st
     let mut all: Vec<&'a str> = if suite == Suite::Needle.name() {
         Vec::new()
     } else if is_mini {
-        mini::datasets().iter().map(|set| set.name).collect()
+        let suite = Suite::by_name(suite).unwrap_or(Suite::LongBench);
+        questions::mini_sets(suite).iter().map(|set| set.name).collect()
     } else {
         protocol.datasets(suite).unwrap_or_default().iter().map(|info| info.name).collect()
     };
@@ -177,19 +187,27 @@ fn average(suite: &str, is_mini: bool, protocol: &Protocol, columns: &[Column]) 
     }
 }
 
-/// The context lengths of needle runs, ascending.
+/// The context lengths of needle and RULER runs, ascending.
 fn lengths(manifests: &[&Manifest]) -> BTreeSet<usize> {
-    let lists = manifests.iter().filter_map(|manifest| manifest.settings.get(NEEDLE_LENGTHS));
-    lists.flat_map(|list| list.split(',')).filter_map(|length| length.parse().ok()).collect()
+    let list = |manifest: &&Manifest| {
+        let settings = &manifest.settings;
+        settings.get(NEEDLE_LENGTHS).or_else(|| settings.get(RULER_LENGTHS)).cloned()
+    };
+    let lists: Vec<String> = manifests.iter().filter_map(list).collect();
+    lists.iter().flat_map(|list| list.split(',')).filter_map(|length| length.parse().ok()).collect()
 }
 
 fn info(dataset: &str) -> Option<&'static DatasetInfo> {
     datasets::by_name(dataset).ok()
 }
 
-/// What a data set tests. Chinese sets are a category of their own: the official leaderboard averages them apart.
-fn category(dataset: &str) -> String {
-    match info(dataset) {
+/// What a column tests. Chinese sets are a category of their own: the official leaderboard averages them apart. Where
+/// RULER is asked at several lengths, its means are over the tasks of each length, as in its paper.
+fn category(suite: &str, column: &Column) -> String {
+    if let Some(length) = column.bucket.as_ref().filter(|_| suite == Suite::Ruler.name()) {
+        return length.clone();
+    }
+    match info(&column.dataset) {
         Some(info) if info.language == Language::Chinese => format!("{} (zh)", info.category.name()),
         Some(info) => info.category.name().to_owned(),
         None => questions::NEEDLE.to_owned(),
@@ -208,8 +226,8 @@ pub(crate) fn text_format(wide: bool) -> Format {
 mod tests {
     use super::*;
     use kvsweep_results::{
-        CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores, ModelInfo,
-        ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
+        Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, MethodInfo, MetricScores,
+        ModelInfo, ProgramInfo, ProtocolInfo, RunDataset, RunDir, SCHEMA, VariantRecord,
     };
 
     /// The table's last row of a full-cache run of these data sets, each with its rows' scores and stated lengths.
@@ -242,7 +260,7 @@ mod tests {
                 granularity: "kv-head".into(),
                 budgeted: false,
             }],
-            budgets: vec![64],
+            budgets: vec![Budget::Entries(64)],
             device: "cpu".into(),
             dtype: "f32".into(),
             limit: None,
@@ -269,6 +287,7 @@ mod tests {
                         prompt_sha256: String::new(),
                         prompt_tail: String::new(),
                         prompt_tokens: 1,
+                        compressed_tokens: None,
                         truncated_tokens: 0,
                         needle: None,
                     },
@@ -281,7 +300,13 @@ mod tests {
                         metric: "m".into(),
                         score: *score,
                         other_scores: MetricScores::default(),
-                        kept: CacheSize { entries_mean: 1.0, entries_max: 1, entries_nominal: 1.0, bytes: 1 },
+                        kept: CacheSize {
+                            entries_mean: 1.0,
+                            entries_max: 1,
+                            entries_nominal: 1.0,
+                            bytes: 1,
+                            last_only: false,
+                        },
                         selection: None,
                         retention: None,
                     }],

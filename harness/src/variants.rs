@@ -1,5 +1,6 @@
 //! From `--methods`, `--budgets`, `--param` to the variants of a sweep and their inputs.
 
+use kvsweep_methods::budget::Budget;
 use kvsweep_methods::registry;
 use kvsweep_methods::selection::Granularity;
 use kvsweep_methods::spec::{MethodSpec, Variant};
@@ -8,7 +9,7 @@ use crate::cli::{GranularityArg, VariantArgs};
 use crate::exit::usage;
 use crate::nearest;
 
-/// The budgets of a sweep unless told otherwise: KV entries per KV head, window included.
+/// The budgets of a sweep unless told otherwise, in entries.
 pub(crate) const BUDGETS: [usize; 6] = [64, 128, 256, 512, 1024, 2048];
 
 /// The methods and budgets of a sweep.
@@ -17,7 +18,7 @@ pub(crate) struct Variants {
     /// Methods, in the order of the table's rows.
     pub specs: Vec<MethodSpec>,
     /// Budgets of every budgeted method, ascending.
-    pub budgets: Vec<usize>,
+    pub budgets: Vec<Budget>,
     /// Method by method, and inside a method budget by budget; `full` once.
     pub all: Vec<Variant>,
 }
@@ -78,13 +79,7 @@ impl VariantArgs {
             }
             specs.push(spec);
         }
-        let mut budgets = match (&self.budgets, self.budget) {
-            (Some(budgets), _) => budgets.clone(),
-            (None, Some(budget)) => vec![budget],
-            (None, None) => BUDGETS.to_vec(),
-        };
-        budgets.sort_unstable();
-        budgets.dedup();
+        let budgets = self.budgets()?;
         if specs.is_empty() || budgets.is_empty() {
             return Err(usage("no methods or no budgets given"));
         }
@@ -94,11 +89,31 @@ impl VariantArgs {
                 all.push(spec.at(0).map_err(usage)?);
             } else {
                 for &budget in &budgets {
-                    all.push(spec.at(budget).map_err(usage)?);
+                    all.push(spec.within(budget).map_err(usage)?);
                 }
             }
         }
         Ok(Variants { specs, budgets, all })
+    }
+
+    /// The budgets, ascending.
+    fn budgets(&self) -> anyhow::Result<Vec<Budget>> {
+        if let Some(ratios) = &self.ratios {
+            let mut ratios = ratios.clone();
+            ratios.sort_unstable();
+            if let Some([twice, _]) = ratios.array_windows().find(|[a, b]| a == b) {
+                return Err(usage(format!("`--ratios`: {twice} is listed twice")));
+            }
+            return Ok(ratios.into_iter().map(Budget::Share).collect());
+        }
+        let mut budgets = match (&self.budgets, self.budget) {
+            (Some(budgets), _) => budgets.clone(),
+            (None, Some(budget)) => vec![budget],
+            (None, None) => BUDGETS.to_vec(),
+        };
+        budgets.sort_unstable();
+        budgets.dedup();
+        Ok(budgets.into_iter().map(Budget::Entries).collect())
     }
 }
 

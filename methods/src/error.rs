@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::budget::Budget;
 use crate::inputs::kind::InputKind;
 use crate::observation::Observation;
 use crate::selection::Granularity;
@@ -58,8 +59,8 @@ pub enum MethodError {
     BadBudget {
         /// The method.
         method: String,
-        /// Tokens a head, window included.
-        budget: usize,
+        /// The budget.
+        budget: Budget,
         /// Why not, and the remedy.
         problem: String,
     },
@@ -95,7 +96,7 @@ pub enum MethodError {
         observation: Observation,
     },
     /// A calibrated input that the method needs is not there.
-    #[error("method `{method}` needs {input} for this model; make them with `{}` or name a file", input.command())]
+    #[error("method `{method}` needs {input} for this model; {}{}", input.remedy(), or_a_file(*input))]
     MissingInput {
         /// The method.
         method: String,
@@ -140,6 +141,11 @@ pub enum MethodError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// The other way to an input that a command makes.
+fn or_a_file(input: InputKind) -> &'static str {
+    if input.command().is_some() { " or name a file" } else { "" }
 }
 
 /// Names offered when one was not found.

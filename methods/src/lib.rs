@@ -6,7 +6,7 @@
 //! ([`observe`]), and `select` turns that into a [`Selection`]:
 //!
 //! ```
-//! use kvsweep_methods::observe::{HeadsView, observe_layer};
+//! use kvsweep_methods::observe::{HeadsView, LayerTensors, observe_layer};
 //! use kvsweep_methods::{
 //!     CacheShape, Inputs, LayerSelection, LayerShape, MethodSpec, MethodState, Observations, Reach,
 //! };
@@ -20,7 +20,7 @@
 //! let snapkv = MethodSpec::parse("snapkv", &[("window".to_owned(), "4".to_owned())], None)?.at(16)?;
 //! let queries = HeadsView::head_major(&queries, [4, 40, 8])?;
 //! let keys = HeadsView::head_major(&keys, [2, 40, 8])?;
-//! let seen = observe_layer(&snapkv.observations(), &layer, &queries, &keys, None)?;
+//! let seen = observe_layer(&snapkv.observations(), &layer, &LayerTensors::new(queries, keys))?;
 //! let observations = Observations { layers: vec![seen] };
 //! let kept = snapkv.select(&shape, &observations, &Inputs::default(), &mut MethodState::default())?;
 //!
@@ -61,7 +61,7 @@ mod topk;
 pub use context::{MethodState, StateScope};
 pub use error::MethodError;
 pub use inputs::Inputs;
-pub use observation::{Observation, Observations, Observed};
+pub use observation::{Observation, Observations, Observed, UNJUDGED};
 pub use selection::{Granularity, LayerSelection, Selection};
 pub use shape::{CacheShape, LayerShape, Reach};
 pub use spec::{MethodSpec, Variant};

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::inputs::InputKind;
+use crate::method::Question;
+use crate::observation::Observation;
 use crate::profile;
 use crate::registry::{HEADLINE, METHODS};
 use crate::selection::Granularity;
@@ -24,6 +26,12 @@ pub struct Listed {
     pub source: &'static str,
     /// Where the default differs from it.
     pub deviations: &'static str,
+    /// The question that it was made for.
+    pub question: Question,
+    /// What the default observes of a prompt.
+    pub observes: Vec<&'static str>,
+    /// What observing costs, see [`cost`].
+    pub costs: Vec<String>,
     /// Whether a sweep runs it unless told otherwise.
     pub headline: bool,
     /// The first is the default.
@@ -81,6 +89,9 @@ pub fn methods() -> Vec<Listed> {
                 paper: entry.paper,
                 source: entry.source,
                 deviations: entry.deviations,
+                question: entry.question,
+                observes: entry.observations().into_iter().map(observes).collect(),
+                costs: entry.observations().into_iter().map(cost).collect(),
                 headline: HEADLINE.contains(&entry.name),
                 granularities: entry.granularities,
                 needs: entry.needs,
@@ -91,22 +102,65 @@ pub fn methods() -> Vec<Listed> {
         .collect()
 }
 
+/// What an observation looks at, in words.
+fn observes(observation: Observation) -> &'static str {
+    match observation {
+        Observation::WindowSum { window: 1 } => "attention of the last token",
+        Observation::WindowSum { .. } => "attention of the last tokens",
+        Observation::QuestionSum { .. } => "attention of the question's tokens",
+        Observation::WindowMax { .. } => "its maximum",
+        Observation::WindowMoments { .. } => "mean and variance of the last tokens' attention",
+        Observation::AccumulatedSum { .. } => "attention of all tokens",
+        Observation::KeyNorm => "key norms",
+        Observation::KeySimilarity => "directions of keys",
+        Observation::LagRank { .. } => "spread of keys and values",
+        Observation::ValueNorm => "value norms",
+        Observation::OutputNorm => "value norms behind the output projection",
+        Observation::ExpectedAttention { .. } => "mean and covariance of queries before RoPE",
+        Observation::Reconstruction { .. } => "attention while the model repeats the prompt",
+    }
+}
+
+/// Multiply-adds beyond those of the prefill, in one head of one layer, for a prompt of `S` tokens, `Q` of them the question's, heads of `d` elements and a
+/// residual stream of `M`.
+#[must_use]
+pub fn cost(observation: Observation) -> String {
+    match observation {
+        Observation::WindowSum { window } | Observation::WindowMoments { window } => format!("{window} S d"),
+        Observation::QuestionSum { .. } => "Q S d".to_owned(),
+        // Reads the rows that the sum reads.
+        Observation::WindowMax { window, kernel } => format!("{window} S {kernel}"),
+        Observation::AccumulatedSum { .. } => "S S / 2".to_owned(),
+        Observation::KeyNorm | Observation::ValueNorm => "S d".to_owned(),
+        Observation::KeySimilarity => "2 S d".to_owned(),
+        Observation::LagRank { .. } => "4 S d".to_owned(),
+        Observation::OutputNorm => "S d M".to_owned(),
+        Observation::ExpectedAttention { .. } => "2 S d d".to_owned(),
+        Observation::Reconstruction { .. } => "a second prefill".to_owned(),
+    }
+}
+
 /// The generated part of `docs/methods.md`.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from(
-        "| method | what it keeps | granularity | needs | in the default sweep |\n|---|---|---|---|---|\n",
+        "| method | what it keeps | question | observes | cost | granularity | needs | in the default sweep |\n|---|---|---|---|---|---|---|---|\n",
     );
     let all = methods();
     // Writing to a string cannot fail.
     for method in &all {
         let granularities: Vec<String> = method.granularities.iter().map(Granularity::to_string).collect();
+        let listed = |all: &[&str]| if all.is_empty() { "-".to_owned() } else { all.join(", ") };
+        let costs: Vec<&str> = method.costs.iter().map(String::as_str).collect();
         let needs: Vec<String> = method.needs.iter().map(InputKind::to_string).collect();
         let _ = writeln!(
             out,
-            "| [`{0}`](#{0}) | {1} | {2} | {3} | {4} |",
+            "| [`{0}`](#{0}) | {1} | {2} | {3} | {4} | {5} | {6} | {7} |",
             method.name,
             method.summary,
+            method.question,
+            listed(&method.observes),
+            if costs.is_empty() { "-".to_owned() } else { costs.join(" + ") },
             granularities.join(", "),
             if needs.is_empty() { "-".to_owned() } else { needs.join(", ") },
             if method.headline { "yes" } else { "no" },
@@ -118,12 +172,9 @@ pub fn markdown() -> String {
         let _ = writeln!(out, "- Reference code: {}", method.source);
         let _ = writeln!(out, "- Differences of the default: {}", method.deviations);
         for need in method.needs {
-            let _ = writeln!(
-                out,
-                "- Needs {need}: `{}`, or a published file `MODEL{}`",
-                need.command(),
-                need.published_suffix()
-            );
+            let command = need.command().map_or_else(String::new, |command| format!("`{command}`, or "));
+            let _ =
+                writeln!(out, "- Needs {need}: {command}a published file `MODEL{}`", need.published_suffix());
         }
         if !method.parameters.is_empty() {
             out.push_str("\n| parameter | default | meaning |\n|---|---|---|\n");

@@ -13,11 +13,15 @@ use rayon::prelude::*;
 use crate::error::MethodError;
 use crate::instructions::InstructionSet;
 use crate::observation::{Observation, Observed};
-use crate::shape::LayerShape;
+use crate::pooling::{self, Pooling};
+use crate::shape::{LayerShape, Reach};
 
+mod expected;
 mod kernel;
+mod output;
 mod stored;
 
+pub use expected::{Rotary, Turns};
 pub use stored::unjudged_lag_ranks;
 
 /// Keys per vector step.
@@ -83,6 +87,13 @@ impl<'a> HeadsView<'a> {
         Self::new(data, shape, shape[2], shape[0] * shape[2])
     }
 
+    /// The same without each head's first `tokens`.
+    fn without_first(self, tokens: usize) -> Self {
+        let dropped = tokens.min(self.tokens);
+        let start = (dropped * self.token_stride).min(self.data.len());
+        Self { data: &self.data[start..], tokens: self.tokens - dropped, ..self }
+    }
+
     /// Tokens of each head.
     #[must_use]
     pub fn tokens(&self) -> usize {
@@ -97,21 +108,61 @@ impl<'a> HeadsView<'a> {
     }
 }
 
+/// What observations read of one layer of a prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerTensors<'a> {
+    /// The last rows of the prompt, rotated, as many as the observations need (see [`rows_needed`]; more is fine).
+    pub queries: HeadsView<'a>,
+    /// All rows of the prompt, rotated.
+    pub keys: HeadsView<'a>,
+    /// All rows of the prompt, where an observation [reads them](Observation::reads_values).
+    pub values: Option<HeadsView<'a>>,
+    /// Weights of the output projection, `[hidden][query_heads * head_dim]`, for [`Observation::OutputNorm`].
+    pub output: Option<&'a [f32]>,
+    /// How queries are rotated, for [`Observation::ExpectedAttention`].
+    pub rotary: Option<&'a Rotary>,
+}
+
+impl<'a> LayerTensors<'a> {
+    /// Queries and keys, and nothing else.
+    #[must_use]
+    pub fn new(queries: HeadsView<'a>, keys: HeadsView<'a>) -> Self {
+        Self { queries, keys, values: None, output: None, rotary: None }
+    }
+
+    /// Its keys and values, the first `entries` of each left out.
+    fn entries_from(&self, entries: usize) -> Self {
+        let values = self.values.map(|values| values.without_first(entries));
+        Self { keys: self.keys.without_first(entries), values, ..*self }
+    }
+
+    /// The values.
+    ///
+    /// # Errors
+    /// Where there are none of the keys' shape.
+    fn values(&self) -> Result<&HeadsView<'a>, MethodError> {
+        let Self { keys, values, .. } = self;
+        let of_keys = |values: &&HeadsView<'_>| {
+            (values.heads, values.tokens, values.head_dim) == (keys.heads, keys.tokens, keys.head_dim)
+        };
+        values.as_ref().filter(of_keys).ok_or_else(|| MethodError::Mismatch {
+            what: "values to observe".into(),
+            expected: format!("{} heads x {} tokens", keys.heads, keys.tokens),
+            found: "none of that shape".into(),
+        })
+    }
+}
+
 /// Observes one layer whose prompt is at hand as a whole.
 ///
-/// `queries` holds the last rows of the prompt, rotated, as many as the observations need (see
-/// [`rows_needed`]; more is fine); `keys` all of its rows, rotated; `values` as many, where an observation
-/// [reads them](Observation::reads_values).
-///
 /// # Errors
-/// When the views contradict `shape` or hold too few rows.
+/// When the tensors contradict `shape`, hold too few rows, or lack what an observation reads.
 pub fn observe_layer(
     wanted: &[Observation],
     shape: &LayerShape,
-    queries: &HeadsView<'_>,
-    keys: &HeadsView<'_>,
-    values: Option<&HeadsView<'_>>,
+    tensors: &LayerTensors<'_>,
 ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+    let LayerTensors { queries, keys, .. } = tensors;
     let prompt_len = keys.tokens;
     let mut observer = LayerObserver::new(wanted, shape, prompt_len)?;
     let needed = rows_needed(wanted, prompt_len);
@@ -123,21 +174,27 @@ pub fn observe_layer(
         });
     }
     observer.feed(queries, prompt_len - queries.tokens, keys)?;
-    observer.finish(keys, values)
+    observer.finish(tensors)
 }
 
 /// How many of the last query rows of a prompt the observations read: all for
-/// [`Observation::AccumulatedSum`], else the largest window.
+/// [`Observation::AccumulatedSum`] and [`Observation::ExpectedAttention`], else the largest window.
 #[must_use]
 pub fn rows_needed(wanted: &[Observation], prompt_len: usize) -> usize {
     wanted
         .iter()
         .map(|observation| match *observation {
-            Observation::WindowSum { window } | Observation::WindowMoments { window } => {
-                window.min(prompt_len)
-            }
-            Observation::AccumulatedSum { .. } => prompt_len,
-            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => 0,
+            Observation::WindowSum { window }
+            | Observation::WindowMax { window, .. }
+            | Observation::WindowMoments { window } => window.min(prompt_len),
+            Observation::AccumulatedSum { .. } | Observation::ExpectedAttention { .. } => prompt_len,
+            Observation::QuestionSum { window } => window.map_or(prompt_len, |window| window.min(prompt_len)),
+            Observation::KeyNorm
+            | Observation::KeySimilarity
+            | Observation::LagRank { .. }
+            | Observation::ValueNorm
+            | Observation::OutputNorm
+            | Observation::Reconstruction { .. } => 0,
         })
         .max()
         .unwrap_or(0)
@@ -159,16 +216,24 @@ impl LayerObserver {
     /// Prepares the accumulators of a prompt of `prompt_len` tokens.
     ///
     /// # Errors
-    /// When the shape contradicts itself.
+    /// When the shape contradicts itself, or a prefill does not show what is wanted.
     pub fn new(wanted: &[Observation], shape: &LayerShape, prompt_len: usize) -> Result<Self, MethodError> {
         shape.check()?;
+        if let Some(other) = wanted.iter().find(|one| one.repeats_the_prompt() || one.reads_the_question()) {
+            return Err(MethodError::Mismatch {
+                what: "observations of a prefill".into(),
+                expected: "none of a second pass or of an unknown window".into(),
+                found: format!("{other:?}"),
+            });
+        }
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
         let reductions: Vec<Reduction> =
             wanted.iter().map(|&observation| Reduction::new(observation, prompt_len)).collect();
+        let voting: Vec<_> = wanted.iter().copied().filter(|one| one.reads_attention()).collect();
         Ok(Self {
-            first_row: prompt_len - rows_needed(&wanted, prompt_len),
+            first_row: prompt_len - rows_needed(&voting, prompt_len),
             heads: vec![reductions; shape.query_heads],
             shape: *shape,
             prompt_len,
@@ -203,7 +268,7 @@ impl LayerObserver {
         }
         let group = self.shape.group_size();
         let from = first.max(self.first_row);
-        let (windows_start, set) = (self.first_row, self.set);
+        let (windows_start, set, reach) = (self.first_row, self.set, self.shape.reach);
         self.heads.par_chunks_mut(group).enumerate().for_each(|(kv_head, heads)| {
             let mut start = from.max(windows_start);
             let mut logits = Vec::new();
@@ -211,10 +276,10 @@ impl LayerObserver {
                 let rows = BLOCK.min(end - start);
                 let block = QueryBlock { kv_head, group, first: start - first, position: start, rows };
                 logits.resize(block.pieces() * group * rows * PIECE, 0.0);
-                logits
-                    .par_chunks_mut(group * rows * PIECE)
-                    .enumerate()
-                    .for_each(|(piece, out)| kernel::logits(set, &block, queries, keys, piece, out));
+                logits.par_chunks_mut(group * rows * PIECE).enumerate().for_each(|(piece, out)| {
+                    kernel::logits(set, &block, queries, keys, piece, out);
+                    hide_unseen(reach, &block, piece, out);
+                });
                 heads
                     .par_iter_mut()
                     .enumerate()
@@ -228,20 +293,22 @@ impl LayerObserver {
     /// Hands out what was observed.
     ///
     /// # Errors
-    /// When `keys` are not the whole prompt's, or `values` are needed and are not.
-    pub fn finish(
-        self,
-        keys: &HeadsView<'_>,
-        values: Option<&HeadsView<'_>>,
-    ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-        self.check_keys(keys, self.prompt_len)?;
+    /// When the keys are not the whole prompt's, or what an observation reads is missing.
+    pub fn finish(self, tensors: &LayerTensors<'_>) -> Result<BTreeMap<Observation, Observed>, MethodError> {
+        self.check_keys(&tensors.keys, self.prompt_len)?;
+        let unseen = self.shape.seen(self.prompt_len).start;
         let mut answers = BTreeMap::new();
         for (index, &observation) in self.wanted.iter().enumerate() {
             let reductions = self.heads.iter().filter_map(|head| head.get(index));
-            let observed = if observation.reads_attention() {
-                collect(observation, &self.shape, self.prompt_len, reductions)
-            } else {
-                stored::observe(observation, keys, values)?
+            let observed = match observation {
+                _ if observation.reads_attention() => {
+                    collect(observation, &self.shape, self.prompt_len, reductions).without_first(unseen)
+                }
+                Observation::OutputNorm => output::norms(&self.shape, tensors)?.without_first(unseen),
+                Observation::ExpectedAttention { sinks, future } => {
+                    expected::attention(&self.shape, tensors, sinks, future)?.without_first(unseen)
+                }
+                _ => stored::observe(observation, &tensors.entries_from(unseen))?,
             };
             answers.insert(observation, observed);
         }
@@ -263,6 +330,16 @@ impl LayerObserver {
             expected: expected.to_string(),
             found: found.to_string(),
         })
+    }
+}
+
+/// Takes the weight from the keys of a piece that lie before the window of a row.
+fn hide_unseen(reach: Reach, block: &QueryBlock, piece: usize, logits: &mut [f32]) {
+    let Reach::Window(window) = reach else { return };
+    let first = piece * PIECE;
+    for (row, logits) in logits.chunks_exact_mut(PIECE).enumerate() {
+        let start = (block.position + row % block.rows + 1).saturating_sub(window);
+        logits[..start.saturating_sub(first).min(PIECE)].fill(f32::NEG_INFINITY);
     }
 }
 
@@ -295,8 +372,11 @@ fn collect<'a>(
         _ => {
             let mut values = Vec::with_capacity(shape.query_heads * columns);
             for reduction in reductions {
-                if let Reduction::Sum { sum, .. } = reduction {
-                    values.extend_from_slice(sum);
+                if let Reduction::Sum { sum: row, .. }
+                | Reduction::Counted { sum: row, .. }
+                | Reduction::Max { max: row, .. } = reduction
+                {
+                    values.extend_from_slice(row);
                 }
             }
             Observed::Rows { rows: shape.query_heads, columns, values }
@@ -311,7 +391,11 @@ enum Reduction {
     None,
     /// Rows from position `first` on, columns `0..sum.len()`.
     Sum { first: usize, sum: Vec<f32> },
-    /// The same with squares; `f64` because a variance is a small difference of large sums.
+    /// The same, each row times its position.
+    Counted { first: usize, sum: Vec<f32> },
+    /// The largest of those rows in each column, pooled over `kernel` columns and scaled back to their mass.
+    Max { first: usize, kernel: usize, max: Vec<f32> },
+    /// The same as a sum with squares; `f64` because a variance is a small difference of large sums.
     Moments { first: usize, sum: Vec<f64>, squares: Vec<f64>, entropy: f64 },
 }
 
@@ -322,14 +406,22 @@ impl Reduction {
                 let past = prompt_len.saturating_sub(window);
                 Self::Sum { first: past, sum: vec![0.0; past] }
             }
+            Observation::WindowMax { window, kernel } => {
+                let past = prompt_len.saturating_sub(window);
+                Self::Max { first: past, kernel, max: vec![0.0; past] }
+            }
             Observation::WindowMoments { window } => {
                 let past = prompt_len.saturating_sub(window);
                 Self::Moments { first: past, sum: vec![0.0; past], squares: vec![0.0; past], entropy: 0.0 }
             }
+            Observation::QuestionSum { window } => {
+                let past = prompt_len.saturating_sub(window.unwrap_or(0));
+                Self::Counted { first: past, sum: vec![0.0; past] }
+            }
             Observation::AccumulatedSum { recent } => {
                 Self::Sum { first: 0, sum: vec![0.0; prompt_len.saturating_sub(recent)] }
             }
-            Observation::KeyNorm | Observation::KeySimilarity | Observation::LagRank { .. } => Self::None,
+            _ => Self::None,
         }
     }
 
@@ -341,6 +433,20 @@ impl Reduction {
                 for (s, &w) in sum.iter_mut().zip(weights) {
                     *s += w * inverse;
                 }
+            }
+            Self::Counted { first, sum } if position >= *first => {
+                let factor = inverse * position as f32;
+                for (s, &w) in sum.iter_mut().zip(weights) {
+                    *s += w * factor;
+                }
+            }
+            Self::Max { first, kernel, max } if position >= *first => {
+                let row = &weights[..max.len()];
+                let pooled = pooling::pool(row, Pooling::Avg, *kernel);
+                let mass = |row: &[f32]| row.iter().copied().map(f64::from).sum::<f64>();
+                let all = mass(&pooled);
+                let scale = if all > 0.0 { (f64::from(inverse) * mass(row) / all) as f32 } else { 0.0 };
+                max.iter_mut().zip(&pooled).for_each(|(most, &x)| *most = most.max(x * scale));
             }
             Self::Moments { first, sum, squares, entropy } if position >= *first => {
                 let mut lanes = [0f32; LANES];
@@ -410,6 +516,9 @@ mod tests {
         let query = &q[(head * len + position) * d..][..d];
         let logits: Vec<f64> = (0..=position)
             .map(|j| {
+                if matches!(shape.reach, Reach::Window(window) if j + window <= position) {
+                    return f64::NEG_INFINITY;
+                }
                 let key = &k[(kv * len + j) * d..][..d];
                 query.iter().zip(key).map(|(a, b)| f64::from(a * b)).sum::<f64>() / (d as f64).sqrt()
             })
@@ -426,8 +535,13 @@ mod tests {
 
     #[test]
     fn every_observation_follows_its_formula() {
-        for (heads, kv_heads, dim, tokens) in [(4, 2, 8, 300), (3, 3, 5, 41), (8, 2, 32, 70)] {
-            let shape = layer_shape(heads, kv_heads, dim);
+        let sizes = [(4, 2, 8, 300), (3, 3, 5, 41), (8, 2, 32, 70)];
+        let windows = sizes.into_iter().map(|sizes| (sizes, Reach::Window(30)));
+        for ((heads, kv_heads, dim, tokens), reach) in
+            sizes.into_iter().map(|sizes| (sizes, Reach::All)).chain(windows)
+        {
+            let shape = LayerShape { reach, ..layer_shape(heads, kv_heads, dim) };
+            let unseen = shape.seen(tokens).start;
             let q = random(heads * tokens * dim, 1, 2.0);
             let k = random(kv_heads * tokens * dim, 2, 2.0);
             let (w, recent) = (9, 4);
@@ -436,11 +550,20 @@ mod tests {
                 Observation::WindowSum { window: 1 },
                 Observation::WindowMoments { window: w },
                 Observation::AccumulatedSum { recent },
+                Observation::QuestionSum { window: Some(w) },
                 Observation::KeyNorm,
+                Observation::WindowMax { window: w, kernel: 5 },
+                Observation::ValueNorm,
+                Observation::OutputNorm,
             ];
+            let v = random(kv_heads * tokens * dim, 3, 2.0);
+            let output = random(6 * heads * dim, 4, 1.0);
             let qs = HeadsView::head_major(&q, [heads, tokens, dim]).unwrap();
             let ks = HeadsView::head_major(&k, [kv_heads, tokens, dim]).unwrap();
-            let seen = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
+            let vs = HeadsView::head_major(&v, [kv_heads, tokens, dim]).unwrap();
+            let tensors =
+                LayerTensors { values: Some(vs), output: Some(&output), ..LayerTensors::new(qs, ks) };
+            let seen = observe_layer(&wanted, &shape, &tensors).unwrap();
             let rows: Vec<Vec<Vec<f64>>> = (0..heads)
                 .map(|h| (0..tokens).map(|p| attention(&shape, tokens, &q, &k, [h, p])).collect())
                 .collect();
@@ -449,18 +572,29 @@ mod tests {
                 else {
                     panic!()
                 };
-                assert_eq!((*n, *columns, values.len()), (heads, tokens - window, heads * (tokens - window)));
+                let past = tokens - window - unseen;
+                assert_eq!((*n, *columns, values.len()), (heads, past, heads * past));
                 for (i, &value) in values.iter().enumerate() {
-                    let sum: f64 = rows[i / columns][tokens - window..].iter().map(|r| r[i % columns]).sum();
+                    let voters = rows[i / columns][tokens - window..].iter();
+                    let sum: f64 = voters.map(|r| r[unseen + i % columns]).sum();
                     assert!(close(f64::from(value), sum), "window {window}: {value} {sum}");
                 }
+            }
+            let Observed::Rows { columns, values, .. } = &seen[&Observation::QuestionSum { window: Some(w) }]
+            else {
+                panic!()
+            };
+            for (i, &value) in values.iter().enumerate() {
+                let question = (tokens - w..tokens).map(|p| p as f64 * rows[i / columns][p][i % columns]);
+                let sum: f64 = question.sum();
+                assert!(close(f64::from(value), sum), "{value} {sum}");
             }
             let Observed::Rows { columns, values, .. } = &seen[&Observation::AccumulatedSum { recent }]
             else {
                 panic!()
             };
             for (i, &value) in values.iter().enumerate() {
-                let sum: f64 = rows[i / columns].iter().filter_map(|r| r.get(i % columns)).sum();
+                let sum: f64 = rows[i / columns].iter().filter_map(|r| r.get(unseen + i % columns)).sum();
                 assert!((f64::from(value) - sum).abs() < 1e-5 * sum, "{value} {sum}");
             }
             let Observed::Moments { columns, mean, variance, dispersion, shift, .. } =
@@ -468,21 +602,62 @@ mod tests {
             else {
                 panic!()
             };
+            assert_eq!(*columns, tokens - w - unseen);
             let (mut disp, mut total) = (0.0, 0.0);
-            for i in 0..heads * columns {
-                let a: Vec<f64> = rows[i / columns][tokens - w..].iter().map(|r| r[i % columns]).collect();
+            for i in 0..heads * (tokens - w) {
+                let (head, column) = (i / (tokens - w), i % (tokens - w));
+                let a: Vec<f64> = rows[head][tokens - w..].iter().map(|r| r[column]).collect();
                 let m = a.iter().sum::<f64>() / w as f64;
                 let v = a.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (w - 1) as f64;
                 disp -= a.iter().map(|x| x * (x + 1e-10).ln()).sum::<f64>();
                 total += v;
-                assert!(close(f64::from(mean[i]), m));
-                assert!((f64::from(variance[i]) - v).abs() <= 1e-5 * v + 1e-14, "{} {v}", variance[i]);
+                if let Some(column) = column.checked_sub(unseen) {
+                    let i = head * columns + column;
+                    assert!(close(f64::from(mean[i]), m));
+                    assert!((f64::from(variance[i]) - v).abs() <= 1e-5 * v + 1e-14, "{} {v}", variance[i]);
+                }
             }
             assert!(close(*dispersion, disp), "{dispersion} {disp}");
             assert!((shift - total).abs() < 1e-5 * total);
-            let Observed::Rows { values, .. } = &seen[&Observation::KeyNorm] else { panic!() };
-            let norm = k[..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
-            assert!((values[0] - norm).abs() < 1e-6 * norm);
+            for (observation, entries) in [(Observation::KeyNorm, &k), (Observation::ValueNorm, &v)] {
+                let Observed::Rows { values, .. } = &seen[&observation] else { panic!() };
+                assert_eq!(values.len(), kv_heads * (tokens - unseen));
+                let norm = entries[unseen * dim..][..dim].iter().map(|x| x * x).sum::<f32>().sqrt();
+                assert!((values[0] - norm).abs() < 1e-6 * norm);
+            }
+            let Observed::Rows { rows: n, columns, values } = &seen[&Observation::OutputNorm] else {
+                panic!()
+            };
+            assert_eq!((*n, *columns), (heads, tokens - unseen));
+            for (i, &value) in values.iter().enumerate() {
+                let (head, token) = (i / columns, unseen + i % columns);
+                let entry = &v[(head / shape.group_size() * tokens + token) * dim..][..dim];
+                let part = |row: &[f32]| -> f64 {
+                    let products = row[head * dim..][..dim].iter().zip(entry);
+                    products.map(|(w, x)| f64::from(w * x)).sum()
+                };
+                let norm: f64 = output.chunks(heads * dim).map(|row| part(row).abs()).sum();
+                assert!(close(f64::from(value), norm), "{value} {norm}");
+            }
+            let Observed::Rows { columns, values, .. } =
+                &seen[&Observation::WindowMax { window: w, kernel: 5 }]
+            else {
+                panic!()
+            };
+            for (i, &value) in values.iter().enumerate() {
+                let (head, column) = (i / columns, unseen + i % columns);
+                // What a window has left behind weighs nothing.
+                let score = |row: &Vec<f64>| {
+                    let past = &row[..unseen + columns];
+                    let at = |column: usize| -> f64 {
+                        past[column.saturating_sub(2)..(column + 3).min(past.len())].iter().sum()
+                    };
+                    let pooled: f64 = (0..past.len()).map(at).sum();
+                    at(column) / pooled * past.iter().sum::<f64>()
+                };
+                let most = rows[head][tokens - w..].iter().map(score).fold(0.0, f64::max);
+                assert!(close(f64::from(value), most), "{value} {most}");
+            }
         }
     }
 
@@ -493,12 +668,13 @@ mod tests {
         let k = random(2 * 700 * 16, 4, 1.5);
         let wanted = [
             Observation::WindowSum { window: 32 },
+            Observation::WindowMax { window: 40, kernel: 7 },
             Observation::AccumulatedSum { recent: 8 },
             Observation::WindowMoments { window: 8 },
         ];
         let qs = HeadsView::head_major(&q, [4, 700, 16]).unwrap();
         let ks = HeadsView::head_major(&k, [2, 700, 16]).unwrap();
-        let whole = observe_layer(&wanted, &shape, &qs, &ks, None).unwrap();
+        let whole = observe_layer(&wanted, &shape, &LayerTensors::new(qs, ks)).unwrap();
 
         let swap = |data: &[f32], heads: usize| -> Vec<f32> {
             (0..700)
@@ -510,7 +686,10 @@ mod tests {
         let qv = HeadsView::token_major(&qt, [4, 700, 16]).unwrap();
         let kv = HeadsView::token_major(&kt, [2, 700, 16]).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| observe_layer(&wanted, &shape, &qv, &kv, None).unwrap()), whole);
+        assert_eq!(
+            pool.install(|| observe_layer(&wanted, &shape, &LayerTensors::new(qv, kv)).unwrap()),
+            whole
+        );
 
         let mut observer = LayerObserver::new(&wanted, &shape, 700).unwrap();
         for start in (0..700).step_by(96) {
@@ -518,7 +697,7 @@ mod tests {
             let part = HeadsView::new(&q[start * 16..], [4, rows, 16], 700 * 16, 16).unwrap();
             observer.feed(&part, start, &ks).unwrap();
         }
-        assert_eq!(observer.finish(&ks, None).unwrap(), whole);
+        assert_eq!(observer.finish(&LayerTensors::new(qs, ks)).unwrap(), whole);
     }
 
     #[test]
@@ -527,12 +706,13 @@ mod tests {
         let (q, k) = (random(2 * 5 * 4, 5, 1.0), random(5 * 4, 6, 1.0));
         let wanted = [
             Observation::WindowSum { window: 8 },
+            Observation::WindowMax { window: 6, kernel: 5 },
             Observation::WindowMoments { window: 5 },
             Observation::AccumulatedSum { recent: 8 },
         ];
         let qs = HeadsView::head_major(&q, [2, 5, 4]).unwrap();
         let ks = HeadsView::head_major(&k, [1, 5, 4]).unwrap();
-        for observed in observe_layer(&wanted, &shape, &qs, &ks, None).unwrap().values() {
+        for observed in observe_layer(&wanted, &shape, &LayerTensors::new(qs, ks)).unwrap().values() {
             match observed {
                 Observed::Rows { columns, values, .. } => assert_eq!((*columns, values.len()), (0, 0)),
                 Observed::Moments { columns, mean, .. } => assert_eq!((*columns, mean.len()), (0, 0)),
@@ -548,10 +728,22 @@ mod tests {
         let qs = HeadsView::head_major(&data, [2, 3, 4]).unwrap();
         let ks = HeadsView::head_major(&data, [1, 10, 4]).unwrap();
         let error =
-            observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &qs, &ks, None).unwrap_err();
+            observe_layer(&[Observation::WindowSum { window: 4 }], &shape, &LayerTensors::new(qs, ks))
+                .unwrap_err();
         assert_eq!(error.to_string(), "query rows to observe: expected 4 to 10, found 3");
+        for (wanted, what) in [
+            (Observation::ValueNorm, "values to observe"),
+            (Observation::OutputNorm, "values to observe"),
+            (Observation::ExpectedAttention { sinks: 0, future: 1 }, "query rows to observe"),
+        ] {
+            let error = observe_layer(&[wanted], &shape, &LayerTensors::new(qs, ks)).unwrap_err();
+            assert!(error.to_string().starts_with(what), "{error}");
+        }
         let ks = HeadsView::head_major(&data, [1, 2, 4]).unwrap();
-        assert!(observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &qs, &ks, None).is_err());
+        assert!(
+            observe_layer(&[Observation::WindowSum { window: 2 }], &shape, &LayerTensors::new(qs, ks))
+                .is_err()
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("adakv", include_str!("profiles/adakv.toml")),
     ("cakekv", include_str!("profiles/cakekv.toml")),
     ("compresskv", include_str!("profiles/compresskv.toml")),
+    ("defensivekv", include_str!("profiles/defensivekv.toml")),
     ("fasterdecoding", include_str!("profiles/fasterdecoding.toml")),
     ("headkv", include_str!("profiles/headkv.toml")),
     ("kvcache-factory", include_str!("profiles/kvcache-factory.toml")),

@@ -2,8 +2,9 @@
 
 use crate::error::{MethodError, Nearest};
 use crate::method::{
-    Entry, adakv, cake, chunkkv, compresskv, full, h2o, headkv, keydiff, knorm, lagkv, pyramidkv, random,
-    snapkv, streamingllm, tova,
+    Entry, ada_criticalkv, ada_expected_attention, adakv, cake, chunkkv, compresskv, criticalkv, defensivekv,
+    duoattention, expected_attention, finch, full, h2o, headkv, keydiff, knorm, kvzip, lagkv,
+    layer_defensivekv, pyramidkv, random, snapkv, streamingllm, tova,
 };
 
 /// Every method, in the order of listings.
@@ -21,6 +22,15 @@ pub const METHODS: &[Entry] = &[
     chunkkv::ENTRY,
     keydiff::ENTRY,
     lagkv::ENTRY,
+    kvzip::ENTRY,
+    duoattention::ENTRY,
+    criticalkv::ENTRY,
+    ada_criticalkv::ENTRY,
+    defensivekv::ENTRY,
+    layer_defensivekv::ENTRY,
+    expected_attention::ENTRY,
+    ada_expected_attention::ENTRY,
+    finch::ENTRY,
     random::ENTRY,
     knorm::ENTRY,
     tova::ENTRY,

@@ -85,6 +85,17 @@ impl Scoring {
         };
         Ok(Scores { columns, rows })
     }
+
+    /// [`Scoring::scores`] as means over the window's rows, which the observation sums.
+    ///
+    /// # Errors
+    /// When the prefill did not observe the window.
+    pub(crate) fn means(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
+        let mut scores = self.scores(ctx, layer)?;
+        let votes = self.window as f32;
+        scores.rows.iter_mut().flatten().for_each(|score| *score /= votes);
+        Ok(scores)
+    }
 }
 
 /// Scores what was observed of each key, the higher the lower it is, the last `window` keys left out.
@@ -101,6 +112,19 @@ pub(crate) fn lowest_keys(
     let columns = tokens.saturating_sub(window);
     let rows = values.chunks(tokens).map(|row| row[..columns].iter().map(|value| -value).collect()).collect();
     Ok(Scores { columns, rows })
+}
+
+/// How large each value is behind the output projection, at the granularity of the context: of a KV head the mean over its
+/// query heads.
+///
+/// # Errors
+/// When the prefill did not observe it.
+pub(crate) fn output_norms(ctx: &Context<'_>, layer: usize) -> Result<Vec<Vec<f32>>, MethodError> {
+    let LayerShape { query_heads, .. } = *ctx.layer(layer);
+    let (columns, values) = ctx.rows(layer, Observation::OutputNorm, query_heads)?;
+    let group = query_heads / ctx.heads(layer);
+    let of_group = |rows: &[f32]| group::reduce(rows.chunks(columns), GroupReduce::Mean);
+    Ok(values.chunks(group * columns).map(of_group).collect())
 }
 
 /// Refuses an empty window.
@@ -121,6 +145,28 @@ pub(crate) fn check_window(window: usize) -> Result<(), (&'static str, String)> 
 /// `(parameter, problem)`.
 pub(crate) fn check_kernel(kernel: usize) -> Result<(), (&'static str, String)> {
     if kernel % 2 == 1 { Ok(()) } else { Err(("kernel", "the pooling size must be odd".into())) }
+}
+
+/// Refuses what is no share.
+///
+/// # Errors
+/// `(parameter, problem)`.
+pub(crate) fn check_share(name: &'static str, share: f64) -> Result<(), (&'static str, String)> {
+    if (0.0..=1.0).contains(&share) { Ok(()) } else { Err((name, "it is a share between 0 and 1".into())) }
+}
+
+/// Refuses what cannot be added to a score.
+///
+/// # Errors
+/// `(parameter, problem)`.
+pub(crate) fn check_epsilon(epsilon: f64) -> Result<(), (&'static str, String)> {
+    if (0.0..=1.0).contains(&epsilon) { Ok(()) } else { Err(("epsilon", "it is between 0 and 1".into())) }
+}
+
+/// The best score of a layer; 0 where there is none.
+#[must_use]
+pub(crate) fn best(rows: &[Vec<f32>]) -> f32 {
+    rows.iter().flatten().copied().fold(0.0, f32::max)
 }
 
 /// Keeps, in each head of a layer, the `n[head]` best of the past and the whole window. One row of scores serves all

@@ -39,15 +39,23 @@ impl fmt::Display for Granularity {
 /// The selection of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LayerSelection {
-    /// Every prompt position in every KV head (nothing is evicted in this layer).
+    /// Every prompt position that the layer [still looks at](LayerShape::seen), in every KV head: nothing is evicted.
     All,
-    /// Per head, ascending unique positions below `prompt_len`. The number of heads is `kv_heads` or
+    /// Per head, ascending unique positions that the layer still looks at. The number of heads is `kv_heads` or
     /// `query_heads`, by the selection's granularity.
     Heads(Vec<Vec<u32>>),
 }
 
 impl LayerSelection {
-    /// Whether no head gave up a position.
+    /// The same of positions that count from `first` on.
+    pub(crate) fn shifted(mut self, first: usize) -> Self {
+        if let Self::Heads(heads) = &mut self {
+            heads.iter_mut().flatten().for_each(|position| *position += first as u32);
+        }
+        self
+    }
+
+    /// Whether no head gave up one of the `prompt_len` positions that the layer looks at.
     #[must_use]
     pub fn keeps_everything(&self, prompt_len: usize) -> bool {
         match self {

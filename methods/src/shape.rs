@@ -1,6 +1,6 @@
 //! The shape of one sequence's cache, as far as a method may know it.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Sizes that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,15 @@ pub struct LayerShape {
 }
 
 impl LayerShape {
+    /// Positions of a prompt of `len` tokens that the token behind it looks at: all a cache has to hold.
+    #[must_use]
+    pub fn seen(&self, len: usize) -> Range<usize> {
+        match self.reach {
+            Reach::All => 0..len,
+            Reach::Window(window) => len - len.min(window.saturating_sub(1))..len,
+        }
+    }
+
     /// Query heads that share one KV head.
     #[must_use]
     pub fn group_size(&self) -> usize {
@@ -43,8 +52,8 @@ impl LayerShape {
     /// # Errors
     /// The size at fault.
     pub fn check(&self) -> Result<(), BadShape> {
-        let Self { query_heads, kv_heads, head_dim, .. } = *self;
-        let problem = if [query_heads, kv_heads, head_dim].contains(&0) {
+        let Self { query_heads, kv_heads, head_dim, reach } = *self;
+        let problem = if [query_heads, kv_heads, head_dim].contains(&0) || reach == Reach::Window(0) {
             format!("a size is zero: {self:?}")
         } else if query_heads % kv_heads != 0 {
             format!("{query_heads} query heads are not a multiple of {kv_heads} KV heads")
@@ -71,6 +80,23 @@ impl CacheShape {
         Self { layers: vec![layer; layers].into(), len }
     }
 
+    /// The layers that methods choose from. A layer that looks through a window holds its window and no more, so where
+    /// others look at everything it takes no part: kvpress and KVzip leave it alone. Where all have windows, all take
+    /// part.
+    #[must_use]
+    pub fn contested(&self) -> Vec<usize> {
+        let everywhere = |layer: &usize| self.layers[*layer].reach == Reach::All;
+        let some: Vec<usize> = (0..self.layers.len()).filter(everywhere).collect();
+        if some.is_empty() { (0..self.layers.len()).collect() } else { some }
+    }
+
+    /// What the layers that methods choose from have in common: the positions that the token behind the prompt looks at.
+    #[must_use]
+    pub fn seen(&self) -> Range<usize> {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.seen(self.len)).max_by_key(ExactSizeIterator::len).unwrap_or_default()
+    }
+
     /// Checks every layer, that there is one, that there is a token, and that positions fit 32 bits.
     ///
     /// # Errors
@@ -80,6 +106,12 @@ impl CacheShape {
             format!("a size is zero: {} layers, {} tokens", self.layers.len(), self.len)
         } else if u32::try_from(self.len).is_err() {
             format!("{} tokens do not fit 32-bit positions", self.len)
+        } else if self
+            .contested()
+            .windows(2)
+            .any(|pair| self.layers[pair[0]].reach != self.layers[pair[1]].reach)
+        {
+            "windows of unlike size, and no layer that looks at everything".to_owned()
         } else {
             return self.layers.iter().try_for_each(LayerShape::check);
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::budget::Budget;
 use crate::context::{Context, MethodState, StateScope};
 use crate::error::{MethodError, Nearest};
 use crate::inputs::{InputKind, Inputs};
@@ -16,7 +17,7 @@ use crate::observation::{Observation, Observations};
 use crate::observe::rows_needed;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection, Selection};
-use crate::shape::CacheShape;
+use crate::shape::{CacheShape, LayerShape, Reach};
 use crate::{profile, registry};
 
 /// A method, its profile, its parameters and its granularity: everything but the budget.
@@ -206,22 +207,29 @@ impl MethodSpec {
         }
     }
 
-    /// The method at a budget: KV entries per KV head (per query head where the granularity stores those), averaged over
-    /// heads and layers, window included. The full cache ignores it.
+    /// The method at a budget of `entries`, see [`Budget`]. The full cache ignores it.
+    ///
+    /// # Errors
+    /// As [`MethodSpec::within`].
+    pub fn at(&self, entries: usize) -> Result<Variant, MethodError> {
+        self.within(Budget::Entries(entries))
+    }
+
+    /// The method at a budget. The full cache ignores it. Whether a share leaves room for a window is known where a prompt
+    /// is: see [`Variant::room`].
     ///
     /// # Errors
     /// [`MethodError::BadBudget`] when the window or the allocation leaves nothing to select.
-    pub fn at(&self, budget: usize) -> Result<Variant, MethodError> {
-        let bounds = match u32::try_from(budget) {
-            Ok(0) if !self.is_full() => Err("keep at least one token".to_owned()),
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("no prompt is longer than {} tokens", u32::MAX)),
+    pub fn within(&self, budget: Budget) -> Result<Variant, MethodError> {
+        let checked = match budget {
+            Budget::Entries(0) if !self.is_full() => Err("keep at least one token".to_owned()),
+            Budget::Entries(entries) if u32::try_from(entries).is_err() => {
+                Err(format!("no prompt is longer than {} tokens", u32::MAX))
+            }
+            Budget::Entries(entries) => self.method.check_budget(entries),
+            Budget::Share(_) => Ok(()),
         };
-        bounds.and_then(|()| self.method.check_budget(budget)).map_err(|problem| MethodError::BadBudget {
-            method: self.label.clone(),
-            budget,
-            problem,
-        })?;
+        checked.map_err(|problem| MethodError::BadBudget { method: self.label.clone(), budget, problem })?;
         Ok(Variant { spec: self.clone(), budget })
     }
 }
@@ -286,17 +294,17 @@ fn votes(method: &dyn Method) -> usize {
 #[derive(Clone, Debug)]
 pub struct Variant {
     spec: MethodSpec,
-    budget: usize,
+    budget: Budget,
 }
 
 impl Variant {
-    /// Stable name: `snapkv/128`; `full` has no budget.
+    /// Stable name: `snapkv/128`, `snapkv@0.5` for a share; `full` has no budget.
     #[must_use]
     pub fn id(&self) -> String {
-        if self.spec.is_full() {
-            self.spec.label.clone()
-        } else {
-            format!("{}/{}", self.spec.label, self.budget)
+        match self.budget() {
+            None => self.spec.label.clone(),
+            Some(Budget::Entries(entries)) => format!("{}/{entries}", self.spec.label),
+            Some(Budget::Share(share)) => format!("{}@{share}", self.spec.label),
         }
     }
 
@@ -306,10 +314,33 @@ impl Variant {
         &self.spec
     }
 
-    /// The budget, see [`MethodSpec::at`]; `None` for the full cache.
+    /// The budget; `None` for the full cache.
     #[must_use]
-    pub fn budget(&self) -> Option<usize> {
+    pub fn budget(&self) -> Option<Budget> {
         (!self.spec.is_full()).then_some(self.budget)
+    }
+
+    /// The entries that it keeps of `len` by its budget; all for the full cache.
+    #[must_use]
+    pub fn entries(&self, len: usize) -> usize {
+        self.budget().map_or(len, |budget| budget.of(len).min(len))
+    }
+
+    /// Whether the budget allows of `len` entries what the method needs to choose at all: a window, sinks, a least
+    /// capacity. Where a share of a short prompt does not, the last entries are kept, as many as the share allows,
+    /// whatever the method: the share is what methods are compared at, and a window's newest part is what all have of it.
+    ///
+    /// # Errors
+    /// What the method needs.
+    pub fn room(&self, len: usize) -> Result<(), String> {
+        self.spec.method.check_budget(self.budget.of(len))
+    }
+
+    /// The variant whose budget is the entries that this one's allows of a prompt of `len`: what the cache is cut to again
+    /// while an answer grows behind it.
+    #[must_use]
+    pub fn of_prompt(&self, len: usize) -> Self {
+        Self { budget: Budget::Entries(self.budget.of(len)), ..self.clone() }
     }
 
     /// What the prefill must observe.
@@ -332,9 +363,12 @@ impl Variant {
         state: &mut MethodState,
     ) -> Result<Selection, MethodError> {
         let selection = self.choose(shape, observations, inputs, state)?;
-        let kept_all = selection.layers.iter().all(|layer| layer.keeps_everything(shape.len));
-        if kept_all && shape.len > self.spec.method.evicts_above(self.budget) {
-            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: shape.len });
+        let seen = shape.seen().len();
+        let mut contested = shape.contested().into_iter().map(|layer| &selection.layers[layer]);
+        if seen > self.spec.method.evicts_above(self.budget.of(seen))
+            && contested.all(|layer| layer.keeps_everything(seen))
+        {
+            return Err(MethodError::NothingEvicted { variant: self.id(), prompt_len: seen });
         }
         Ok(selection)
     }
@@ -352,20 +386,59 @@ impl Variant {
         if self.spec.state_scope() != StateScope::Prompt {
             state.first_prompt_len.get_or_insert(shape.len);
         }
-        let ctx = self.context(shape, observations, inputs);
-        let method = &self.spec.method;
-        let layers = if shape.len <= method.recent() {
-            vec![LayerSelection::All; shape.layers.len()]
-        } else {
-            method.select(&ctx, state)?
+        let Some(seen) = Seen::of(shape, observations, inputs) else {
+            let layers = self.select_layers(shape, observations, inputs, state)?;
+            return Ok(Selection { granularity: self.spec.granularity, layers });
         };
+        // The state holds the length of a prompt, of which the layers may see less.
+        let first = state.first_prompt_len.map(|len| CacheShape { len, ..shape.clone() }.seen().len());
+        let state = MethodState { first_prompt_len: first };
+        let chosen = self.select_layers(&seen.shape, &seen.observations, &seen.inputs, &state)?;
+        let mut layers = vec![LayerSelection::All; shape.layers.len()];
+        for (layer, chosen) in seen.layers.into_iter().zip(chosen) {
+            layers[layer] = chosen.shifted(seen.first);
+        }
         Ok(Selection { granularity: self.spec.granularity, layers })
+    }
+
+    fn select_layers(
+        &self,
+        shape: &CacheShape,
+        observations: &Observations,
+        inputs: &Inputs,
+        state: &MethodState,
+    ) -> Result<Vec<LayerSelection>, MethodError> {
+        let method = &self.spec.method;
+        if self.room(shape.len).is_err() {
+            return Ok(self.last(shape));
+        }
+        if shape.len <= method.recent() {
+            return Ok(vec![LayerSelection::All; shape.layers.len()]);
+        }
+        method.select(&self.context(shape, observations, inputs), state)
+    }
+
+    /// The last entries, as many as the budget allows.
+    fn last(&self, shape: &CacheShape) -> Vec<LayerSelection> {
+        let entries = self.entries(shape.len);
+        if entries == shape.len {
+            return vec![LayerSelection::All; shape.layers.len()];
+        }
+        let kept: Vec<u32> = (0..shape.len as u32).skip(shape.len - entries).collect();
+        let layer = |layer| LayerSelection::Heads(vec![kept.clone(); self.spec.granularity.heads(layer)]);
+        shape.layers.iter().map(layer).collect()
     }
 
     /// After how many tokens of an answer it evicts again, each time; `None` where it chooses once.
     #[must_use]
     pub fn interval(&self) -> Option<usize> {
         self.spec.interval
+    }
+
+    /// Whether what is kept gets contiguous positions, and the answer goes on behind it.
+    #[must_use]
+    pub fn renumbers(&self) -> bool {
+        self.spec.method.renumbers()
     }
 
     /// How many of the tokens read last vote when it chooses.
@@ -387,7 +460,8 @@ impl Variant {
         self.choose(shape, observations, &Inputs::default(), &mut MethodState::default())
     }
 
-    /// The scores on which one layer is cut; `None` for methods that do not score.
+    /// The scores on which one layer is cut, of the positions that it still looks at; `None` for methods that do not
+    /// score, and for layers that they [do not choose from](CacheShape::contested).
     ///
     /// # Errors
     /// A missing observation or input.
@@ -399,7 +473,14 @@ impl Variant {
         layer: usize,
     ) -> Result<Option<Scores>, MethodError> {
         shape.check()?;
-        self.spec.method.scores(&self.context(shape, observations, inputs), layer)
+        let method = &self.spec.method;
+        let Some(seen) = Seen::of(shape, observations, inputs) else {
+            return method.scores(&self.context(shape, observations, inputs), layer);
+        };
+        match seen.layers.iter().position(|&contested| contested == layer) {
+            Some(place) => method.scores(&self.context(&seen.shape, &seen.observations, &seen.inputs), place),
+            None => Ok(None),
+        }
     }
 
     fn context<'a>(
@@ -414,16 +495,125 @@ impl Variant {
             shape,
             observations,
             inputs,
-            budget: self.budget,
+            budget: self.budget.of(shape.len),
             granularity: self.spec.granularity,
         }
+    }
+}
+
+/// What methods see of a cache some of whose layers look through windows: the layers that they choose from, and the
+/// positions that those still look at, as if nothing else were there.
+struct Seen {
+    layers: Vec<usize>,
+    /// Position of the first that is seen.
+    first: usize,
+    shape: CacheShape,
+    observations: Observations,
+    inputs: Inputs,
+}
+
+impl Seen {
+    /// `None` where every layer looks at everything.
+    fn of(shape: &CacheShape, observations: &Observations, inputs: &Inputs) -> Option<Self> {
+        let (layers, seen) = (shape.contested(), shape.seen());
+        if layers.len() == shape.layers.len() && seen.start == 0 {
+            return None;
+        }
+        let observed = layers.iter().filter_map(|&layer| observations.layers.get(layer).cloned());
+        let sizes = layers.iter().map(|&layer| LayerShape { reach: Reach::All, ..shape.layers[layer] });
+        Some(Self {
+            first: seen.start,
+            shape: CacheShape { layers: sizes.collect(), len: seen.len() },
+            observations: Observations { layers: observed.collect() },
+            inputs: inputs.of_layers(&layers),
+            layers,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::shape;
+    use crate::testing::{observe, shape};
+
+    fn windowed(window: usize, layers: &[bool], len: usize) -> CacheShape {
+        let all = crate::testing::layer_shape(4, 2, 8);
+        let layer = |&windowed: &bool| {
+            if windowed { LayerShape { reach: Reach::Window(window), ..all } } else { all }
+        };
+        CacheShape { layers: layers.iter().map(layer).collect(), len }
+    }
+
+    /// A layer that looks through a window takes no part beside layers that look at everything, and a model of such layers
+    /// alone is cut inside its windows: in every method.
+    #[test]
+    fn no_budget_is_spent_on_what_a_layer_no_longer_sees() {
+        let inputs = Inputs {
+            retrieval: Some(vec![vec![0.5; 4]; 3]),
+            reasoning: Some(vec![vec![0.5; 4]; 3]),
+            ranking: Some(vec![vec![0, 1, 2, 3]; 3]),
+            layers: Some(vec![0.25, 0.5, 0.25]),
+            full_heads: Some(vec![vec![0.5; 2]; 3]),
+            model: None,
+        };
+        for entry in registry::METHODS.iter().filter(|entry| entry.name != "full") {
+            let short = entry.parameters.iter().any(|parameter| parameter.name == "lag");
+            let overrides = if short { vec![("lag".to_owned(), "16".to_owned())] } else { vec![] };
+            let variant = MethodSpec::parse(entry.name, &overrides, None).unwrap().at(80).unwrap();
+            let choose = |shape: &CacheShape| {
+                let seen = observe(&variant, shape, 5);
+                variant.select(shape, &seen, &inputs, &mut MethodState::default()).unwrap()
+            };
+            let mixed = choose(&windowed(120, &[true, false, true], 300));
+            assert_eq!(mixed.layers[0], LayerSelection::All, "{}", entry.name);
+            assert_eq!(mixed.layers[2], LayerSelection::All, "{}", entry.name);
+            let LayerSelection::Heads(heads) = &mixed.layers[1] else { panic!("{}", entry.name) };
+            let kept: usize = heads.iter().map(Vec::len).sum();
+            assert!(kept.abs_diff(80 * heads.len()) <= heads.len(), "{}: {kept} in one layer", entry.name);
+
+            let narrow = choose(&windowed(120, &[true; 3], 300));
+            let kept: Vec<_> = narrow
+                .layers
+                .iter()
+                .flat_map(|layer| match layer {
+                    LayerSelection::All => panic!("{}: 119 positions and a budget of 80", entry.name),
+                    LayerSelection::Heads(heads) => heads.clone(),
+                })
+                .collect();
+            let entries: usize = kept.iter().map(Vec::len).sum();
+            assert!(entries <= 80 * kept.len(), "{}: {entries}", entry.name);
+            assert!(kept.iter().flatten().all(|position| (181..300).contains(position)), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn a_window_that_nothing_leaves_changes_nothing() {
+        let variant = MethodSpec::parse("snapkv", &[], None).unwrap().at(40).unwrap();
+        let choose = |shape: &CacheShape| {
+            let seen = observe(&variant, shape, 5);
+            variant.select(shape, &seen, &Inputs::default(), &mut MethodState::default()).unwrap()
+        };
+        assert_eq!(choose(&windowed(201, &[true; 2], 200)), choose(&windowed(1, &[false; 2], 200)));
+        let unlike = CacheShape {
+            layers: windowed(9, &[true], 20)
+                .layers
+                .iter()
+                .chain(&*windowed(8, &[true], 20).layers)
+                .copied()
+                .collect(),
+            len: 20,
+        };
+        let error = variant.choose(
+            &unlike,
+            &Observations::default(),
+            &Inputs::default(),
+            &mut MethodState::default(),
+        );
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "impossible prompt shape: windows of unlike size, and no layer that looks at everything"
+        );
+    }
 
     fn fail(name: &str, overrides: &[(&str, &str)]) -> String {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -470,6 +660,52 @@ mod tests {
             fail("cake", &[("interval", "16")]),
             "parameter `cake.interval` cannot be `16`: this method cannot evict while it generates"
         );
+    }
+
+    #[test]
+    fn a_share_is_of_every_prompts_own_length() {
+        let spec = MethodSpec::parse("streamingllm", &[], None).unwrap();
+        let half = spec.within(Budget::Share("0.5".parse().unwrap())).unwrap();
+        assert_eq!((half.id().as_str(), half.entries(401)), ("streamingllm@0.5", 200));
+        for len in [40, 401] {
+            let entries = spec.at(len / 2).unwrap();
+            let keep = |variant: &Variant| {
+                let (shape, inputs) = (shape(2, 2, 2, 4, len), Inputs::default());
+                variant
+                    .select(&shape, &Observations::default(), &inputs, &mut MethodState::default())
+                    .unwrap()
+            };
+            assert_eq!(keep(&half), keep(&entries), "{len}");
+            assert_eq!(half.of_prompt(len).id(), entries.id());
+        }
+        let all = MethodSpec::parse("full", &[], None).unwrap();
+        assert_eq!(all.within(Budget::Share("0.5".parse().unwrap())).unwrap().entries(10), 10);
+    }
+
+    /// Every method, every profile: a share that leaves its window no room is still the share that is kept.
+    #[test]
+    fn a_share_without_room_for_a_window_keeps_the_last_entries() {
+        let share = Budget::Share("0.05".parse().unwrap());
+        let (shape, inputs) = (shape(3, 4, 2, 8, 100), Inputs::default());
+        let mut without_room = 0;
+        for name in registry::METHODS.iter().map(|entry| entry.name).filter(|&name| name != "full") {
+            let variant = MethodSpec::parse(name, &[], None).unwrap().within(share).unwrap();
+            let Err(needs) = variant.room(shape.len) else { continue };
+            assert!(!needs.is_empty());
+            let seen = Observations::default();
+            let kept = variant.select(&shape, &seen, &inputs, &mut MethodState::default()).unwrap();
+            let heads = variant.spec().granularity().heads(&shape.layers[0]);
+            let last = LayerSelection::Heads(vec![vec![95, 96, 97, 98, 99]; heads]);
+            assert_eq!(kept.layers, vec![last; 3], "{name}");
+            without_room += 1;
+        }
+        assert!(without_room >= 5, "{without_room}");
+        let snapkv = MethodSpec::parse("snapkv", &[], None).unwrap().within(share).unwrap();
+        assert_eq!(
+            snapkv.room(100).unwrap_err(),
+            "its window of 32 tokens is inside the budget and must be below it"
+        );
+        assert!(snapkv.room(1000).is_ok());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::context::MethodState;
 use crate::error::MethodError;
 use crate::inputs::Inputs;
-use crate::observation::Observations;
-use crate::observe::{HeadsView, observe_layer};
+use crate::observation::{Observations, Observed};
+use crate::observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer};
 use crate::selection::{LayerSelection, Selection};
 use crate::shape::{CacheShape, LayerShape, Reach};
 use crate::spec::{MethodSpec, Variant};
@@ -52,9 +52,32 @@ pub(crate) fn observe(variant: &Variant, shape: &CacheShape, seed: u64) -> Obser
         let k = HeadsView::head_major(&k, [kv_heads, prompt_len, head_dim]).unwrap();
         let v = random(kv_heads * prompt_len * head_dim, seed + 1000 + layer, 2.0);
         let v = HeadsView::head_major(&v, [kv_heads, prompt_len, head_dim]).unwrap();
-        observe_layer(&variant.observations(), shape, &q, &k, Some(&v)).unwrap()
+        let output = random(3 * query_heads * head_dim, seed + 2000 + layer, 1.0);
+        let (again, wanted): (Vec<_>, Vec<_>) =
+            variant.observations().into_iter().partition(|one| one.repeats_the_prompt());
+        let rotary = Rotary::of(&wanted, prompt_len, |positions| turns(positions, head_dim));
+        let rotary = rotary.as_ref();
+        let tensors = LayerTensors { queries: q, keys: k, values: Some(v), output: Some(&output), rotary };
+        let mut seen = observe_layer(&wanted, shape, &tensors).unwrap();
+        for one in again {
+            let columns = shape.seen(prompt_len).len();
+            let values = random(kv_heads * columns, seed + 3000 + layer, 1.0);
+            seen.insert(one, Observed::Rows { rows: kv_heads, columns, values });
+        }
+        seen
     };
     Observations { layers: (0..).zip(&*shape.layers).map(layer).collect() }
+}
+
+/// Rotations of some positions, as a model without scaling has them.
+pub(crate) fn turns(positions: std::ops::Range<usize>, head_dim: usize) -> Turns {
+    let half = head_dim / 2;
+    let angles: Vec<f32> = positions
+        .flat_map(|position| {
+            (0..half).map(move |pair| position as f32 * 100f32.powf(-(pair as f32) / half as f32))
+        })
+        .collect();
+    Turns { cos: angles.iter().map(|x| x.cos()).collect(), sin: angles.iter().map(|x| x.sin()).collect() }
 }
 
 /// Applies a variant to such a prompt.

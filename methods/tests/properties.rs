@@ -3,12 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's set-up may fail loudly")]
 
+use kvsweep_methods::budget::Budget;
 use kvsweep_methods::error::MethodError;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::listing;
 use kvsweep_methods::method::{MethodState, StateScope};
-use kvsweep_methods::observation::Observations;
-use kvsweep_methods::observe::{HeadsView, observe_layer};
+use kvsweep_methods::observation::{Observations, Observed};
+use kvsweep_methods::observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer};
 use kvsweep_methods::selection::{LayerSelection, Selection};
 use kvsweep_methods::shape::{CacheShape, LayerShape, Reach};
 use kvsweep_methods::spec::{MethodSpec, Variant};
@@ -54,6 +55,13 @@ fn inputs(shape: &CacheShape, seed: u64) -> Inputs {
         retrieval: Some(scores()),
         reasoning: Some(scores()),
         ranking: Some(shape.layers.iter().map(|layer| (0..layer.query_heads).rev().collect()).collect()),
+        full_heads: Some(
+            shape
+                .layers
+                .iter()
+                .map(|layer| (0..layer.kv_heads).map(|head| head as f64 / 4.0).collect())
+                .collect(),
+        ),
         layers: Some(vec![1.0 / shape.layers.len() as f64; shape.layers.len()]),
         model: None,
     }
@@ -68,7 +76,10 @@ struct Prompt {
 
 impl Prompt {
     fn new(shape: CacheShape, variant: &Variant, seed: u64) -> Self {
-        let wanted = variant.observations();
+        let (again, wanted): (Vec<_>, Vec<_>) = variant
+            .observations()
+            .into_iter()
+            .partition(|one| one.repeats_the_prompt() || one.reads_the_question());
         let layers = (0..)
             .zip(&*shape.layers)
             .map(|(layer, sizes)| {
@@ -79,7 +90,28 @@ impl Prompt {
                 let k = HeadsView::head_major(&k, [kv_heads, shape.len, head_dim]).unwrap();
                 let v = random(kv_heads * shape.len * head_dim, seed + 1000 + layer);
                 let v = HeadsView::head_major(&v, [kv_heads, shape.len, head_dim]).unwrap();
-                observe_layer(&wanted, sizes, &q, &k, Some(&v)).unwrap()
+                let output = random(5 * query_heads * head_dim, seed + 2000 + layer);
+                let rotary = Rotary::of(&wanted, shape.len, |positions| {
+                    let angles: Vec<f32> =
+                        positions.flat_map(|position| vec![position as f32; head_dim / 2]).collect();
+                    let of = |turn: fn(f32) -> f32| angles.iter().copied().map(turn).collect();
+                    Turns { cos: of(f32::cos), sin: of(f32::sin) }
+                });
+                let tensors = LayerTensors {
+                    queries: q,
+                    keys: k,
+                    values: Some(v),
+                    output: Some(&output),
+                    rotary: rotary.as_ref(),
+                };
+                let mut seen = observe_layer(&wanted, sizes, &tensors).unwrap();
+                for &one in &again {
+                    let question = if one.reads_the_question() { 5.min(shape.len) } else { 0 };
+                    let (rows, columns) = (one.values(sizes, shape.len) / shape.len, shape.len - question);
+                    let values = random(rows * columns, seed + 3000 + layer);
+                    seen.insert(one, Observed::Rows { rows, columns, values });
+                }
+                seen
             })
             .collect();
         // Calibrated inputs belong to the model, not to the prompt.
@@ -94,7 +126,9 @@ impl Prompt {
 fn check_selection(variant: &Variant, prompt: &Prompt, selection: &Selection) {
     let shape = &prompt.shape;
     let id = variant.id();
-    let recent = variant.spec().recent().min(shape.len);
+    // A share without room for the window keeps what of it the share allows.
+    let room = variant.room(shape.len).is_ok();
+    let recent = if room { variant.spec().recent().min(shape.len) } else { variant.entries(shape.len) };
     assert_eq!(selection.layers.len(), shape.layers.len(), "{id}");
     for (layer, sizes) in selection.layers.iter().zip(&*shape.layers) {
         let LayerSelection::Heads(heads) = layer else { continue };
@@ -106,8 +140,8 @@ fn check_selection(variant: &Variant, prompt: &Prompt, selection: &Selection) {
             assert!(window.eq(kept[kept.len() - recent..].iter().copied()), "{id}: window kept: {kept:?}");
         }
     }
-    if let (Some(budget), true) = (variant.budget(), is_exact(variant.spec())) {
-        let nominal = budget.min(shape.len);
+    if variant.budget().is_some() && (is_exact(variant.spec()) || !room) {
+        let nominal = variant.entries(shape.len);
         let exact = selection.layers.iter().all(|layer| match layer {
             LayerSelection::All => shape.len == nominal,
             LayerSelection::Heads(heads) => heads.iter().all(|kept| kept.len() == nominal),
@@ -144,15 +178,17 @@ proptest! {
         layers in 1usize..4,
         kv_heads in 1usize..4,
         group in 1usize..4,
-        head_dim in 1usize..6,
+        half_dim in 1usize..4,
         lens in [1usize..160, 1usize..160],
         budget in 33usize..90,
+        share in 1u32..=100,
         seed in any::<u32>(),
     ) {
-        for spec in specs() {
-            let Ok(variant) = spec.at(budget) else { continue };
+        let share = Budget::Share(format!("{}", f64::from(share) / 100.0).parse().unwrap());
+        for (spec, budget) in specs().into_iter().flat_map(|spec| [(spec.clone(), Budget::Entries(budget)), (spec, share)]) {
+            let Ok(variant) = spec.within(budget) else { continue };
             // Layers differ: every second one has a KV head more, and larger groups.
-            let sizes = |i| layer((kv_heads + i % 2) * (group + i % 2), kv_heads + i % 2, head_dim);
+            let sizes = |i| layer((kv_heads + i % 2) * (group + i % 2), kv_heads + i % 2, 2 * half_dim);
             let shape = |len| CacheShape { layers: (0..layers).map(sizes).collect(), len };
             let prompts = [0, 1].map(|i| Prompt::new(shape(lens[i]), &variant, u64::from(seed) + 100 * i as u64));
             let alone: Vec<_> = prompts.iter().map(|prompt| prompt.select(&variant, &mut MethodState::default())).collect();

@@ -1,4 +1,4 @@
-//! Curves: score against budget, bytes held or commit, capacity against layer; small multiples, one a
+//! Curves: score against budget, share kept, bytes held or commit, capacity against layer; small multiples, one a
 //! data set or category, every line labelled at its end.
 
 use crate::axis::{bytes, number, spread, stride, ticks};
@@ -9,7 +9,7 @@ use crate::{Error, Result, font};
 /// One measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Budget in entries per KV head, bytes held, or layer: what [`XAxis`] says.
+    /// Budget in entries per KV head, share kept, bytes held, or layer: what [`XAxis`] says.
     pub x: f64,
     /// The score or capacity.
     pub y: f64,
@@ -44,6 +44,8 @@ pub struct Panel {
 pub enum XAxis {
     /// Entries per KV head, log 2.
     Budget,
+    /// Share of the entries kept, log 2.
+    Share,
     /// Bytes held, log 2; a reference line also gets its own point.
     Bytes,
     /// Layer, linear.
@@ -52,7 +54,7 @@ pub enum XAxis {
     Commit,
 }
 
-/// Panels with a common x axis; y is scaled for each panel.
+/// Panels with a common x axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curves {
     /// What it shows.
@@ -63,6 +65,8 @@ pub struct Curves {
     pub x: XAxis,
     /// What y means, e.g. `Score`.
     pub y_label: String,
+    /// Whether all panels have one scale of y; else each has its own.
+    pub same_scale: bool,
     /// Tick labels of [`XAxis::Commit`]; empty for the others.
     pub names: Vec<String>,
     /// At least one.
@@ -75,7 +79,7 @@ const NAME: Style = Style::new(11.5);
 
 impl XAxis {
     fn logarithmic(self) -> bool {
-        matches!(self, Self::Budget | Self::Bytes)
+        matches!(self, Self::Budget | Self::Share | Self::Bytes)
     }
 
     fn place(self, x: f64) -> f64 {
@@ -87,12 +91,14 @@ impl XAxis {
             Self::Bytes => bytes(x),
             Self::Commit => names.get(x as usize).cloned().unwrap_or_default(),
             Self::Budget | Self::Layer => number(x, 1.0),
+            Self::Share => x.to_string(),
         }
     }
 
     fn title(self) -> &'static str {
         match self {
             Self::Budget => "Budget (entries per KV head) →",
+            Self::Share => "Share of the entries kept →",
             Self::Bytes => "KV bytes held →",
             Self::Layer => "Layer →",
             Self::Commit => "Commit →",
@@ -106,7 +112,7 @@ impl XAxis {
         }
         let (low, high) = bounds(xs.iter().copied());
         match self {
-            Self::Budget | Self::Commit => xs.to_vec(),
+            Self::Budget | Self::Share | Self::Commit => xs.to_vec(),
             Self::Bytes => {
                 let range = low.log2().ceil() as i32..=high.log2().floor() as i32;
                 range.map(|e| 2f64.powi(e)).collect()
@@ -180,7 +186,7 @@ fn check(curves: &Curves) -> Result<()> {
                 if ![point.x, point.y, low, high].iter().all(|v| v.is_finite()) {
                     return bad(format!("{name} has a value that is not finite at x = {}", point.x));
                 }
-                let ignored = line.reference && curves.x == XAxis::Budget;
+                let ignored = line.reference && curves.x != XAxis::Bytes;
                 if curves.x.logarithmic() && !ignored && point.x <= 0.0 {
                     return bad(format!("{name} has x = {}, and the axis is logarithmic", point.x));
                 }
@@ -237,11 +243,15 @@ pub fn draw(curves: &Curves) -> Result<Picture> {
     let mut card = Picture::card(width, height, format!("curves: {}", curves.title));
     card.heading(MARGIN, &heading);
 
+    let common: Vec<&Line> =
+        curves.panels.iter().filter(|_| curves.same_scale).flat_map(|p| &p.lines).collect();
     for (index, panel) in curves.panels.iter().enumerate() {
+        let scaled = if curves.same_scale { common.clone() } else { panel.lines.iter().collect() };
+        let span = spans(&scaled);
         let x = MARGIN + axis_w + (index % columns) as f64 * pitch_x;
         let y = top + above + (index / columns) as f64 * pitch_y;
         let names = &curves.names;
-        let frame = Frame { x, y, w: plot_w, h: plot_h, name_w, axis: curves.x, xs: &xs, names };
+        let frame = Frame { x, y, w: plot_w, h: plot_h, name_w, axis: curves.x, xs: &xs, names, span };
         draw_panel(&mut card, panel, &frame, &labels, &curves.y_label);
     }
     card.text(MARGIN + axis_w, top + rows * pitch_y + 14.0, curves.x.title(), Style::new(11.5).color(MUTED));
@@ -257,16 +267,18 @@ struct Frame<'a> {
     axis: XAxis,
     xs: &'a [f64],
     names: &'a [String],
+    /// Least and greatest value that the axis of y must hold.
+    span: (f64, f64),
+}
+
+/// Least and greatest value of some lines, intervals included.
+fn spans(lines: &[&Line]) -> (f64, f64) {
+    let points = lines.iter().flat_map(|line| &line.points);
+    bounds(points.flat_map(|p| [p.y, p.interval.map_or(p.y, |i| i.0), p.interval.map_or(p.y, |i| i.1)]))
 }
 
 fn draw_panel(card: &mut Picture, panel: &Panel, frame: &Frame<'_>, labels: &[&str], y_label: &str) {
-    let &Frame { x, y, w, h, .. } = frame;
-    let spans = panel
-        .lines
-        .iter()
-        .flat_map(|l| &l.points)
-        .flat_map(|p| [p.y, p.interval.map_or(p.y, |i| i.0), p.interval.map_or(p.y, |i| i.1)]);
-    let (low, high) = bounds(spans);
+    let &Frame { x, y, w, h, span: (low, high), .. } = frame;
     let pad = ((high - low) * 0.06).max(if high > low { 0.0 } else { high.abs().max(1.0) * 0.05 });
     let (low, high) = (if low >= 0.0 { (low - pad).max(0.0) } else { low - pad }, high + pad);
     let at_y = |v: f64| y + h * (1.0 - (v - low) / (high - low).max(1e-12));
@@ -400,6 +412,7 @@ mod tests {
             subtitle: String::new(),
             x: XAxis::Budget,
             y_label: "Score".into(),
+            same_scale: false,
             names: Vec::new(),
             panels: vec![Panel { title: "qasper".into(), lines }],
         }
@@ -428,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn panels_of_one_scale_put_equal_values_at_equal_heights() {
+        let mut two = curves(vec![line("a", &[10.0, 90.0])]);
+        two.panels.push(Panel { title: "unseen".into(), lines: vec![line("b", &[40.0, 50.0])] });
+        let marks = |curves: &Curves| {
+            let svg = draw(curves).unwrap().svg().unwrap();
+            svg.lines().filter(|line| *line == "80").count()
+        };
+        assert_eq!(marks(&two), 1, "the second panel ends near 52");
+        two.same_scale = true;
+        assert_eq!(marks(&two), 2);
+    }
+
+    #[test]
     fn values_an_axis_cannot_show_are_refused() {
         let mut zero = line("a", &[1.0, 2.0]);
         zero.points[0].x = 0.0;
@@ -436,7 +462,7 @@ mod tests {
             draw(&curves(vec![line("a", &[f64::NAN])])).unwrap_err().to_string().contains("`a` of `qasper`")
         );
         let mut empty = curves(vec![]);
-        for axis in [XAxis::Budget, XAxis::Bytes, XAxis::Layer, XAxis::Commit] {
+        for axis in [XAxis::Budget, XAxis::Share, XAxis::Bytes, XAxis::Layer, XAxis::Commit] {
             empty.x = axis;
             assert!(draw(&empty).unwrap().svg().unwrap().len() < 10_000, "{axis:?}");
         }

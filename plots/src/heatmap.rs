@@ -1,10 +1,50 @@
-//! Needle heatmaps: score by context length (to the right) and needle depth (downward), one map or a
-//! grid of small multiples, methods by budgets, on one shared colour scale.
+//! Heatmaps: score by context length (to the right) and needle depth or task (downward), one map or a grid of small
+//! multiples, methods by budgets, on one shared colour scale.
 
 use crate::axis::{fixed, number, stride, ticks};
 use crate::color::{MISSING, MUTED, PAPER, RULE, mix, sequential, text_on};
 use crate::scene::{Heading, Picture, Style};
 use crate::{Error, Result, font};
+
+/// What stands one below the other in a map.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rows {
+    /// Depths of the needle in percent of the context, ascending (0 on top).
+    Depths(Vec<f64>),
+    /// Tasks, by name.
+    Tasks(Vec<String>),
+}
+
+impl Rows {
+    fn labels(&self) -> Vec<String> {
+        match self {
+            Self::Depths(depths) => depths.iter().map(|depth| percent(*depth)).collect(),
+            Self::Tasks(names) => names.clone(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Depths(depths) => depths.len(),
+            Self::Tasks(names) => names.len(),
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Depths(_) => "Needle depth ↓",
+            Self::Tasks(_) => "Task ↓",
+        }
+    }
+
+    /// Names are read one by one, depths by the shape that they make.
+    fn least_height(&self) -> f64 {
+        match self {
+            Self::Depths(_) => 3.0,
+            Self::Tasks(_) => 13.0,
+        }
+    }
+}
 
 /// One map: a (method, budget).
 #[derive(Clone, Debug, PartialEq)]
@@ -15,9 +55,9 @@ pub struct Heatmap {
     pub subtitle: String,
     /// Context lengths in tokens, ascending, one a column.
     pub lengths: Vec<usize>,
-    /// Depths in percent of the context, ascending, one a row (0 on top).
-    pub depths: Vec<f64>,
-    /// Scores `[depth][length]`; `None` where nothing was measured.
+    /// What its rows are.
+    pub rows: Rows,
+    /// Scores `[row][length]`; `None` where nothing was measured.
     pub values: Vec<Vec<Option<f64>>>,
     /// Scores at the dark and the light end of the colour scale, e.g. `(0.0, 100.0)`.
     pub range: (f64, f64),
@@ -32,10 +72,10 @@ impl Heatmap {
     }
 
     fn check(&self) -> Result<()> {
-        let bad = |what| Err(Error::shape("a needle heatmap", what));
-        let (rows, columns) = (self.depths.len(), self.lengths.len());
+        let bad = |what| Err(Error::shape("a heatmap", what));
+        let (rows, columns) = (self.rows.len(), self.lengths.len());
         if rows == 0 || columns == 0 {
-            return bad(format!("`{}` has {rows} depths and {columns} lengths", self.title));
+            return bad(format!("`{}` has {rows} rows and {columns} lengths", self.title));
         }
         if self.values.len() != rows || self.values.iter().any(|row| row.len() != columns) {
             return bad(format!("`{}` needs {rows} rows of {columns} values", self.title));
@@ -110,10 +150,10 @@ pub(crate) fn percent(depth: f64) -> String {
     format!("{}%", number(depth, if depth.fract().abs() < 1e-9 { 1.0 } else { 0.1 }))
 }
 
-fn depth_labels(card: &mut Picture, depths: &[f64], x: f64, y: f64, cell_h: f64, style: Style) {
+fn row_labels(card: &mut Picture, labels: &[String], x: f64, y: f64, cell_h: f64, style: Style) {
     let every = stride(&[style.em], cell_h, 3.0);
-    for (row, depth) in depths.iter().enumerate().filter(|(row, _)| row % every == 0) {
-        card.text(x, y + (row as f64 + 0.5) * cell_h + style.em * 0.36, percent(*depth), style.end());
+    for (row, label) in labels.iter().enumerate().filter(|(row, _)| row % every == 0) {
+        card.text(x, y + (row as f64 + 0.5) * cell_h + style.em * 0.36, label, style.end());
     }
 }
 
@@ -153,22 +193,23 @@ pub(crate) fn color_bar(card: &mut Picture, (x, y): (f64, f64), height: f64, ran
 /// [`Error::Shape`] if the values do not match the axes.
 pub fn draw(map: &Heatmap) -> Result<Picture> {
     map.check()?;
-    let (rows, columns) = (map.depths.len() as f64, map.lengths.len() as f64);
+    let (rows, columns) = (map.rows.len() as f64, map.lengths.len() as f64);
+    let labels = map.rows.labels();
     let cell_w = (680.0 / columns).floor().clamp(6.0, 58.0);
     let cell_h = (380.0 / rows).floor().clamp(6.0, 34.0);
     let (plot_w, plot_h) = (cell_w * columns, cell_h * rows);
-    let left = MARGIN + map.depths.iter().map(|d| LABEL.width(&percent(*d))).fold(0.0, f64::max) + 8.0;
+    let left = MARGIN + labels.iter().map(|label| LABEL.width(label)).fold(0.0, f64::max) + 8.0;
     let bar = left + plot_w + 24.0;
     let title = format!("{}  ·  average {}", map.title, map.average_label());
     let width = (bar + 58.0 + MARGIN).max(Heading::least_width(&title, MARGIN));
     let heading = Heading::new(width, MARGIN, &title, &map.subtitle);
     let top = MARGIN + 58.0 + heading.small_print();
     let height = top + plot_h + 46.0 + MARGIN - 8.0;
-    let mut card = Picture::card(width, height, format!("needle heatmap: {title}"));
+    let mut card = Picture::card(width, height, format!("heatmap: {title}"));
     card.heading(MARGIN, &heading);
-    card.text(MARGIN, top - 10.0, "Needle depth ↓", LABEL);
+    card.text(MARGIN, top - 10.0, map.rows.title(), LABEL);
     cells(&mut card, map, (left, top), (cell_w, cell_h), true);
-    depth_labels(&mut card, &map.depths, left - 8.0, top, cell_h, LABEL);
+    row_labels(&mut card, &labels, left - 8.0, top, cell_h, LABEL);
     length_labels(&mut card, &map.lengths, left, top + plot_h + 17.0, cell_w, LABEL);
     card.text(left + plot_w / 2.0, top + plot_h + 38.0, "Context length (tokens) →", LABEL.middle());
     color_bar(&mut card, (bar, top), plot_h, map.range, "Score");
@@ -208,8 +249,8 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
     first.check()?;
     for map in maps {
         map.check()?;
-        if (&map.lengths, &map.depths, map.range) != (&first.lengths, &first.depths, first.range) {
-            return bad(format!("`{}` and `{}` differ in lengths, depths or range", first.title, map.title));
+        if (&map.lengths, &map.rows, map.range) != (&first.lengths, &first.rows, first.range) {
+            return bad(format!("`{}` and `{}` differ in lengths, rows or range", first.title, map.title));
         }
     }
     if let Some(row) = grid.rows.iter().find(|row| row.maps.len() > grid.columns.len()) {
@@ -224,16 +265,17 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
     let sheet = Sheet::of(grid, first);
     let small = LABEL.color(MUTED);
     let (map_w, map_h) = sheet.map();
-    let note = "Context length (tokens) →  ·  needle depth ↓  ·  average above each map";
+    let rows = first.rows.title().to_lowercase();
+    let note = format!("Context length (tokens) →  ·  {rows}  ·  average above each map");
     let bar = sheet.left(sheet.blocks) - sheet.labels - BLOCK_GAP + 26.0;
     let width = (bar + 56.0 + MARGIN)
         .max(Heading::least_width(&grid.title, MARGIN))
-        .max(MARGIN + sheet.labels + small.width(note) + MARGIN);
+        .max(MARGIN + sheet.labels + small.width(&note) + MARGIN);
     let heading = Heading::new(width, MARGIN, &grid.title, &grid.subtitle);
     let top = MARGIN + 72.0 + heading.small_print();
     let plot_h = sheet.rows as f64 * (map_h + GAP.1) - GAP.1;
     let height = top + plot_h + 46.0 + MARGIN - 8.0;
-    let mut card = Picture::card(width, height, format!("needle heatmaps: {}", grid.title));
+    let mut card = Picture::card(width, height, format!("heatmaps: {}", grid.title));
     card.heading(MARGIN, &heading);
 
     for block in 0..sheet.blocks {
@@ -247,7 +289,7 @@ pub fn grid(grid: &Grid) -> Result<Picture> {
         let (left, y) = (sheet.left(block), top + line as f64 * (map_h + GAP.1));
         let name = font::fit(&row.label, NAME.em, NAME.bold, sheet.names);
         card.text(left - sheet.labels, y + map_h / 2.0 + 4.5, name, NAME);
-        depth_labels_sparse(&mut card, &first.depths, left - 8.0, y, sheet.cell.1, small);
+        row_labels_sparse(&mut card, &first.rows, left - 8.0, y, sheet.cell.1, small);
         let everywhere = row.maps.len() == 1 && grid.columns.len() > 1;
         for (column, map) in row.maps.iter().enumerate() {
             let Some(map) = map else { continue };
@@ -294,14 +336,14 @@ struct Sheet {
 impl Sheet {
     fn of(grid: &Grid, first: &Heatmap) -> Self {
         let names = grid.rows.iter().map(|row| NAME.width(&row.label)).fold(0.0, f64::max).clamp(40.0, 150.0);
-        let depths = first.depths.iter().map(|d| LABEL.width(&percent(*d))).fold(0.0, f64::max);
-        let size = (first.lengths.len() as f64, first.depths.len() as f64);
+        let beside = first.rows.labels().iter().map(|label| LABEL.width(label)).fold(0.0, f64::max);
+        let size = (first.lengths.len() as f64, first.rows.len() as f64);
         let columns = grid.columns.len();
         let sheet = |blocks: usize| {
             let cell_w = ((980.0 / (columns * blocks) as f64 - 16.0) / size.0).floor().clamp(3.0, 40.0);
-            let cell_h = (120.0 / size.1).floor().clamp(3.0, 22.0);
+            let cell_h = (120.0 / size.1).floor().clamp(first.rows.least_height(), 22.0);
             let rows = grid.rows.len().div_ceil(blocks);
-            let labels = names + 20.0 + depths + 8.0;
+            let labels = names + 20.0 + beside + 8.0;
             Self { blocks, rows, columns, cell: (cell_w, cell_h), grid: size, names, labels }
         };
         // The page's shape that pleases: a little wider than high.
@@ -329,9 +371,13 @@ impl Sheet {
     }
 }
 
-/// First, middle and last depth only: a small multiple is read by its shape.
-fn depth_labels_sparse(card: &mut Picture, depths: &[f64], x: f64, y: f64, cell_h: f64, style: Style) {
-    let last = depths.len() - 1;
+/// Every task, but of depths the first, middle and last only: a small multiple is read by its shape.
+fn row_labels_sparse(card: &mut Picture, shown: &Rows, x: f64, y: f64, cell_h: f64, style: Style) {
+    let labels = shown.labels();
+    if matches!(shown, Rows::Tasks(_)) {
+        return row_labels(card, &labels, x, y, cell_h, style);
+    }
+    let last = labels.len() - 1;
     let mut rows = vec![0];
     if last.is_multiple_of(2) && (last as f64) * cell_h > 50.0 {
         rows.push(last / 2);
@@ -341,7 +387,7 @@ fn depth_labels_sparse(card: &mut Picture, depths: &[f64], x: f64, y: f64, cell_
     }
     for row in rows {
         let baseline = y + (row as f64 + 0.5) * cell_h + style.em * 0.36;
-        card.text(x, baseline, percent(depths[row]), style.end());
+        card.text(x, baseline, &labels[row], style.end());
     }
 }
 
@@ -378,7 +424,7 @@ mod tests {
             title: title.to_owned(),
             subtitle: String::new(),
             lengths: (1..=lengths).map(|i| i * 1000).collect(),
-            depths: (0..depths).map(|i| i as f64 * 100.0 / (depths - 1) as f64).collect(),
+            rows: Rows::Depths((0..depths).map(|i| i as f64 * 100.0 / (depths - 1) as f64).collect()),
             values: (0..depths).map(|r| (0..lengths).map(|c| score(r, c)).collect()).collect(),
             range: (0.0, 100.0),
         }
@@ -467,5 +513,20 @@ mod tests {
             assert!(svg.contains(text), "{text}");
         }
         assert_eq!(picture.png().unwrap(), grid(&sample).unwrap().png().unwrap());
+    }
+
+    #[test]
+    fn every_task_of_a_grid_is_named() {
+        let names: Vec<String> = (0..13).map(|task| format!("task_{task}")).collect();
+        let maps = (0..2).map(|i| Some(Heatmap { rows: Rows::Tasks(names.clone()), ..map("m", i, 3, 13) }));
+        let sheet = Grid {
+            title: "RULER".into(),
+            subtitle: String::new(),
+            columns: vec!["budget 64".into(), "budget 128".into()],
+            rows: vec![GridRow { label: "snapkv".into(), maps: maps.collect() }],
+        };
+        let svg = grid(&sheet).unwrap().svg().unwrap();
+        assert!(names.iter().all(|name| svg.contains(&format!("\n{name}\n"))), "a name is missing");
+        assert!(svg.contains("task ↓") && !svg.contains("depth"));
     }
 }

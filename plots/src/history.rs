@@ -65,6 +65,7 @@ pub fn draw(history: &HistoryCurves) -> Result<Picture> {
         subtitle: history.subtitle.clone(),
         x: XAxis::Commit,
         y_label: history.y_label.clone(),
+        same_scale: false,
         names: history.commits.iter().map(|id| id.chars().take(7).collect()).collect(),
         panels,
     })

@@ -5,13 +5,13 @@
 //! PNG or SVG. Bytes are deterministic. Text is set in an embedded subset of Inter.
 //!
 //! ```
-//! use kvsweep_plots::heatmap::{Heatmap, draw};
+//! use kvsweep_plots::heatmap::{Heatmap, Rows, draw};
 //!
 //! let map = Heatmap {
 //!     title: "snapkv, budget 64".to_owned(),
 //!     subtitle: "a model".to_owned(),
 //!     lengths: vec![1024, 2048],
-//!     depths: vec![0.0, 50.0, 100.0],
+//!     rows: Rows::Depths(vec![0.0, 50.0, 100.0]),
 //!     values: vec![vec![Some(100.0), Some(90.0)], vec![Some(80.0), None], vec![Some(100.0), Some(100.0)]],
 //!     range: (0.0, 100.0),
 //! };

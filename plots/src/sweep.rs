@@ -2,12 +2,13 @@
 
 use crate::curve::{Curves, Line, Panel, Point, XAxis};
 use crate::head::{HeadMap, Kind};
-use crate::heatmap::{Grid, GridRow, Heatmap};
+use crate::heatmap::{Grid, GridRow, Heatmap, Rows};
 use crate::history::{self, Average, HistoryPanel};
 use crate::retention::Retention;
 use kvsweep_results::baseline::History;
 use kvsweep_results::{
-    Cell, ColumnKind, Group, MergedExample, ScoreRow, ScoreTable, VariantKey, VariantRecord,
+    Budget, Cell, CellScope, ColumnKind, Group, MergedExample, ScoreRow, ScoreTable, VariantKey,
+    VariantRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,10 +32,10 @@ pub fn method_name(group: &Group, variant: &VariantKey) -> String {
     name
 }
 
-/// `snapkv, budget 128`, or `full`.
+/// `snapkv, budget 128`, `snapkv, share 0.5`, or `full`.
 pub fn variant_title(group: &Group, variant: &VariantKey) -> String {
     let name = method_name(group, variant);
-    variant.budget.map_or(name.clone(), |budget| format!("{name}, budget {budget}"))
+    variant.budget.map_or(name.clone(), |budget| format!("{name}, {}", budget.title()))
 }
 
 /// Method names in the order of the variants, each with its variants by budget.
@@ -87,38 +88,85 @@ pub fn needle_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
         subtitle: group.caption(),
         values: depths.iter().map(row).collect(),
         lengths: lengths.iter().map(|l| *l as usize).collect(),
-        depths: depths.iter().map(|d| *d as f64 / 1000.0).collect(),
+        rows: Rows::Depths(depths.iter().map(|d| *d as f64 / 1000.0).collect()),
+        range: (0.0, 100.0),
+    })
+}
+
+/// The context length of an example whose task is asked at several: its bucket is that length, and it is no needle test.
+fn task_length(example: &MergedExample) -> Option<u32> {
+    example.info.bucket.as_ref().filter(|_| example.info.needle.is_none())?.parse().ok()
+}
+
+/// RULER's heatmap of one variant: mean score, 0 to 100, of the examples of each task and length. None where the group
+/// holds no example of a context length.
+pub fn task_map(group: &Group, variant: &VariantKey) -> Option<Heatmap> {
+    let mut tasks: Vec<&str> = Vec::new();
+    let mut lengths = BTreeSet::new();
+    let mut scores: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
+    for (key, example) in &group.examples {
+        let Some(length) = task_length(example) else { continue };
+        if !tasks.contains(&key.dataset.as_str()) {
+            tasks.push(&key.dataset);
+        }
+        lengths.insert(length);
+        if let Some(answer) = example.answers.get(variant) {
+            scores.entry((&key.dataset, length)).or_default().push(answer.record.score * 100.0);
+        }
+    }
+    if scores.is_empty() {
+        return None;
+    }
+    let order = |name: &&str| group.manifest.datasets.iter().position(|dataset| dataset.name == **name);
+    tasks.sort_by_key(order);
+    let row = |task: &&str| lengths.iter().map(|l| mean(scores.get(&(*task, *l))?)).collect();
+    Some(Heatmap {
+        title: variant_title(group, variant),
+        subtitle: group.caption(),
+        values: tasks.iter().map(row).collect(),
+        lengths: lengths.iter().map(|l| *l as usize).collect(),
+        rows: Rows::Tasks(
+            tasks.iter().map(|name| name.strip_prefix("mini_").unwrap_or(name).to_owned()).collect(),
+        ),
         range: (0.0, 100.0),
     })
 }
 
 /// Small multiples of all needle maps, methods by budgets; none without needle examples.
 pub fn needle_grid(group: &Group) -> Option<Grid> {
+    let count = group.examples.values().filter(|e| e.info.needle.is_some()).count();
+    let subtitle = format!("{count} needles · {}", group.caption());
+    grid(group, "Needle in a haystack", subtitle, needle_map)
+}
+
+/// Small multiples of all RULER maps, methods by budgets; none without its examples.
+pub fn task_grid(group: &Group) -> Option<Grid> {
+    let count = group.examples.values().filter(|e| task_length(e).is_some()).count();
+    grid(group, "RULER", format!("{count} questions · {}", group.caption()), task_map)
+}
+
+type MapOf = fn(&Group, &VariantKey) -> Option<Heatmap>;
+
+fn grid(group: &Group, title: &str, subtitle: String, map_of: MapOf) -> Option<Grid> {
     // A group may hold another suite's runs, at budgets of their own.
-    let asked = |variant: &&VariantKey| records(group, variant).any(|(e, _)| e.info.needle.is_some());
-    let budgets: BTreeSet<u32> = group.variants.iter().filter(asked).filter_map(|v| v.budget).collect();
+    let asked = |variant: &&VariantKey| map_of(group, variant).is_some();
+    let budgets: BTreeSet<Budget> = group.variants.iter().filter(asked).filter_map(|v| v.budget).collect();
     let mut rows = Vec::new();
     for (label, variants) in by_method(group) {
-        let map = |budget: &u32| needle_map(group, variants.iter().find(|v| v.budget == Some(*budget))?);
+        let map = |budget: &Budget| map_of(group, variants.iter().find(|v| v.budget == Some(*budget))?);
         let maps: Vec<Option<Heatmap>> = match variants.iter().find(|v| v.budget.is_none()) {
-            Some(whole) => vec![needle_map(group, whole)],
+            Some(whole) => vec![map_of(group, whole)],
             None => budgets.iter().map(map).collect(),
         };
         if maps.iter().any(Option::is_some) {
             rows.push(GridRow { label, maps });
         }
     }
-    let mut columns: Vec<String> = budgets.iter().map(|b| format!("budget {b}")).collect();
+    let mut columns: Vec<String> = budgets.iter().map(|budget| budget.title()).collect();
     if columns.is_empty() {
         columns.push("every budget".to_owned());
     }
-    let count = group.examples.values().filter(|e| e.info.needle.is_some()).count();
-    (!rows.is_empty()).then(|| Grid {
-        title: "Needle in a haystack".to_owned(),
-        subtitle: format!("{count} needles · {}", group.caption()),
-        columns,
-        rows,
-    })
+    (!rows.is_empty()).then(|| Grid { title: title.to_owned(), subtitle, columns, rows })
 }
 
 /// What one variant kept of the needle, averaged over lengths; an answer is right from [`RIGHT`] on. None
@@ -195,7 +243,13 @@ fn capacities(group: &Group, variant: &VariantKey) -> Option<Vec<Vec<f64>>> {
 /// The capacity each head of one variant was given, averaged over prompts; none without a budget or where
 /// every head was given the same.
 pub fn capacity_map(group: &Group, variant: &VariantKey) -> Option<HeadMap> {
-    let budget = f64::from(variant.budget?);
+    let budget = match variant.budget? {
+        Budget::Entries(entries) => f64::from(entries),
+        Budget::Share(_) => {
+            let allowed = records(group, variant).map(|(_, record)| record.kept.entries_nominal);
+            mean(&allowed.collect::<Vec<f64>>())?
+        }
+    };
     let values = capacities(group, variant)?;
     let first = *values.first()?.first()?;
     if values.iter().flatten().all(|v| (v - first).abs() < 0.5) {
@@ -213,7 +267,7 @@ pub fn capacity_map(group: &Group, variant: &VariantKey) -> Option<HeadMap> {
 
 /// Mean capacity by layer, a panel a budget, a line a method; none where no selection was recorded.
 pub fn layer_capacities(group: &Group) -> Option<Curves> {
-    let budgets: BTreeSet<u32> = group.variants.iter().filter_map(|v| v.budget).collect();
+    let budgets: BTreeSet<Budget> = group.variants.iter().filter_map(|v| v.budget).collect();
     let mut panels = Vec::new();
     for budget in budgets {
         let mut lines = Vec::new();
@@ -226,7 +280,7 @@ pub fn layer_capacities(group: &Group) -> Option<Curves> {
             lines.push(Line { label, points: points.collect(), reference: false });
         }
         if !lines.is_empty() {
-            panels.push(Panel { title: format!("Budget {budget}"), lines });
+            panels.push(Panel { title: capital(&budget.title()), lines });
         }
     }
     (!panels.is_empty()).then(|| Curves {
@@ -234,6 +288,7 @@ pub fn layer_capacities(group: &Group) -> Option<Curves> {
         subtitle: group.caption(),
         x: XAxis::Layer,
         y_label: "Entries per head".to_owned(),
+        same_scale: false,
         names: Vec::new(),
         panels,
     })
@@ -250,11 +305,13 @@ pub enum Columns {
     Datasets,
 }
 
-/// Score curves of a table against budget or bytes held; none where the table has no such column with a score, or, for
-/// budgets, fewer than two of them. Rows without bytes have no place among bytes.
+/// Score curves of a table against budget, share kept or bytes held; none where the table has no such column with a score,
+/// or, for budgets and shares, fewer than two of them. Rows without bytes have no place among bytes, shares none among
+/// budgets.
 pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Curves> {
-    let budgets: BTreeSet<u32> = table.rows.iter().filter_map(|r| r.budget).collect();
-    if x == XAxis::Budget && budgets.len() < 2 {
+    let budgets: BTreeSet<Budget> =
+        table.rows.iter().filter_map(|r| r.budget).filter(|b| is_on(x, *b)).collect();
+    if x != XAxis::Bytes && budgets.len() < 2 {
         return None;
     }
     let wanted = |index: usize, kind: ColumnKind| match columns {
@@ -262,38 +319,75 @@ pub fn score_curves(table: &ScoreTable, columns: Columns, x: XAxis) -> Option<Cu
         Columns::Categories => kind == ColumnKind::Category,
         Columns::Datasets => kind == ColumnKind::Dataset,
     };
+    let groups = groups(table);
+    // The average has room for a panel a model, protocol or view of the question, on one scale.
+    let apart = columns == Columns::Average && groups.len() > 1;
     let chosen = table.columns.iter().enumerate().filter(|(index, c)| wanted(*index, c.kind));
-    let panels: Vec<Panel> = chosen
-        .map(|(index, column)| Panel { title: column.title.clone(), lines: lines(table, index, x) })
-        .filter(|panel| !panel.lines.is_empty())
-        .collect();
-    let title = if x == XAxis::Bytes { "Score against bytes held" } else { "Score against budget" };
+    let panel = |(index, column): (usize, &CellScope)| -> Vec<Panel> {
+        if !apart {
+            return vec![Panel { title: column.title.clone(), lines: lines(&table.rows, index, x) }];
+        }
+        let of_group = |(group, title): &(&str, String)| {
+            let rows: Vec<ScoreRow> = table.rows.iter().filter(|row| row.group == *group).cloned().collect();
+            Panel { title: title.clone(), lines: lines(&rows, index, x) }
+        };
+        groups.iter().map(of_group).collect()
+    };
+    let panels: Vec<Panel> = chosen.flat_map(panel).filter(|panel| !panel.lines.is_empty()).collect();
+    let title = match x {
+        XAxis::Bytes => "Score against bytes held",
+        XAxis::Share => "Score against share kept",
+        _ => "Score against budget",
+    };
     let percent = table.bootstrap.level * 100.0;
     (!panels.is_empty()).then(|| Curves {
         title: title.to_owned(),
         subtitle: format!("{percent:.0} % intervals · {}", table.title),
         x,
         y_label: "Score".to_owned(),
+        same_scale: apart,
         names: Vec::new(),
         panels,
     })
 }
 
-fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
-    let mixed = |row: &ScoreRow| {
-        table.rows.iter().any(|other| other.method == row.method && other.granularity != row.granularity)
-    };
-    let mut lines: Vec<Line> = Vec::new();
+/// Whether a budget has a place on the axis.
+fn is_on(x: XAxis, budget: Budget) -> bool {
+    x == XAxis::Bytes || (x == XAxis::Share) == budget.share().is_some()
+}
+
+/// The groups of a table's rows, each with what tells it from the others.
+fn groups(table: &ScoreTable) -> Vec<(&str, String)> {
+    let mut groups: Vec<&str> = Vec::new();
     for row in &table.rows {
+        if !groups.contains(&row.group.as_str()) {
+            groups.push(&row.group);
+        }
+    }
+    let is_common = |part: &&str| groups.iter().all(|group| group.split(" · ").any(|other| other == *part));
+    let title = |group: &str| {
+        let own: Vec<&str> = group.split(" · ").filter(|part| !is_common(part)).collect();
+        own.join(" · ")
+    };
+    groups.iter().map(|group| (*group, title(group))).collect()
+}
+
+fn lines(rows: &[ScoreRow], column: usize, x: XAxis) -> Vec<Line> {
+    let mixed = |row: &ScoreRow| {
+        rows.iter().any(|other| other.method == row.method && other.granularity != row.granularity)
+    };
+    let several = rows.iter().any(|row| row.group != rows[0].group);
+    let mut lines: Vec<Line> = Vec::new();
+    for row in rows.iter().filter(|row| row.budget.is_none_or(|budget| is_on(x, budget))) {
         let Some(cell) = row.cells.get(column).copied().flatten() else { continue };
         let mut label = row.method.clone();
         if mixed(row) {
             label.push_str(&format!(" {}", row.granularity));
         }
-        if !row.group.is_empty() {
+        if several {
             label.push_str(&format!(" · {}", row.group));
         }
-        let at = if x == XAxis::Bytes { row.bytes } else { f64::from(row.budget.unwrap_or(0)) };
+        let at = if x == XAxis::Bytes { row.bytes } else { row.budget.map_or(0.0, Budget::value) };
         if x == XAxis::Bytes && at <= 0.0 {
             continue;
         }
@@ -314,13 +408,13 @@ fn lines(table: &ScoreTable, column: usize, x: XAxis) -> Vec<Line> {
 /// tests pairs, and finds smaller ones.
 pub fn history(history: &History) -> history::HistoryCurves {
     let variants = history.variants();
-    let mut budgets: Vec<Option<u32>> = variants.iter().map(|v| v.1).filter(Option::is_some).collect();
+    let mut budgets: Vec<Option<Budget>> = variants.iter().map(|v| v.1).filter(Option::is_some).collect();
     budgets.sort_unstable();
     budgets.dedup();
     if budgets.is_empty() {
         budgets.push(None);
     }
-    let line = |variant: &(String, Option<u32>)| {
+    let line = |variant: &(String, Option<Budget>)| {
         let mut before: Option<(f64, f64)> = None;
         let marks = history.points.iter().map(|point| {
             let cell = History::average(point, variant)?;
@@ -331,8 +425,8 @@ pub fn history(history: &History) -> history::HistoryCurves {
         });
         (variant.0.clone(), marks.collect())
     };
-    let panel = |budget: &Option<u32>| HistoryPanel {
-        title: budget.map_or(String::new(), |b| format!("Budget {b}")),
+    let panel = |budget: &Option<Budget>| HistoryPanel {
+        title: budget.map_or(String::new(), |budget| capital(&budget.title())),
         lines: variants.iter().filter(|v| v.1.is_none() || v.1 == *budget).map(line).collect(),
     };
     history::HistoryCurves {
@@ -342,6 +436,12 @@ pub fn history(history: &History) -> history::HistoryCurves {
         commits: history.points.iter().map(|point| point.commit.clone()).collect(),
         panels: budgets.iter().map(panel).collect(),
     }
+}
+
+/// A word as a title begins.
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Both ends of a cell's interval, where it has one.

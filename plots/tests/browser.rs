@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
-use kvsweep_plots::heatmap::{self, Heatmap};
+use kvsweep_plots::heatmap::{self, Heatmap, Rows};
 use kvsweep_plots::report::{
     Answer, Emphasis, Example, Fact, Figure, FigureGroup, Provenance, ReportData, Table, TableCell,
     TableHead, Tokens, render,
@@ -85,7 +85,7 @@ fn sample() -> ReportData {
         title: title.into(),
         subtitle: String::new(),
         lengths: (1..=8).map(|i| i * 512).collect(),
-        depths: (0..11).map(|i| f64::from(i) * 10.0).collect(),
+        rows: Rows::Depths((0..11).map(|i| f64::from(i) * 10.0).collect()),
         values: (0..11)
             .map(|d| {
                 (0..8)

@@ -8,10 +8,10 @@ use kvsweep_plots::sweep::{self, Columns};
 use kvsweep_results::baseline::{History, HistoryPoint};
 use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
 use kvsweep_results::{
-    Bootstrap, CacheSize, Cell, Column, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions,
-    LayerKept, Manifest, Mean, Merged, MethodInfo, MetricScores, ModelInfo, Needle, ProgramInfo,
-    ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout, VariantKept,
-    VariantRecord,
+    Bootstrap, Budget, CacheSize, Cell, Column, ExampleInfo, ExampleKey, ExampleRecord, Finish,
+    KeptPositions, LayerKept, Manifest, Mean, Merged, MethodInfo, MetricScores, ModelInfo, Needle,
+    ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir, SCHEMA, ScoreTable, SelectionDigest, TableLayout,
+    VariantKept, VariantRecord,
 };
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,7 @@ fn manifest() -> Manifest {
             method("pyramidkv", true),
             method("headkv", true),
         ],
-        budgets: vec![64, 128],
+        budgets: [64, 128].map(Budget::Entries).to_vec(),
         device: "cpu".into(),
         dtype: "f32".into(),
         limit: None,
@@ -67,8 +67,8 @@ fn manifest() -> Manifest {
 }
 
 /// What a variant keeps: the window, and more in early layers where the method is a pyramid.
-fn layers(method: &str, budget: Option<u32>) -> Vec<LayerKept> {
-    let Some(budget) = budget else { return vec![LayerKept::All; LAYERS] };
+fn layers(method: &str, budget: Option<Budget>) -> Vec<LayerKept> {
+    let Some(Budget::Entries(budget)) = budget else { return vec![LayerKept::All; LAYERS] };
     (0..LAYERS as u32)
         .map(|layer| {
             let size = if method == "pyramidkv" { budget + 24 - 16 * layer } else { budget };
@@ -97,7 +97,7 @@ fn write(path: &Path, manifest: &Manifest) -> Run {
             let variants = manifest.variants().into_iter().map(|variant| {
                 let layers = layers(&variant.method, variant.budget);
                 kept.variants.push(VariantKept { variant: variant.to_string(), layers: layers.clone() });
-                let size = variant.budget.unwrap_or(PROMPT);
+                let size = variant.budget.map_or(PROMPT, |budget| budget.value() as u32);
                 VariantRecord {
                     prediction: format!("answer {row} by {} <script>alert(1)</script>", variant.method)
                         .into(),
@@ -112,6 +112,7 @@ fn write(path: &Path, manifest: &Manifest) -> Run {
                         entries_max: size,
                         entries_nominal: f64::from(size),
                         bytes: u64::from(size) * if variant.granularity == "kv-head" { 1024 } else { 2048 },
+                        last_only: false,
                     },
                     selection: Some(SelectionDigest::of(&layers)),
                     retention: is_needle.then(|| vec![vec![row as f32 / 12.0; HEADS]; LAYERS]),
@@ -133,6 +134,7 @@ fn write(path: &Path, manifest: &Manifest) -> Run {
                     prompt_sha256: "q".into(),
                     prompt_tail: "… Answer:".into(),
                     prompt_tokens: PROMPT,
+                    compressed_tokens: None,
                     truncated_tokens: 96,
                     needle,
                 },
@@ -162,6 +164,7 @@ fn table(merged: &Merged) -> ScoreTable {
         columns: vec![column("qasper"), column("trec")],
         categories: vec![mean("Single-document QA", &["qasper"]), mean("Few-shot", &["trec"])],
         average: mean("Average", &["qasper", "trec"]),
+        counts_removed: false,
     };
     ScoreTable::new(merged, &layout, &Bootstrap { resamples: 200, ..Bootstrap::default() }).unwrap()
 }
@@ -176,7 +179,7 @@ fn records_become_pictures() {
         |title: &str| group.variants.iter().find(|v| sweep::variant_title(group, v) == title).unwrap();
 
     let map = sweep::needle_map(group, variant("snapkv, budget 64")).unwrap();
-    assert_eq!((map.lengths.as_slice(), map.depths.len()), ([512, 1024, 1536].as_slice(), 4));
+    assert_eq!((map.lengths.as_slice(), map.values.len()), ([512, 1024, 1536].as_slice(), 4));
     let expected = [16.0, 16.0 + 100.0 / 6.0, 16.0 + 100.0 / 3.0];
     assert!(
         map.values.iter().all(|row| row.iter().zip(expected).all(|(v, e)| (v.unwrap() - e).abs() < 1e-9))
@@ -256,7 +259,7 @@ fn a_run_becomes_a_page() {
     let cell = |theirs: &str, verdict, ours: Option<f64>| PaperCell {
         printed_method: "SnapKV".into(),
         method: Some("snapkv".into()),
-        budget: Some(128),
+        budget: Some(Budget::Entries(128)),
         column: "Qasper".into(),
         theirs: Some(theirs.into()),
         ours: ours.map(|score| Cell {

@@ -51,7 +51,7 @@ fn needle(title: &str, strength: f64, lengths: usize, depths: usize) -> heatmap:
         subtitle: "embedded model tiny · kvsweep-1 v1 · cpu f32 · mini split · a check of the pipeline"
             .to_owned(),
         lengths: (1..=lengths).map(|i| i * 512).collect(),
-        depths: (0..depths).map(|i| (i * 100) as f64 / (depths - 1) as f64).collect(),
+        rows: heatmap::Rows::Depths((0..depths).map(|i| (i * 100) as f64 / (depths - 1) as f64).collect()),
         values: (0..depths).map(|r| (0..lengths).map(|c| score(r, c)).collect()).collect(),
         range: (0.0, 100.0),
     }
@@ -131,6 +131,7 @@ fn curves() {
                     .to_owned(),
                 x,
                 y_label: "Score".to_owned(),
+                same_scale: false,
                 names: Vec::new(),
                 panels,
             })
@@ -211,6 +212,7 @@ fn head_maps() {
             subtitle: String::new(),
             x: XAxis::Layer,
             y_label: "Entries".to_owned(),
+            same_scale: false,
             names: Vec::new(),
             panels: vec![Panel {
                 title: String::new(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::budget::Budget;
 use crate::kept::{KeptPositions, LayerKept, VariantKept};
 use crate::manifest::{Manifest, MethodInfo, ModelInfo, ProgramInfo, ProtocolInfo, RunDataset, Shard};
 use crate::record::{
@@ -41,7 +42,7 @@ pub(crate) fn manifest() -> Manifest {
         protocol: ProtocolInfo { name: "longbench".into(), version: "1".into(), sha256: "p".into() },
         datasets: vec![dataset("qasper"), dataset("trec")],
         methods: vec![method("full", false), method("snapkv", true)],
-        budgets: vec![64, 128],
+        budgets: [64, 128].map(Budget::Entries).to_vec(),
         device: "cpu".into(),
         dtype: "f32".into(),
         limit: None,
@@ -56,6 +57,11 @@ pub(crate) fn record(manifest: &Manifest, dataset: &str, row: u64, scores: &[f64
     let layers = [LayerKept::All, LayerKept::Heads(vec![vec![0, 1, 5], vec![2]])];
     let variants = manifest.variants();
     assert_eq!(variants.len(), scores.len());
+    let entries = |variant: &VariantKey| match variant.budget {
+        None => 500,
+        Some(Budget::Entries(entries)) => entries,
+        Some(Budget::Share(share)) => (500.0 * share.value()) as u32,
+    };
     let variant = |(variant, score): (VariantKey, &f64)| VariantRecord {
         prediction: format!("answer {row} of {} \u{202e} <script>\n", variant.method).into(),
         prediction_sha256: "p".into(),
@@ -65,10 +71,11 @@ pub(crate) fn record(manifest: &Manifest, dataset: &str, row: u64, scores: &[f64
         score: *score,
         other_scores: BTreeMap::from([("rouge1", 0.5)]).into(),
         kept: CacheSize {
-            entries_mean: f64::from(variant.budget.unwrap_or(500)),
-            entries_max: variant.budget.unwrap_or(500) * 2,
-            entries_nominal: f64::from(variant.budget.unwrap_or(500)),
-            bytes: u64::from(variant.budget.unwrap_or(500)) * 1024,
+            entries_mean: f64::from(entries(&variant)),
+            entries_max: entries(&variant) * 2,
+            entries_nominal: f64::from(entries(&variant)),
+            bytes: u64::from(entries(&variant)) * 1024,
+            last_only: false,
         },
         selection: Some(SelectionDigest::of(&layers)),
         retention: Some(vec![vec![1.0, 0.1], vec![0.0, 1.0 / 3.0]]),
@@ -88,6 +95,7 @@ pub(crate) fn record(manifest: &Manifest, dataset: &str, row: u64, scores: &[f64
             prompt_sha256: "q".into(),
             prompt_tail: "Answer:".into(),
             prompt_tokens: 500,
+            compressed_tokens: None,
             truncated_tokens: 0,
             needle: Some(Needle { length: 512, depth: 11.0, start: Some(50), end: Some(60) }),
         },
@@ -157,5 +165,6 @@ pub(crate) fn layout() -> TableLayout {
         columns: vec![column("qasper"), column("trec")],
         categories: vec![mean("Single-doc QA", &["qasper"]), mean("Few-shot", &["trec"])],
         average: mean("Average", &["qasper", "trec"]),
+        counts_removed: false,
     }
 }

@@ -7,7 +7,7 @@ use crate::error::Difference;
 use crate::io::hash_parts;
 use crate::manifest::{
     CALIBRATION, ESSAYS, LIMIT_TAKES, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, NEEDLE_DEPTHS,
-    NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, RunDataset, Shard,
+    NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, RULER_LENGTHS, RunDataset, Shard,
 };
 
 impl Manifest {
@@ -128,6 +128,7 @@ impl Identity {
             let (concern, since) = match name.as_str() {
                 // Schema 1 named the part's own grid.
                 NEEDLE_LENGTHS | NEEDLE_DEPTHS => (if *schema == 1 { Part } else { Extent }, 1),
+                RULER_LENGTHS => (Extent, 2),
                 ESSAYS => (Source, 2),
                 LIMIT_TAKES => (Extent, 1),
                 MASKED_HEADS => (Measurement, 2),
@@ -249,6 +250,7 @@ fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::fixture::manifest;
 
     type Edit = fn(&mut Manifest);
@@ -288,13 +290,14 @@ mod tests {
         ("methods[snapkv].granularity", Extent, |m| m.methods[1].granularity = "query-head".into()),
         ("methods[snapkv].budgeted", Extent, |m| m.methods[1].budgeted = false),
         ("order of methods", Extent, |m| m.methods.reverse()),
-        ("budgets", Extent, |m| m.budgets.push(4096)),
+        ("budgets", Extent, |m| m.budgets.push(Budget::Entries(4096))),
         ("device", Measurement, |m| m.device = "cuda".into()),
         ("dtype", Measurement, |m| m.dtype = "bf16".into()),
         ("limit", Extent, |m| m.limit = Some(1)),
         ("shard.index", Part, |m| m.shard = Some(Shard { index: 1, count: 2 })),
         ("seed", Measurement, |m| m.seed += 1),
         ("settings.needle-depths", Extent, |m| set(m, NEEDLE_DEPTHS, "50")),
+        ("settings.ruler-lengths", Extent, |m| set(m, RULER_LENGTHS, "4096")),
         ("settings.mask-heads", Measurement, |m| set(m, "mask-heads", "semantic:16")),
         ("settings.without-context", Measurement, |m| set(m, "without-context", "true")),
         ("settings.question", Measurement, |m| set(m, "question", "unseen")),

@@ -18,6 +18,7 @@
 
 mod answers;
 pub mod baseline;
+mod budget;
 pub mod compare;
 mod error;
 #[cfg(test)]
@@ -39,28 +40,31 @@ mod render;
 mod run;
 mod shared;
 mod stats;
+mod status;
 mod table;
 mod text;
 mod text_table;
 
 pub use answers::{Answers, MergedVariant};
+pub use budget::{Budget, Share};
 pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept};
 pub use manifest::{
     CALIBRATION, ESSAYS, LIMIT_TAKES, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
-    NEEDLE_DEPTHS, NEEDLE_LENGTHS, NO_TEMPLATE, ProgramInfo, ProtocolInfo, QUESTION, RunDataset, SPREAD,
-    Shard, UNSEEN, WITHOUT_CONTEXT,
+    NEEDLE_DEPTHS, NEEDLE_LENGTHS, NO_TEMPLATE, ProgramInfo, ProtocolInfo, QUESTION, RULER_LENGTHS,
+    RunDataset, SPREAD, Shard, UNSEEN, WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample};
 pub use record::{
     CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, LayerHash, MetricScores, Needle, SCHEMA,
     SelectionDigest, Timings, VariantKey, VariantRecord, VariantTiming,
 };
-pub use render::Format;
+pub use render::{BudgetColumn, Format};
 pub use run::{RecordProblem, Run, RunDir};
 pub use shared::SharedText;
 pub use stats::{Bootstrap, Estimate, PairedTest};
+pub use status::{PartState, PartStatus, RunStatus};
 pub use table::{Cell, CellScope, Column, ColumnKind, Mean, ScoreRow, ScoreTable, TableLayout};
 pub use text::{is_hidden, printable, shell_word, visible};
 

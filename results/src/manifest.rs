@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::budget::Budget;
 use crate::io::hash_parts;
 use crate::record::{SCHEMA, VariantKey};
 
@@ -115,9 +116,8 @@ pub struct Manifest {
     pub datasets: Vec<RunDataset>,
     /// The methods, in the order of the table's rows.
     pub methods: Vec<MethodInfo>,
-    /// The budgets of every budgeted method: entries per KV head, averaged over heads and layers, the observation window
-    /// included.
-    pub budgets: Vec<u32>,
+    /// The budgets of every budgeted method.
+    pub budgets: Vec<Budget>,
     /// `cpu` or `cuda`.
     pub device: String,
     /// `f32`, `f16`, `bf16`.
@@ -153,6 +153,9 @@ pub const QUESTION: &str = "question";
 /// See [`QUESTION`].
 pub const UNSEEN: &str = "unseen";
 
+/// What tables call a run without [`QUESTION`] beside one with it.
+pub(crate) const SEEN: &str = "seen";
+
 /// The setting that lists the needle's context lengths.
 pub const NEEDLE_LENGTHS: &str = "needle-lengths";
 
@@ -164,6 +167,9 @@ pub const LIMIT_TAKES: &str = "limit-takes";
 
 /// See [`LIMIT_TAKES`].
 pub const SPREAD: &str = "rows spread over their lengths";
+
+/// The setting that lists RULER's context lengths.
+pub const RULER_LENGTHS: &str = "ruler-lengths";
 
 /// The setting that identifies the essays of the needle's haystack.
 pub const ESSAYS: &str = "essays-sha256";
@@ -325,8 +331,11 @@ mod tests {
 
     #[test]
     fn variants_come_method_by_method() {
-        let names: Vec<String> =
-            manifest().variants().iter().map(|v| format!("{}@{:?}", v.method, v.budget)).collect();
-        assert_eq!(names, ["full@None", "snapkv@Some(64)", "snapkv@Some(128)"]);
+        let names: Vec<String> = manifest()
+            .variants()
+            .iter()
+            .map(|v| v.method.to_string() + &v.budget.map(Budget::suffix).unwrap_or_default())
+            .collect();
+        assert_eq!(names, ["full", "snapkv/64", "snapkv/128"]);
     }
 }

@@ -10,7 +10,9 @@ use crate::answers::{Answers, MergedVariant};
 use crate::error::{Conflict, ResultsError};
 use crate::identity::Identity;
 use crate::kept::KeptPositions;
-use crate::manifest::{MASK_HEADS, Manifest, MethodInfo, NO_TEMPLATE, QUESTION, RunDataset, WITHOUT_CONTEXT};
+use crate::manifest::{
+    MASK_HEADS, Manifest, MethodInfo, NO_TEMPLATE, QUESTION, RunDataset, SEEN, WITHOUT_CONTEXT,
+};
 use crate::parts::{MissingParts, expected_examples, missing_parts};
 use crate::record::{ExampleInfo, ExampleKey, ExampleRecord, VariantKey, VariantRecord};
 use crate::run::{RecordProblem, Run, kept_of};
@@ -130,7 +132,8 @@ fn distinguish(groups: &mut [Group]) {
     for group in groups {
         for field in &fields {
             let name = field.strip_prefix("settings.").unwrap_or(field);
-            let value = group.identity.value(field).unwrap_or("none");
+            let unset = if name == QUESTION { SEEN } else { "none" };
+            let value = group.identity.value(field).unwrap_or(unset);
             // A hash is told apart by its beginning.
             let value = if value.len() == 64 { value.get(..8).unwrap_or(value) } else { value };
             group.distinction.push_str(&format!(" · {name} {value}"));
@@ -449,7 +452,7 @@ mod tests {
     fn a_manifest_of_many_budgets_is_read_in_linear_time() {
         let dir = tempfile::tempdir().unwrap();
         let mut many = manifest();
-        many.budgets = (1..=200_000).collect();
+        many.budgets = (1..=200_000).map(crate::Budget::Entries).collect();
         let runs = ["a", "b"].map(|name| {
             drop(RunDir::create_or_continue(&dir.path().join(name), &many).unwrap());
             Run::load(&dir.path().join(name)).unwrap()

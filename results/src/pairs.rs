@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::Result;
+use crate::budget::Budget;
 use crate::compare::{Change, p_value};
 use crate::error::ResultsError;
 use crate::json::versioned;
@@ -19,7 +20,7 @@ use crate::text_table::TextTable;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodPair {
     /// The budget of the first (and of the second, unless it is the full cache).
-    pub budget: Option<u32>,
+    pub budget: Option<Budget>,
     /// The first method.
     pub first: String,
     /// The second.
@@ -70,7 +71,7 @@ impl MethodPairs {
         let all: Vec<(&VariantKey, Vec<ScoredColumn>)> =
             group.variants.iter().map(|key| (key, scored(key))).collect();
         let mut pairs = Vec::new();
-        let mut budgets: Vec<Option<u32>> = all.iter().map(|(key, _)| key.budget).collect();
+        let mut budgets: Vec<Option<Budget>> = all.iter().map(|(key, _)| key.budget).collect();
         budgets.sort_unstable();
         budgets.dedup();
         let mut add = |(a, ours): &(&VariantKey, Vec<ScoredColumn>),
@@ -245,17 +246,17 @@ mod tests {
             let loss = if variant == 3 { 0.1 + (row % 5) as f64 / 20.0 } else { 0.0 };
             0.9 - loss - (row % 7) as f64 / 20.0
         });
-        let names: Vec<(Option<u32>, &str, &str, Change)> =
+        let names: Vec<(Option<Budget>, &str, &str, Change)> =
             all.pairs.iter().map(|p| (p.budget, p.first.as_str(), p.second.as_str(), p.change)).collect();
         assert_eq!(
             names,
             [
-                (Some(64), "snapkv", "h2o", Change::Better),
-                (Some(128), "snapkv", "h2o", Change::Unchanged),
-                (Some(64), "snapkv", "full", Change::Unchanged),
-                (Some(64), "h2o", "full", Change::Worse),
-                (Some(128), "snapkv", "full", Change::Unchanged),
-                (Some(128), "h2o", "full", Change::Unchanged),
+                (Some(Budget::Entries(64)), "snapkv", "h2o", Change::Better),
+                (Some(Budget::Entries(128)), "snapkv", "h2o", Change::Unchanged),
+                (Some(Budget::Entries(64)), "snapkv", "full", Change::Unchanged),
+                (Some(Budget::Entries(64)), "h2o", "full", Change::Worse),
+                (Some(Budget::Entries(128)), "snapkv", "full", Change::Unchanged),
+                (Some(Budget::Entries(128)), "h2o", "full", Change::Unchanged),
             ]
         );
         let first = &all.pairs[0].test;
@@ -285,7 +286,8 @@ mod tests {
             }
         }
         let all = MethodPairs::new(group, &layout(), &Bootstrap::default()).unwrap();
-        let against_full = |budget| all.pairs.iter().find(|pair| pair.budget == Some(budget)).unwrap().test;
+        let against_full =
+            |budget| all.pairs.iter().find(|pair| pair.budget == Some(Budget::Entries(budget))).unwrap().test;
         assert_eq!((against_full(64).estimate.n, against_full(128).estimate.n), (3, 6));
     }
 }

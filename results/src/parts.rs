@@ -126,7 +126,7 @@ mod tests {
         let parts: Vec<Manifest> = [1, 3, 3].map(|index| part(&manifest(), index, 3)).into();
         assert_eq!(expected_examples(&parts, "qasper"), 2);
         let mut more = manifest();
-        more.budgets = vec![64];
+        more.budgets = vec![crate::Budget::Entries(64)];
         assert_eq!(expected_examples(&[more, manifest()], "qasper"), 3);
         assert_eq!(expected_examples(&parts, "other"), 0);
     }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(many, ["part 1 of 1000000000; parts 2, 3, 4, 5, 6, 7, 8, 9, … missing: 4 examples"]);
         // Another measurement's parts do not complete it; the program that ran does not matter.
         let mut other = parts(&[2], 2);
-        other[0].budgets = vec![64];
+        other[0].budgets = vec![crate::Budget::Entries(64)];
         assert_eq!(text(&[parts(&[1], 2), other].concat()).len(), 2);
         let mut other = parts(&[2], 2);
         other[0].program.commit = "def".into();

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::budget::Budget;
 use crate::io::hash_parts;
 use crate::kept::LayerKept;
 use crate::shared::{Pool, SharedText};
@@ -36,9 +37,8 @@ pub struct ExampleKey {
 pub struct VariantKey {
     /// The method with its profile, as typed: `snapkv`, `snapkv@headkv`.
     pub method: SharedText,
-    /// Entries per KV head, averaged over heads and layers, the observation window included; none where the method has no
-    /// budget (`full`).
-    pub budget: Option<u32>,
+    /// What it may keep; none where the method has no budget (`full`).
+    pub budget: Option<Budget>,
     /// `kv-head` or `query-head`.
     pub granularity: SharedText,
     /// [`crate::MethodInfo::params_id`] of the resolved parameters.
@@ -46,11 +46,12 @@ pub struct VariantKey {
 }
 
 impl fmt::Display for VariantKey {
-    /// `snapkv@headkv/128/kv-head#0123abcd`; unique, stable, used in files and messages.
+    /// `snapkv@headkv/128/kv-head#0123abcd`, `snapkv@headkv@0.5/kv-head#0123abcd`; unique, stable, used in files and
+    /// messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.method)?;
         if let Some(budget) = self.budget {
-            write!(f, "/{budget}")?;
+            f.write_str(&budget.suffix())?;
         }
         write!(f, "/{}#{}", self.granularity, self.params)
     }
@@ -96,6 +97,10 @@ pub struct ExampleInfo {
     pub prompt_tail: String,
     /// Tokens of the prompt as it was prefilled.
     pub prompt_tokens: u32,
+    /// Those of them that were compressed, where they are not all: the question came behind. None in records written
+    /// before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compressed_tokens: Option<u32>,
     /// Tokens cut out of the middle (0: nothing was cut).
     pub truncated_tokens: u32,
     /// The needle's place, for needle examples.
@@ -103,12 +108,20 @@ pub struct ExampleInfo {
 }
 
 impl ExampleInfo {
-    /// Whether both describe one prompt; one of them may be from before contexts were recorded.
+    /// Tokens that were compressed.
+    pub fn compressed(&self) -> u32 {
+        self.compressed_tokens.unwrap_or(self.prompt_tokens)
+    }
+
+    /// Whether both describe one prompt; one of them may be from before contexts, or where they end, were recorded.
     pub(crate) fn is_of_the_same_prompt(&self, other: &Self) -> bool {
-        let known = self.context.is_some() && other.context.is_some();
         *self
             == Self {
-                context: if known { other.context.clone() } else { self.context.clone() },
+                context: other.context.clone().filter(|_| self.context.is_some()).or(self.context.clone()),
+                compressed_tokens: other
+                    .compressed_tokens
+                    .filter(|_| self.compressed_tokens.is_some())
+                    .or(self.compressed_tokens),
                 ..other.clone()
             }
     }
@@ -132,10 +145,13 @@ pub struct CacheSize {
     pub entries_mean: f64,
     /// Most entries in any head of any layer.
     pub entries_max: u32,
-    /// The entries the budget allows per head and layer for this prompt: min(budget, prompt).
+    /// The entries the budget allows per head and layer of what was compressed, and no more than these.
     pub entries_nominal: f64,
     /// Bytes of keys and values held over all layers and heads.
     pub bytes: u64,
+    /// The share of a short prompt had no room for the method's window: the last entries were kept instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub last_only: bool,
 }
 
 /// What was selected, small enough for every record; the positions themselves go to [`crate::KeptPositions`].

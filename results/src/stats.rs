@@ -650,6 +650,25 @@ mod tests {
     }
 
     #[test]
+    fn contexts_of_one_question_each_are_what_examples_were() {
+        let mut rng = ChaCha8Rng::seed_from_u64(23);
+        let (a, b) = (draw(&mut rng, 2, 40), draw(&mut rng, 1, 25));
+        let named = |name: &str, values: &[f64]| -> Vec<(String, f64)> {
+            values.iter().enumerate().map(|(place, value)| (format!("{name}{place}"), *value)).collect()
+        };
+        let (own_a, own_b) = (named("a", &a), named("b", &b));
+        let all = |first: Vec<Sample<'_>>, second: Vec<Sample<'_>>| {
+            let bootstrap = Bootstrap::default();
+            let strata = [bootstrap.stratum("a", &first), bootstrap.stratum("b", &second)];
+            let parts: Vec<(f64, &Stratum)> = strata.iter().map(|stratum| (0.5, stratum)).collect();
+            let test =
+                bootstrap.paired(&[("a".to_owned(), (0.5, first)), ("b".to_owned(), (0.5, second))].into());
+            (bootstrap.combine_scores(&parts), test)
+        };
+        assert_eq!(all(of_documents(&own_a), of_documents(&own_b)), all(samples(&a), samples(&b)));
+    }
+
+    #[test]
     fn one_document_has_no_interval_however_many_its_questions() {
         let bootstrap = Bootstrap::default();
         let values: Vec<(String, f64)> = (0..8).map(|n| ("one".to_owned(), f64::from(n) / 8.0)).collect();

@@ -85,16 +85,45 @@ pub(crate) fn paragraph(text: &str, most: usize) -> String {
 
 /// A text as one word of a POSIX shell, quoted where it must be.
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// A time for people: `40 s`, `12 min`, `3 h 05 min`.
+pub(crate) fn short_time(seconds: f64) -> String {
+    let whole = seconds.round().max(0.0) as u64;
+    match whole {
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min", whole.div_ceil(60)),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        for text in [
+            "plain",
+            "",
+            "two words",
+            "it's",
+            "$(rm -rf x)`id`",
+            "snapkv[window=16],full",
+            "a\nb",
+            "\\",
+            "ü\"*?",
+        ] {
+            let script = format!("printf %s {}", shell_word(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        }
+    }
 
     #[test]
     fn what_moves_the_cursor_or_the_order_is_written_out() {
@@ -117,6 +146,12 @@ mod tests {
         assert_eq!(wrapped("a bcdefghij k", 4), ["a", "bcde", "fghi", "j k"]);
         assert_eq!(wrapped("段落 段落", 5), ["段落", "段落"]);
         assert_eq!(wrapped("", 5), [""]);
+    }
+
+    #[test]
+    fn times_are_short() {
+        let times = [0.4, 119.0, 121.0, 7260.0].map(short_time);
+        assert_eq!(times, ["0 s", "119 s", "3 min", "2 h 01 min"]);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kvsweep_results::{
-    Bootstrap, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions, LayerKept, Manifest,
-    Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir, SCHEMA,
-    ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
+    Bootstrap, Budget, CacheSize, ExampleInfo, ExampleKey, ExampleRecord, Finish, KeptPositions, LayerKept,
+    Manifest, Merged, MethodInfo, ModelInfo, Needle, ProgramInfo, ProtocolInfo, Run, RunDataset, RunDir,
+    SCHEMA, ScoreTable, SelectionDigest, TableLayout, Timings, VariantKept, VariantRecord, VariantTiming,
 };
 use rand::{Rng, SeedableRng};
 
@@ -44,7 +44,7 @@ fn manifest() -> Manifest {
         protocol: ProtocolInfo { name: "kvsweep-1".into(), version: "1".into(), sha256: "p".into() },
         datasets: vec![dataset(EXAMPLES)],
         methods: vec![method("full", false), method("snapkv", true)],
-        budgets: vec![64, 128],
+        budgets: [64, 128].map(Budget::Entries).to_vec(),
         device: "cpu".into(),
         dtype: "f32".into(),
         limit: None,
@@ -77,6 +77,7 @@ fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPo
             prompt_sha256: "p".into(),
             prompt_tail: "Question: why?\nAnswer:".into(),
             prompt_tokens: 500,
+            compressed_tokens: None,
             truncated_tokens: 3,
             needle: Some(Needle { length: 512, depth: 11.0, start: Some(50), end: Some(60) }),
         },
@@ -96,7 +97,13 @@ fn record(manifest: &Manifest, row: u64, seconds: f64) -> (ExampleRecord, KeptPo
                 metric: "qa-f1".into(),
                 score: (row as f64 + place as f64) / 100.0,
                 other_scores: BTreeMap::from([("rouge-l", 0.1 + 0.2)]).into(),
-                kept: CacheSize { entries_mean: 63.5, entries_max: 70, entries_nominal: 64.0, bytes: 65_024 },
+                kept: CacheSize {
+                    entries_mean: 63.5,
+                    entries_max: 70,
+                    entries_nominal: 64.0,
+                    bytes: 65_024,
+                    last_only: false,
+                },
                 selection: Some(SelectionDigest::of(&layers)),
                 retention: Some(vec![vec![1.0, 0.1], vec![0.0, 1.0 / 3.0]]),
                 variant,
@@ -241,6 +248,7 @@ fn reads_back(schema: u32, configuration: &str) {
             parts: vec![("qasper".into(), 1.0)],
             percent: |parts| parts.iter().map(|(weight, percent)| weight * percent).sum(),
         },
+        counts_removed: false,
     };
     let merged = Merged::of(&[run], false).unwrap();
     let table = ScoreTable::new(&merged, &layout, &Bootstrap::default()).unwrap();

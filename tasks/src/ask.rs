@@ -10,7 +10,7 @@ use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
 use crate::example::hex;
 use crate::prompt::Prompt;
-use crate::protocol::{ModelFacts, Protocol};
+use crate::protocol::{ModelFacts, Protocol, QuestionView};
 use crate::text::ModelText;
 
 /// What prompts are made for: a model under a protocol.
@@ -22,6 +22,8 @@ pub struct Renderer<'a> {
     pub model: &'a ModelFacts,
     /// The model's tokenizer and chat template.
     pub text: &'a dyn ModelText,
+    /// Whether methods see the question.
+    pub question: QuestionView,
 }
 
 /// Names a context by its text: sixteen hexadecimal digits of the SHA-256. Questions about one document share it,
@@ -105,6 +107,11 @@ pub trait Question: Send + Sync {
         None
     }
 
+    /// Its nominal context length in tokens, in a suite that asks the same at several.
+    fn context_length(&self) -> Option<usize> {
+        self.cell().map(|cell| cell.length)
+    }
+
     /// Why no answer to it can be graded, if so: an empty one and the reference's own are tried.
     fn ungradable(&self, protocol: &Protocol) -> Option<TaskError> {
         let reference = self.description().answers.first().map_or("", String::as_str);
@@ -132,7 +139,7 @@ pub struct Description<'a> {
     pub language: &'a str,
     /// The row's own length, where the data set states one.
     pub length: Option<u64>,
-    /// LongBench-E's bucket, or the needle's context length: columns of a table.
+    /// LongBench-E's bucket, or the context length of the needle test and of RULER: columns of a table.
     pub bucket: Option<String>,
 }
 

@@ -96,17 +96,54 @@ pub enum TaskError {
     /// A needle test cannot be built.
     #[error("cannot build the needle test: {0}")]
     Needle(NeedleError),
-    /// A context length of the needle test that is longer than any prompt of this model.
-    #[error(
-        "needle length {length} exceeds the {positions} positions of model `{model}`; choose shorter --lengths"
-    )]
-    NeedleLength {
+    /// A context length that is longer than any prompt of this model.
+    #[error("length {length} exceeds the {positions} positions of model `{model}`; choose shorter --lengths")]
+    LengthBeyondModel {
         /// The context length in tokens.
         length: usize,
         /// The model's positions.
         positions: usize,
         /// The model's name.
         model: String,
+    },
+    /// A context length that does not hold what its task hides in it.
+    #[error("length {length} does not hold a task's own text; the shortest is {shortest}")]
+    LengthTooShort {
+        /// The context length in tokens.
+        length: usize,
+        /// The shortest that is made.
+        shortest: usize,
+    },
+    /// A task whose smallest row is longer than its context length.
+    #[error(
+        "a row of `{name}` does not fit into length {length}; choose longer --lengths, or leave it out of --datasets"
+    )]
+    TaskTooLong {
+        /// The task.
+        name: &'static str,
+        /// The context length in tokens.
+        length: usize,
+    },
+    /// RULER's questions of a source that is not there.
+    #[error(
+        "`{name}` (or `{published}`) is not in the folder of --data\n\
+         hint: fetch {address} into it, as RULER's own script does"
+    )]
+    MissingQuestions {
+        /// RULER's name of the file.
+        name: &'static str,
+        /// The name that it is published by.
+        published: &'static str,
+        /// Where it is published.
+        address: &'static str,
+    },
+    /// More rows than a source has questions.
+    #[error("`{name}` has {questions} questions and more are asked; lower --limit")]
+    FewQuestions {
+        /// RULER's name of the file.
+        name: &'static str,
+        /// Questions with an answer.
+        questions: usize,
     },
     /// A data set without a single row.
     #[error("data set `{0}` has no rows")]
@@ -156,6 +193,20 @@ pub enum PromptError {
         around: usize,
         /// Prompt tokens allowed.
         limit: usize,
+    },
+    /// The template does not give back what stands in the user's turn.
+    #[error("the chat template changes the user's text, so its context and question cannot be told apart")]
+    TemplateChangesText,
+    /// The question leaves no position for its context.
+    #[error(
+        "question and template have {question} tokens, which leaves no room for a context in {room} positions; use a model \
+         with more positions"
+    )]
+    QuestionTooLong {
+        /// Tokens behind the context.
+        question: usize,
+        /// Positions beside the answer's.
+        room: usize,
     },
     /// Prompt and answer are longer than the model.
     #[error(

@@ -13,13 +13,16 @@ pub struct Example {
     pub dataset: String,
     /// The question, instruction or last lines; empty where the prompt has none.
     pub input: String,
+    /// How the answer begins, behind the chat template: the model goes on from there. Empty but in RULER.
+    pub answer_prefix: String,
     /// The long text; questions about one document share it.
     pub context: Arc<str>,
     /// Reference answers; the best match counts. Never empty.
     pub answers: Vec<String>,
     /// Class names of a classification set, else empty.
     pub all_classes: Vec<String>,
-    /// The data set's own length (words in English and code, characters in Chinese). Decides LongBench-E's buckets.
+    /// The data set's own length (words in English and code, characters in Chinese; in RULER the context length in
+    /// tokens). Decides LongBench-E's buckets.
     pub length: u64,
     /// `en`, `zh` or, for the code sets, the programming language.
     pub language: String,

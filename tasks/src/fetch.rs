@@ -96,6 +96,14 @@ pub fn source(name: &str) -> Result<&'static DataSource, TaskError> {
                 .to_owned(),
         });
     }
+    if name == Suite::Ruler.name() || datasets::by_name(name).is_ok_and(|info| info.suite == Suite::Ruler) {
+        return Err(TaskError::Fetch {
+            name: name.to_owned(),
+            problem: "RULER's rows are generated: `kvsweep run ruler --model …` needs none; docs/ruler.md says how published \
+                      ones are read"
+                .to_owned(),
+        });
+    }
     let suite = match datasets::by_name(name) {
         Ok(info) => info.suite.name(),
         Err(_) => name,

@@ -22,6 +22,7 @@ pub mod protocol;
 pub mod python;
 mod reader;
 mod row;
+pub mod ruler;
 mod score;
 pub mod source;
 mod suite;
@@ -31,7 +32,7 @@ pub use ask::{Ask, ContextKey, Description, Grade, NeedleCell, Question, Rendere
 pub use error::{NeedleError, PromptError, TaskError};
 pub use example::Example;
 pub use prompt::{Prompt, StopRule, Truncation};
-pub use protocol::{ModelFacts, Protocol};
+pub use protocol::{ModelFacts, Protocol, QuestionView};
 pub use reader::{DatasetRows, find_dataset, read_rows};
 pub use score::{other_scores, score_prediction};
 pub use source::{Dataset, Source};

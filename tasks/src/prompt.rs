@@ -17,6 +17,8 @@ pub struct Prompt {
     /// The byte of `text` from which on the question's own part stands, its instructions and the end of the chat template
     /// included; `None` where that cannot be told.
     pub question_at: Option<usize>,
+    /// How many of `ids` are the context's, in a protocol that encodes it apart from its question.
+    pub apart: Option<usize>,
     /// Tokens of the prompt before anything was cut (in protocols that wrap after truncation: without the wrapper).
     pub untruncated_tokens: usize,
     /// What was cut, if anything.
@@ -43,7 +45,7 @@ pub struct StopRule {
 /// What truncation removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truncation {
-    /// Tokens removed from the middle.
+    /// Tokens removed, from the middle or from the end of the context as the protocol has it.
     pub removed_tokens: usize,
     /// A reference answer occurs in the removed text.
     pub answer_was_in_removed: bool,
@@ -52,7 +54,7 @@ pub struct Truncation {
 }
 
 impl Prompt {
-    /// Tokens removed from the middle.
+    /// Tokens removed by truncation.
     pub fn removed_tokens(&self) -> usize {
         self.truncated.as_ref().map_or(0, |cut| cut.removed_tokens)
     }
@@ -68,6 +70,9 @@ impl Prompt {
     /// # Errors
     /// What the tokenizer says.
     pub fn context_tokens(&self, text: &dyn ModelText) -> Result<Option<usize>, TextError> {
+        if self.apart.is_some() {
+            return Ok(self.apart);
+        }
         let Some(question) = self.question_at.and_then(|at| self.text.get(at..)) else { return Ok(None) };
         let alone = text.encode(question, false)?;
         let same = alone.iter().rev().zip(self.ids.iter().rev()).take_while(|(a, b)| a == b).count();

@@ -293,7 +293,17 @@ fn longbench_example(info: &DatasetInfo, row: &mut Row<'_>, index: usize) -> Res
     let all_classes = row.optional_texts("all_classes")?;
     let id = row.optional_text("_id")?;
     let key = key(info.name, index, id.as_deref(), &input, &context, &answers);
-    Ok(Example { key, dataset: info.name.to_owned(), input, context, answers, all_classes, length, language })
+    Ok(Example {
+        key,
+        dataset: info.name.to_owned(),
+        input,
+        answer_prefix: String::new(),
+        context,
+        answers,
+        all_classes,
+        length,
+        language,
+    })
 }
 
 /// LongBench's length where a row has none: words (Chinese: characters) of input, context and answers.

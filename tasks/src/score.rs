@@ -88,6 +88,7 @@ mod tests {
             key: format!("{dataset}#0-x"),
             dataset: dataset.into(),
             input: String::new(),
+            answer_prefix: String::new(),
             context: Arc::default(),
             answers: vec![answer.into()],
             all_classes: Vec::new(),

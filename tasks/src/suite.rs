@@ -11,11 +11,13 @@ pub enum Suite {
     LooGle,
     /// A needle in a haystack: length x depth.
     Needle,
+    /// RULER's thirteen tasks, of any length.
+    Ruler,
 }
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 4] = [Self::LongBench, Self::LongBenchE, Self::LooGle, Self::Needle];
+    pub const ALL: [Self; 5] = [Self::LongBench, Self::LongBenchE, Self::LooGle, Self::Needle, Self::Ruler];
 
     /// The suite of that name.
     pub fn by_name(name: &str) -> Option<Self> {
@@ -29,6 +31,7 @@ impl Suite {
             Self::LongBenchE => "longbench-e",
             Self::LooGle => "loogle",
             Self::Needle => "needle",
+            Self::Ruler => "ruler",
         }
     }
 
@@ -39,6 +42,7 @@ impl Suite {
             Self::LongBenchE => "LongBench-E",
             Self::LooGle => "LooGLE",
             Self::Needle => "Needle in a Haystack",
+            Self::Ruler => "RULER",
         }
     }
 
@@ -49,6 +53,7 @@ impl Suite {
             Self::LongBenchE => "13 data sets with length buckets",
             Self::LooGle => "Long- and short-dependency QA, cloze, summarization",
             Self::Needle => "Needle in a haystack: length x depth",
+            Self::Ruler => "RULER: 13 tasks of any length; the embedded split has four of its own",
         }
     }
 }

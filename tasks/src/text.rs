@@ -47,6 +47,14 @@ pub trait ModelText {
     /// # Errors
     /// What the template engine says; a model without a template.
     fn render_user(&self, user: &str) -> Result<String, TextError>;
+
+    /// The same with thinking switched off (`enable_thinking=False`), where the template has such a switch.
+    ///
+    /// # Errors
+    /// As [`ModelText::render_user`].
+    fn render_user_without_thinking(&self, user: &str) -> Result<String, TextError> {
+        self.render_user(user)
+    }
 }
 
 /// transformers' `clean_up_tokenization`: the replacements, in its order, that decoding applies when the tokenizer's

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kvsweep_methods::{
-    Inputs, MethodState,
+    Inputs, MethodError, MethodState,
     observation::{Observation, Observed},
-    observe::{HeadsView, observe_layer},
+    observe::{HeadsView, LayerTensors, observe_layer},
     registry::METHODS,
     selection::{Granularity, LayerSelection, Selection},
     shape::{CacheShape, Reach},
@@ -16,7 +16,7 @@ use kvsweep_methods::{
 use safetensors::SafeTensors;
 
 use crate::cuda::launcher::{Element, Instance};
-use crate::cuda::model::{CudaModel, Dimensions, LayerWeights, Limits, Weights};
+use crate::cuda::model::{CudaModel, Dimensions, FAMILIES, LayerWeights, Limits, Weights, check_family};
 use crate::cuda::prompt::{CudaPrompt, has_kernel};
 use crate::plain::PlainModel;
 use crate::support::{Random, TestCard, close, instance, program, wide};
@@ -184,7 +184,8 @@ fn observe_on_the_host(
     stored: &Stored,
     wanted: &[Observation],
 ) {
-    let wanted: Vec<_> = wanted.iter().copied().filter(|&observation| !has_kernel(observation)).collect();
+    let wanted: Vec<_> =
+        wanted.iter().copied().filter(|&one| !has_kernel(one) && one.reads_entries_only()).collect();
     if wanted.is_empty() {
         return;
     }
@@ -198,7 +199,8 @@ fn observe_on_the_host(
         };
         let [k, v] = [view(&entries[0]), view(&entries[1])];
         let none = HeadsView::head_major(&[], [sizes.query_heads, 0, sizes.head_dim]).unwrap();
-        prompt.observations.layers[layer].extend(observe_layer(&wanted, sizes, &none, &k, Some(&v)).unwrap());
+        let tensors = LayerTensors { values: Some(v), ..LayerTensors::new(none, k) };
+        prompt.observations.layers[layer].extend(observe_layer(&wanted, sizes, &tensors).unwrap());
     }
 }
 
@@ -305,6 +307,15 @@ fn random_selections(shape: &CacheShape) -> Vec<Selection> {
 }
 
 #[test]
+fn families_that_the_kernels_do_not_compute_are_refused_by_name() {
+    assert!(FAMILIES.iter().all(|family| check_family(family).is_ok()));
+    assert_eq!(
+        check_family("gemma3_text").unwrap_err().to_string(),
+        "the CUDA kernels do not compute the family `gemma3_text`; they compute llama, mistral, qwen2, qwen3"
+    );
+}
+
+#[test]
 fn models_with_bias_and_norms_decode_like_the_plain_model() {
     let Some(program) = program() else { return };
     for (element, head_dim) in [(Element::Bf16, 80), (Element::F16, 64)] {
@@ -335,12 +346,13 @@ fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
     let (mut card, plain) = stored.models(TestCard::new(program, 4, None), limits);
     let (layers, heads) = (stored.layers.len(), stored.dimensions.heads);
     let mut random = Random::new(3);
-    let mut scores = || {
+    let mut scores = |heads: usize| {
         Some((0..layers).map(|_| (0..heads).map(|_| random.below(100) as f64 / 100.0).collect()).collect())
     };
     let inputs = Inputs {
-        retrieval: scores(),
-        reasoning: scores(),
+        retrieval: scores(heads),
+        reasoning: scores(heads),
+        full_heads: scores(stored.dimensions.kv_heads),
         ranking: Some(vec![(0..heads).collect(); layers]),
         layers: Some(vec![1.0 / layers as f64; layers]),
         model: None,
@@ -353,7 +365,14 @@ fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
         .flat_map(|(name, own)| {
             [64, 80].map(|budget| MethodSpec::parse(name, own, None).unwrap().at(budget).unwrap())
         })
+        // Second passes are not written for CUDA, and there is no question here.
+        .filter(|variant| {
+            !variant.observations().iter().any(|one| one.repeats_the_prompt() || one.reads_the_question())
+        })
         .collect();
+    let made = |one: &Observation| has_kernel(*one) || one.reads_entries_only();
+    let (variants, others): (Vec<_>, Vec<_>) =
+        variants.into_iter().partition(|variant| variant.observations().iter().all(made));
     let wanted: BTreeSet<_> = variants.iter().flat_map(|variant| variant.observations()).collect();
     let wanted: Vec<_> = wanted.into_iter().collect();
     let ids = prompt(stored.dimensions.vocab, 130);
@@ -372,6 +391,12 @@ fn all_methods_on_the_embedded_model_decode_like_the_plain_model() {
             variants.iter().map(select).collect()
         },
     );
+    for variant in others {
+        let seen = card.read_prompt(&ids, &variant.observations()).unwrap();
+        let refused = variant.select(&seen.shape, &seen.observations, &inputs, &mut MethodState::default());
+        assert!(matches!(refused, Err(MethodError::NotObserved { .. })), "{}", variant.id());
+        card.release_prompt(&seen);
+    }
     println!(
         "{} tokens of {} variants, {ties} within rounding of a tie",
         steps * variants.len(),

@@ -5,7 +5,7 @@
 use kvsweep_methods::{
     observation::Observation,
     observation::Observations,
-    observe::{HeadsView, observe_layer, rows_needed},
+    observe::{HeadsView, LayerTensors, observe_layer, rows_needed},
     selection::{Granularity, LayerSelection, Selection},
     shape::{CacheShape, LayerShape, Reach},
 };
@@ -201,7 +201,8 @@ impl PlainModel {
                 let v = HeadsView::head_major(&v, [kv_heads, len, dim]).unwrap();
                 let q = HeadsView::head_major(&q, [heads, len - first, dim]).unwrap();
                 let k = HeadsView::head_major(&k, [kv_heads, len, dim]).unwrap();
-                observations.layers.push(observe_layer(wanted, &shape.layers[0], &q, &k, Some(&v)).unwrap());
+                let tensors = LayerTensors { values: Some(v), ..LayerTensors::new(q, k) };
+                observations.layers.push(observe_layer(wanted, &shape.layers[0], &tensors).unwrap());
             }
             for (position, hidden) in hidden.iter_mut().enumerate() {
                 let attended: Vec<f64> = projected[position][0]

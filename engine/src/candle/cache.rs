@@ -5,10 +5,13 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use kvsweep_methods::{
     selection::{LayerSelection, Selection},
-    shape::CacheShape,
+    shape::{CacheShape, Reach},
 };
 
-use crate::{cache::Held, error::Result};
+use crate::{
+    cache::{Held, first_seen},
+    error::Result,
+};
 
 /// Heads of unequal length, padded to the longest.
 #[derive(Clone, Debug)]
@@ -18,6 +21,15 @@ pub(super) struct Padded {
     pub(super) values: Tensor,
     /// `[heads, 1, longest]`: 0 where there is an entry, else `-inf`.
     pub(super) mask: Option<Tensor>,
+    /// Where each head's entries stand, in a layer that looks through a window; nobody asks elsewhere.
+    positions: Vec<Vec<u32>>,
+}
+
+impl Padded {
+    /// Heads of one length.
+    pub(super) fn of(keys: &Tensor, values: &Tensor) -> Self {
+        Self { keys: keys.clone(), values: values.clone(), mask: None, positions: Vec::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -30,7 +42,7 @@ pub(super) enum KeptTensors {
 #[derive(Debug)]
 pub struct CandlePrompt {
     pub(super) shape: CacheShape,
-    /// Of each layer, `[kv_heads, prompt_len, head_dim]`.
+    /// Of each layer, `[kv_heads, seen, head_dim]`: the positions [that it still looks at](kvsweep_methods::LayerShape::seen).
     pub(super) layers: Vec<(Tensor, Tensor)>,
 }
 
@@ -58,16 +70,20 @@ impl CandleCache {
         let (mut layers, mut held) = (Vec::new(), Held::default());
         for ((kept, (keys, values)), sizes) in selection.layers.iter().zip(&prompt.layers).zip(&*shape.layers)
         {
+            let seen = sizes.seen(shape.len);
             match kept {
-                LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => {
-                    let padded = gather(keys, values, heads)?;
+                LayerSelection::Heads(heads) if !kept.keeps_everything(seen.len()) => {
+                    let mut padded = gather(keys, values, &shifted(heads, seen.start))?;
+                    if sizes.reach != Reach::All {
+                        padded.positions.clone_from(heads);
+                    }
                     held.bytes += bytes(&padded.keys) + bytes(&padded.values);
                     held.layers.push(heads.iter().map(Vec::len).collect());
                     layers.push(KeptTensors::Own(padded));
                 }
                 _ => {
                     held.bytes += bytes(keys) + bytes(values);
-                    held.layers.push(vec![shape.len; sizes.kv_heads]);
+                    held.layers.push(vec![seen.len(); sizes.kv_heads]);
                     layers.push(KeptTensors::Shared);
                 }
             }
@@ -90,17 +106,22 @@ impl CandleCache {
                 let len = lens[head / group];
                 if (entry as usize) < len { entry } else { entry + (longest - len) as u32 }
             };
-            let heads: Vec<Vec<u32>> = (0..selection.granularity.heads(sizes))
-                .map(|head| match chosen {
-                    LayerSelection::All => {
-                        (0..(lens[head / group] + behind) as u32).map(|entry| place(head, entry)).collect()
-                    }
-                    LayerSelection::Heads(heads) => {
-                        heads[head].iter().map(|&entry| place(head, entry)).collect()
-                    }
-                })
-                .collect();
-            let padded = gather(&keys, &values, &heads)?;
+            let (mut heads, mut positions) = (Vec::new(), Vec::new());
+            for head in 0..selection.granularity.heads(sizes) {
+                let mut kept: Vec<u32> = match chosen {
+                    LayerSelection::All => (0..(lens[head / group] + behind) as u32).collect(),
+                    LayerSelection::Heads(heads) => heads[head].clone(),
+                };
+                if sizes.reach != Reach::All {
+                    // What the next token does not look at is gone for good.
+                    let at = self.positions(index, head / group);
+                    let first = first_seen(sizes.reach, self.position);
+                    kept.retain(|&entry| at[entry as usize] as usize >= first);
+                    positions.push(kept.iter().map(|&entry| at[entry as usize]).collect());
+                }
+                heads.push(kept.into_iter().map(|entry| place(head, entry)).collect::<Vec<_>>());
+            }
+            let padded = Padded { positions, ..gather(&keys, &values, &heads)? };
             held.bytes += bytes(&padded.keys) + bytes(&padded.values);
             held.layers.push(heads.iter().map(Vec::len).collect());
             layers.push(KeptTensors::Own(padded));
@@ -109,6 +130,53 @@ impl CandleCache {
         self.tails.fill(None);
         self.held = held;
         Ok(())
+    }
+
+    /// Where the entries of a stored head stand, those read since the last cut included, in a layer that looks through a
+    /// window.
+    fn positions(&self, layer: usize, owner: usize) -> Vec<u32> {
+        let tail = (self.position - self.behind()) as u32..self.position as u32;
+        let mut positions = self.kept_positions(layer, owner);
+        positions.extend(tail);
+        positions
+    }
+
+    fn kept_positions(&self, layer: usize, owner: usize) -> Vec<u32> {
+        match &self.layers[layer] {
+            KeptTensors::Own(padded) => padded.positions[owner].clone(),
+            KeptTensors::Shared => {
+                let shape = &self.prompt.shape;
+                let seen = shape.layers[layer].seen(shape.len);
+                (seen.start as u32..seen.end as u32).collect()
+            }
+        }
+    }
+
+    /// What a query at `position` looks at of the kept entries of a layer with a window: 0, else `-inf`,
+    /// `[owners, 1, longest]`.
+    pub(super) fn window_mask(&self, layer: usize, reach: Reach, position: usize) -> Result<Tensor> {
+        let keys = match &self.layers[layer] {
+            KeptTensors::Own(padded) => &padded.keys,
+            KeptTensors::Shared => &self.prompt.layers[layer].0,
+        };
+        let (owners, longest) = (keys.dim(0)?, keys.dim(1)?);
+        let first = first_seen(reach, position);
+        let mut mask = Vec::with_capacity(owners * longest);
+        for owner in 0..owners {
+            let positions = self.kept_positions(layer, owner);
+            let seen = |&at: &u32| if at as usize >= first { 0.0 } else { f32::NEG_INFINITY };
+            mask.extend(positions.iter().map(seen));
+            mask.resize((owner + 1) * longest, f32::NEG_INFINITY);
+        }
+        Ok(Tensor::from_vec(mask, (owners, 1, longest), keys.device())?)
+    }
+
+    /// Attention rows over every entry of the prompt and what was read since: those that a window has left behind weigh
+    /// nothing. `weights` is `[query_heads, stored]`.
+    pub(super) fn whole_rows(&self, layer: usize, reach: Reach, weights: &Tensor) -> Result<Tensor> {
+        let Reach::Window(_) = reach else { return Ok(weights.clone()) };
+        let shape = &self.prompt.shape;
+        Ok(weights.pad_with_zeros(1, shape.layers[layer].seen(shape.len).start, 0)?)
     }
 
     /// Remembers the queries of a token of one layer.
@@ -160,6 +228,11 @@ impl CandleCache {
     }
 }
 
+/// Positions as entries of what is stored from `start` on.
+fn shifted(heads: &[Vec<u32>], start: usize) -> Vec<Vec<u32>> {
+    heads.iter().map(|kept| kept.iter().map(|position| position - start as u32).collect()).collect()
+}
+
 /// Bytes that a tensor's elements take.
 fn bytes(tensor: &Tensor) -> u64 {
     (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64
@@ -187,5 +260,6 @@ fn gather(keys: &Tensor, values: &Tensor, heads: &[Vec<u32>]) -> Result<Padded> 
         keys: Tensor::stack(&kept_keys, 0)?,
         values: Tensor::stack(&kept_values, 0)?,
         mask: Some(Tensor::from_vec(mask, (heads.len(), 1, longest), device)?),
+        positions: Vec::new(),
     })
 }

@@ -1,12 +1,14 @@
 //! The model on candle's operations: any device, any dtype. It is what runs on CUDA, and the plain version that the
 //! CPU kernels are tested against. Softmax, norms, RoPE and observations are computed in f32.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    selection::Selection,
+    observe::{Rotary, Turns},
+    selection::{LayerSelection, Selection},
+    shape::Reach,
 };
 
 use crate::{
@@ -16,16 +18,20 @@ use crate::{
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
+    model::rope_tables::{LayerTables, RopeTables},
     prefill::{Prefill, PrefillOptions},
+    reconstruct::Replayed,
 };
 
 mod cache;
 mod model;
 mod observe;
 
+use cache::KeptTensors;
 pub use cache::{CandleCache, CandlePrompt};
 pub use model::Candle;
-use model::{floats, linear};
+use model::{RopeTensors, floats, linear};
+use observe::Beside;
 
 /// Refuses the logits of one position that are not finite. Only then the layer is looked for: a look at every layer
 /// would wait for the device each time. `kv` is each layer's keys and values, `[kv_heads, tokens, head_dim]`, with the
@@ -59,37 +65,83 @@ impl Backend for Candle {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CandlePrompt>> {
         let config = &self.config;
         let tokens = ids.len();
         let shape = config.cache_shape(tokens);
         let rope = self.rope(std::iter::once(0..tokens))?;
+        let contested = shape.contested();
+        // Layers that methods choose from reach alike.
+        let reach = contested.first().map_or(Reach::All, |&layer| config.reach(layer));
+        let rotary = Rotary::of(wanted, tokens, |positions| {
+            let tables = LayerTables::new(config, positions);
+            let RopeTables { cos, sin, .. } = tables.of(reach).clone();
+            Turns { cos, sin }
+        });
         let mut hidden = self.embed(ids)?;
         let mut observations = Observations::default();
         let mut store = Vec::new();
-        for layer in &self.weights.layers {
-            let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
+        for (index, (layer, sizes)) in self.weights.layers.iter().zip(&*shape.layers).enumerate() {
+            let reach = sizes.reach;
+            let [queries, keys, values] = self.project(layer, &hidden, rope.of(reach))?;
             if !wanted.is_empty() {
-                observations.layers.push(self.observe_layer(wanted, [&queries, &keys, &values], cancel)?);
+                let beside = Beside { output: &layer.o.weight, rotary: rotary.as_ref() };
+                let all = [&queries, &keys, &values];
+                observations.layers.push(match contested.contains(&index) {
+                    true => self.observe_layer(wanted, sizes, all, Some(beside), cancel)?,
+                    false => BTreeMap::new(),
+                });
             }
-            let attended = self.causal(&queries, &keys, &values, cancel)?;
+            let attended = self.causal(&queries, &keys, &values, reach, cancel)?;
             hidden = self.finish(layer, &hidden, &attended)?;
-            store.push((keys, values));
+            let seen = sizes.seen(tokens);
+            let part = |all: Tensor| match seen.start {
+                0 => Ok(all),
+                start => all.narrow(1, start, seen.len())?.contiguous(),
+            };
+            store.push((part(keys)?, part(values)?));
         }
         let all_logits = options.keep_all_logits.then(|| self.logits(&hidden)).transpose()?;
         let logits = match &all_logits {
             Some(all) => all[(tokens - 1) * config.vocab_size..].to_vec(),
             None => self.logits(&hidden.narrow(0, tokens - 1, 1)?)?,
         };
-        let newest = || store.iter().map(|(keys, values)| [(0, keys), (0, values)]);
+        let first = |stored: &Tensor| tokens - stored.dims()[1];
+        let newest = || store.iter().map(|(keys, values)| [(first(keys), keys), (first(values), values)]);
         check_logits(tokens - 1, &logits, newest())?;
         if let Some(all) = &all_logits {
             check_rows(Stage::Output, 0, all, config.vocab_size)?;
         }
         let prompt = Arc::new(CandlePrompt { shape: shape.clone(), layers: store });
         Ok(Prefill { ids: ids.to_vec(), shape, logits, all_logits, observations, prompt })
+    }
+
+    fn replay(
+        &self,
+        prompt: &Arc<CandlePrompt>,
+        tokens: &[u32],
+        seen: &Replayed,
+        most: &mut [Vec<f32>],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let first = prompt.shape.len;
+        let rope = self.rope(std::iter::once(first..first + tokens.len()))?;
+        let mut hidden = self.embed(tokens)?;
+        let layers = self.weights.layers.iter().zip(&prompt.layers);
+        for (index, ((layer, (old_keys, old_values)), most)) in layers.zip(most).enumerate() {
+            let reach = self.config.reach(index);
+            let [queries, keys, values] = self.project(layer, &hidden, rope.of(reach))?;
+            if !most.is_empty() {
+                self.replay_layer([&queries, old_keys, &keys], seen, most, cancel)?;
+            }
+            let (keys, values) =
+                (Tensor::cat(&[old_keys, &keys], 1)?, Tensor::cat(&[old_values, &values], 1)?);
+            let attended = self.causal(&queries, &keys, &values, reach, cancel)?;
+            hidden = self.finish(layer, &hidden, &attended)?;
+        }
+        Ok(())
     }
 
     fn fork(
@@ -102,17 +154,43 @@ impl Backend for Candle {
         CandleCache::new(prompt, selection, votes)
     }
 
+    fn renumber(&self, cache: &mut CandleCache, selection: &Selection) -> Result<()> {
+        let turns = RopeTables::turns_back(&self.config, cache.position);
+        let half = turns.half_dim;
+        let layers: Vec<usize> = (0..self.config.layers).collect();
+        cache.position = cache.held.entries_of_each(&layers, 0)?;
+        for (kept, chosen) in cache.layers.iter_mut().zip(&selection.layers) {
+            let (KeptTensors::Own(padded), LayerSelection::Heads(heads)) = (kept, chosen) else { continue };
+            let (mut cos, mut sin) = (Vec::new(), Vec::new());
+            for (entry, &position) in heads.iter().flat_map(|head| head.iter().enumerate()) {
+                let at = (position as usize - entry) * half;
+                cos.extend_from_slice(&turns.cos[at..][..half]);
+                sin.extend_from_slice(&turns.sin[at..][..half]);
+            }
+            let shape = (heads.len(), cache.position, half);
+            let rope = RopeTensors {
+                cos: Tensor::from_vec(cos, shape, &self.device)?,
+                sin: Tensor::from_vec(sin, shape, &self.device)?,
+            };
+            padded.keys = self.rotate(&padded.keys, &rope)?;
+        }
+        Ok(())
+    }
+
     fn observe(&self, cache: &CandleCache, wanted: &[Observation]) -> Result<(Observations, usize)> {
-        let sizes = self.config.layer_shape();
-        let entries = cache.held.entries_of_each(cache.behind())?;
+        let contested = self.config.cache_shape(0).contested();
+        let entries = cache.held.entries_of_each(&contested, cache.behind())?;
         let mut observations = Observations::default();
         if !wanted.is_empty() {
-            for (layer, queries) in cache.queries.iter().enumerate() {
+            observations.layers.resize_with(self.config.layers, BTreeMap::new);
+            for layer in contested {
+                let sizes = self.config.layer_shape(layer);
                 let (keys, values) = cache.all(layer, sizes.kv_heads)?;
                 let none = Tensor::zeros((sizes.query_heads, 0, sizes.head_dim), self.dtype, &self.device);
-                let queries = queries.clone().map_or(none, Ok)?;
-                let seen = self.observe_layer(wanted, [&queries, &keys, &values], &Cancel::default())?;
-                observations.layers.push(seen);
+                let queries = cache.queries[layer].clone().map_or(none, Ok)?;
+                let all = [&queries, &keys, &values];
+                observations.layers[layer] =
+                    self.observe_layer(wanted, &sizes, all, None, &Cancel::default())?;
             }
         }
         Ok((observations, entries))
@@ -145,7 +223,8 @@ impl Backend for Candle {
         let mut hidden = self.embed(&tokens)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             cancel.check()?;
-            let [queries, keys, values] = self.project(layer, &hidden, &rope)?;
+            let reach = self.config.reach(index);
+            let [queries, keys, values] = self.project(layer, &hidden, rope.of(reach))?;
             let mut attended = Vec::with_capacity(tokens.len());
             for row in rows.iter_mut() {
                 let keep = row
@@ -161,13 +240,13 @@ impl Backend for Candle {
                     row.cache.remember(index, &query)?;
                     let (key, value) = (keys.narrow(1, at, 1)?, values.narrow(1, at, 1)?);
                     let inputs = [&query, &key, &value];
-                    let (out, weights) = self.attend(row.cache, index, inputs)?;
+                    let (out, weights) = self.attend(row.cache, index, positions[at], inputs)?;
                     if let Some(tap) = tap.as_deref_mut() {
                         if let Some(on_rows) = &mut tap.rows {
-                            on_rows(index, &floats(&weights)?);
+                            on_rows(index, &floats(&row.cache.whole_rows(index, reach, &weights)?)?);
                         }
                         if let Some((shadow, errors)) = &mut tap.shadow {
-                            let (part, _) = self.attend(shadow, index, inputs)?;
+                            let (part, _) = self.attend(shadow, index, positions[at], inputs)?;
                             let (full, part) = (linear(&out, &layer.o)?, linear(&part, &layer.o)?);
                             errors[index] += relative_error(&floats(&full)?, &floats(&part)?);
                         }

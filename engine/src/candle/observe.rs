@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Tensor};
 use kvsweep_methods::{
     observation::{Observation, Observed},
-    observe::{rows_needed, unjudged_lag_ranks},
+    observe::{Rotary, Turns, rows_needed, unjudged_lag_ranks},
+    shape::{LayerShape, Reach},
 };
 
 use super::model::{Candle, QUERY_BLOCK, floats, softmax};
 use crate::{
     cancel::Cancel,
     error::{EngineError, Result},
+    reconstruct::Replayed,
 };
 
 /// Length of each row, `[heads, tokens, 1]`.
@@ -56,12 +58,94 @@ fn lag_ranks(stored: [&Tensor; 2], sinks: usize, lag: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&[ones(sinks)?, ranks, ones(tokens - sinks - (parts - 1) * lag)?], 1)?)
 }
 
-/// What attention rows are added into, `[query_heads, columns]`, where the keys are.
+/// See [`Observation::OutputNorm`]: `[query_heads, tokens]`. `weights` is `[hidden, query_heads * head_dim]`.
+fn output_norms(values: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let (kv_heads, tokens, dim) = values.dims3()?;
+    let heads = weights.dim(1)? / dim;
+    let mut norms = Vec::with_capacity(heads);
+    for head in 0..heads {
+        let values = values.get(head / (heads / kv_heads))?.to_dtype(DType::F32)?;
+        let own = weights.narrow(1, head * dim, dim)?.to_dtype(DType::F32)?.t()?.contiguous()?;
+        // Blocks, because what they become is as wide as the residual stream.
+        let of_block = |start: usize| -> Result<Tensor> {
+            let rows = QUERY_BLOCK.min(tokens - start);
+            Ok(values.narrow(0, start, rows)?.matmul(&own)?.abs()?.sum(D::Minus1)?)
+        };
+        let blocks = (0..tokens).step_by(QUERY_BLOCK).map(of_block).collect::<Result<Vec<_>>>()?;
+        norms.push(Tensor::cat(&blocks, 0)?);
+    }
+    Ok(Tensor::stack(&norms, 0)?)
+}
+
+/// See [`Observation::ExpectedAttention`]: `[1, tokens]` of the queries and keys of one KV head. `next` is the mean turn of
+/// the positions to come.
+fn expected_attention(
+    queries: &Tensor,
+    keys: &Tensor,
+    [turns, next]: [&Turns; 2],
+    sinks: usize,
+) -> Result<Tensor> {
+    let (_, tokens, dim) = queries.dims3()?;
+    let (half, device) = (dim / 2, queries.device());
+    if tokens <= sinks {
+        return Ok(Tensor::zeros((1, tokens), DType::F32, device)?);
+    }
+    let table = |of: &[f32]| Tensor::from_slice(of, (of.len() / half, half), device);
+    // The rotation undone, and the factor that some tables hold.
+    let turn = |x: &Tensor, cos: &Tensor, sin: &Tensor| -> Result<Tensor> {
+        let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let a = (low.broadcast_mul(cos)? - high.broadcast_mul(sin)?)?;
+        let b = (high.broadcast_mul(cos)? + low.broadcast_mul(sin)?)?;
+        Ok(Tensor::cat(&[a, b], 2)?)
+    };
+    let (cos, sin) = (table(&turns.cos)?, table(&turns.sin)?);
+    let factor = (cos.sqr()? + sin.sqr()?)?;
+    let (cos, sin) = (cos.div(&factor)?, sin.div(&factor)?.neg()?);
+    let before = turn(&queries.to_dtype(DType::F32)?, &cos, &sin)?.narrow(1, sinks, tokens - sinks)?;
+    let mean = before.mean_keepdim(1)?;
+    let apart = before.broadcast_sub(&mean)?;
+    let covariance = (apart.transpose(1, 2)?.contiguous()?.matmul(&apart)? / (tokens - sinks) as f64)?;
+    let (cos, sin) = (table(&next.cos)?, table(&next.sin)?);
+    let mean = turn(&mean, &cos, &sin)?;
+    let covariance = turn(&covariance, &cos, &sin)?.transpose(1, 2)?.contiguous()?;
+    let covariance = turn(&covariance, &cos, &sin)?;
+    let keys = keys.narrow(1, sinks, tokens - sinks)?;
+    let spread = keys.broadcast_matmul(&covariance)?.broadcast_mul(&keys)?.sum(D::Minus1)?;
+    let along = keys.broadcast_mul(&mean)?.sum(D::Minus1)?;
+    let logits = ((along / (dim as f64).sqrt())? + (spread / (2.0 * dim as f64))?)?;
+    let weights = softmax(&logits)?.mean_keepdim(0)?;
+    Ok(weights.pad_with_zeros(1, sinks, 0)?)
+}
+
+/// Each row's mean over `kernel` columns with zeros beyond the borders, scaled back to the row's sum.
+fn pooled_rows(rows: &Tensor, kernel: usize) -> Result<Tensor> {
+    let columns = rows.dim(D::Minus1)?;
+    let padded = rows.pad_with_zeros(D::Minus1, kernel / 2, kernel / 2)?;
+    let mut sum = rows.zeros_like()?;
+    for offset in 0..kernel {
+        sum = (sum + padded.narrow(D::Minus1, offset, columns)?)?;
+    }
+    let scale = rows
+        .sum_keepdim(D::Minus1)?
+        .div(&sum.sum_keepdim(D::Minus1)?.maximum(f64::from(f32::MIN_POSITIVE))?)?;
+    Ok(sum.broadcast_mul(&scale)?)
+}
+
+/// What of the model an observation of a prompt reads, beside its queries, keys and values.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    /// Weights of the output projection.
+    pub(super) output: &'a Tensor,
+    pub(super) rotary: Option<&'a Rotary>,
+}
+
+/// What attention rows are reduced to, `[query_heads, columns]`, where the keys are.
 struct AttentionSums {
     observation: Observation,
     columns: usize,
     /// First row that counts.
     first: usize,
+    /// Of rows, or the largest of them.
     sum: Option<Tensor>,
     /// Of the squares, for moments: in f64, because a variance is a small difference of large sums.
     squares: Option<Tensor>,
@@ -84,7 +168,12 @@ impl AttentionSums {
         if skip >= rows || columns == 0 {
             return Ok(());
         }
-        let weights = weights.narrow(1, skip, rows - skip)?.narrow(2, 0, columns)?;
+        let mut weights = weights.narrow(1, skip, rows - skip)?.narrow(2, 0, columns)?;
+        if let Observation::QuestionSum { .. } = self.observation {
+            let positions = Tensor::arange((start + skip) as u32, (start + rows) as u32, weights.device())?;
+            let positions = positions.to_dtype(DType::F32)?.reshape((1, rows - skip, 1))?;
+            weights = weights.broadcast_mul(&positions)?;
+        }
         let add = |total: &mut Option<Tensor>, block: Tensor| -> Result<()> {
             let block = block.pad_with_zeros(1, 0, self.columns - columns)?;
             *total = Some(match total.take() {
@@ -93,7 +182,13 @@ impl AttentionSums {
             });
             Ok(())
         };
-        if let Observation::WindowMoments { .. } = self.observation {
+        if let Observation::WindowMax { kernel, .. } = self.observation {
+            let most = pooled_rows(&weights.contiguous()?, kernel)?.max(1)?;
+            self.sum = Some(match self.sum.take() {
+                Some(before) => before.maximum(&most)?,
+                None => most,
+            });
+        } else if let Observation::WindowMoments { .. } = self.observation {
             let log = (&weights + 1e-10)?.log()?;
             let entropy = (&weights * log)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
             let wide = weights.to_dtype(DType::F64)?;
@@ -127,26 +222,91 @@ impl AttentionSums {
 }
 
 impl Candle {
+    /// See [`Backend::replay`](crate::backend::Backend::replay), of one layer: queries and keys of the tokens that are
+    /// read, and between them the prompt's keys, each `[heads, tokens, head_dim]`.
+    pub(super) fn replay_layer(
+        &self,
+        [queries, prompt, keys]: [&Tensor; 3],
+        seen: &Replayed,
+        most: &mut [f32],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (heads, tokens, dim) = queries.dims3()?;
+        let (kv_heads, len) = (prompt.dim(0)?, prompt.dim(1)?);
+        let Replayed { sinks, part } = seen;
+        let keys = Tensor::cat(
+            &[&prompt.narrow(1, 0, *sinks)?, &prompt.narrow(1, part.start, part.len())?, keys],
+            1,
+        )?;
+        let keys = keys.to_dtype(DType::F32)?;
+        let before = sinks + part.len();
+        for start in (0..tokens).step_by(QUERY_BLOCK) {
+            cancel.check()?;
+            let rows = QUERY_BLOCK.min(tokens - start);
+            let end = before + start + rows;
+            let q = queries.narrow(1, start, rows)?.to_dtype(DType::F32)?.contiguous()?;
+            let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
+            let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
+            let weights = softmax(&self.causal_scores(&scores, before + start, Reach::All)?)?;
+            let weights = weights.narrow(2, *sinks, part.len())?.contiguous()?;
+            let largest = weights.reshape((kv_heads, heads / kv_heads * rows, part.len()))?.max(1)?;
+            let largest = floats(&largest)?;
+            for (most, largest) in most.chunks_mut(len).zip(largest.chunks(part.len())) {
+                for (most, largest) in most[part.clone()].iter_mut().zip(largest) {
+                    *most = most.max(*largest);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Observes one layer where its keys are; only reduced rows come to the host. `queries`, those of the last tokens,
-    /// `keys` and `values` are `[heads, tokens, head_dim]`.
+    /// `keys` and `values` are `[heads, tokens, head_dim]`; `beside` is there for a whole prompt.
     pub(super) fn observe_layer(
         &self,
         wanted: &[Observation],
+        sizes: &LayerShape,
         [queries, keys, values]: [&Tensor; 3],
+        beside: Option<Beside<'_>>,
         cancel: &Cancel,
     ) -> Result<BTreeMap<Observation, Observed>> {
         let (heads, votes, dim) = queries.dims3()?;
         let (kv_heads, tokens) = (keys.dim(0)?, keys.dim(1)?);
+        let seen_of_prompt = sizes.seen(tokens);
         let keys = keys.to_dtype(DType::F32)?;
         let (sums, stored): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.reads_attention());
         let mut seen = BTreeMap::new();
         for one in stored {
-            let rows = match one {
-                Observation::KeySimilarity => key_similarity(&keys)?,
-                Observation::LagRank { sinks, lag } => lag_ranks([&keys, values], sinks, lag.max(1))?,
-                _ => norms(&keys)?.squeeze(D::Minus1)?,
+            let of_prompt = || {
+                beside.ok_or_else(|| EngineError::BadSelection {
+                    reason: format!("{one:?} is observed of a whole prompt, not of a cache"),
+                })
             };
-            seen.insert(one, Observed::Rows { rows: kv_heads, columns: tokens, values: floats(&rows)? });
+            let columns = seen_of_prompt.len();
+            let part = |all: &Tensor| all.narrow(1, seen_of_prompt.start, columns);
+            let rows = match one {
+                Observation::KeySimilarity => key_similarity(&part(&keys)?)?,
+                Observation::LagRank { sinks, lag } => {
+                    lag_ranks([&part(&keys)?, &part(values)?], sinks, lag.max(1))?
+                }
+                Observation::ValueNorm => norms(&part(values)?.to_dtype(DType::F32)?)?.squeeze(D::Minus1)?,
+                Observation::OutputNorm => output_norms(&part(values)?, of_prompt()?.output)?,
+                Observation::ExpectedAttention { sinks, future } => {
+                    let rotary = of_prompt()?.rotary;
+                    let turns = rotary.and_then(|rotary| Some([rotary.prompt(), rotary.future(future)?]));
+                    let turns = turns.ok_or_else(|| EngineError::BadSelection {
+                        reason: format!("{one:?} needs the rotations of its positions"),
+                    })?;
+                    let group = heads / kv_heads;
+                    let of_head = |head: usize| {
+                        let queries = queries.narrow(0, head * group, group)?;
+                        expected_attention(&queries, &keys.narrow(0, head, 1)?, turns, sinks)
+                    };
+                    part(&Tensor::cat(&(0..kv_heads).map(of_head).collect::<Result<Vec<_>>>()?, 0)?)?
+                }
+                _ => norms(&part(&keys)?)?.squeeze(D::Minus1)?,
+            };
+            seen.insert(one, Observed::Rows { rows: rows.dim(0)?, columns, values: floats(&rows)? });
         }
         let needed = rows_needed(&sums, tokens);
         if needed > votes {
@@ -163,13 +323,14 @@ impl Candle {
             let q = queries.narrow(1, start + votes - tokens, rows)?.to_dtype(DType::F32)?.contiguous()?;
             let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
             let scores = self.scores(&q, &keys.narrow(1, 0, end)?)?.reshape((heads, rows, end))?;
-            let weights = softmax(&self.causal_scores(&scores, start)?)?;
+            let weights = softmax(&self.causal_scores(&scores, start, sizes.reach)?)?;
             for sums in &mut sums {
                 sums.add(start, &weights)?;
             }
         }
         for sums in sums {
-            seen.insert(sums.observation, sums.observed(heads, tokens)?);
+            let (one, all) = (sums.observation, sums.observed(heads, tokens)?);
+            seen.insert(one, all.without_first(seen_of_prompt.start));
         }
         Ok(seen)
     }

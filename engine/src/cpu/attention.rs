@@ -5,6 +5,10 @@
 //! dimension. The query heads of a group are rows of the same product: K and V are never repeated. Queries come
 //! scaled by `log2(e) / sqrt(head_dim)`, and weights are powers of two.
 
+use kvsweep_methods::shape::Reach;
+
+use crate::cache::first_seen;
+
 use super::{
     product::{Output, PANEL, Panels, Rows},
     simd::Simd,
@@ -62,7 +66,7 @@ pub(crate) fn load_key(panels: &[f32], position: usize, key: &mut [f32]) {
 }
 
 /// Keys and values of one head.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entries<'a> {
     /// `[panels][head_dim][32]`.
     pub(crate) keys: &'a [f32],
@@ -70,6 +74,26 @@ pub(crate) struct Entries<'a> {
     pub(crate) values: &'a [f32],
     /// Entries in use.
     pub(crate) len: usize,
+    /// The first ones, which the query does not look at; less than a panel.
+    unseen: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// All of them.
+    pub(crate) fn new(keys: &'a [f32], values: &'a [f32], len: usize) -> Self {
+        Self { keys, values, len, unseen: 0 }
+    }
+
+    /// The same without the first `unseen`, of heads of `head_dim`.
+    pub(crate) fn after(self, unseen: usize, head_dim: usize) -> Self {
+        let dropped = unseen / PANEL * PANEL;
+        Self {
+            keys: &self.keys[dropped * head_dim..],
+            values: &self.values[dropped * head_dim..],
+            len: self.len - dropped,
+            unseen: unseen - dropped,
+        }
+    }
 }
 
 /// Scores of a row block and a key block.
@@ -96,6 +120,8 @@ pub(crate) struct Causal {
     pub(crate) group: usize,
     /// Elements of a head.
     pub(crate) head_dim: usize,
+    /// What a row looks at.
+    pub(crate) reach: Reach,
 }
 
 impl Causal {
@@ -114,7 +140,7 @@ impl Causal {
         mut received: Option<&mut Vec<f32>>,
         scratch: &mut CausalScratch,
     ) {
-        let Self { first, group, head_dim } = self;
+        let Self { first, group, head_dim, reach } = self;
         let columns = first + queries.len() / (group * head_dim);
         let tiles = if received.is_some() { columns.div_ceil(KEY_BLOCK) } else { 1 };
         scratch.scores.resize(tiles * TILE, 0.0);
@@ -126,6 +152,7 @@ impl Causal {
             let rows = queries.len() / head_dim;
             let position = |row: usize| first + (block * ROW_BLOCK + row) / group;
             let end = position(rows - 1) + 1;
+            let begin = first_seen(reach, position(0)) / KEY_BLOCK * KEY_BLOCK;
             let mut out =
                 out.as_deref_mut().map(|out| &mut out[block * ROW_BLOCK * head_dim..][..queries.len()]);
             if let Some(out) = &mut out {
@@ -136,7 +163,7 @@ impl Causal {
             scratch.sum.clear();
             scratch.sum.resize(rows, 0.0);
             scratch.maxima.clear();
-            for start in (0..end).step_by(KEY_BLOCK) {
+            for start in (begin..end).step_by(KEY_BLOCK) {
                 let keys = KEY_BLOCK.min(end - start);
                 let tile = if received.is_some() { start * ROW_BLOCK } else { 0 };
                 let tile = &mut scratch.scores[tile..][..TILE];
@@ -149,7 +176,10 @@ impl Causal {
                     let seen = (position(row) + 1).saturating_sub(start).min(keys);
                     let (scores, unseen) = scores.split_at_mut(seen);
                     unseen.fill(0.0);
-                    if seen == 0 {
+                    let before = first_seen(reach, position(row)).saturating_sub(start).min(seen);
+                    let (unseen, scores) = scores.split_at_mut(before);
+                    unseen.fill(0.0);
+                    if scores.is_empty() {
                         continue;
                     }
                     let max = simd.max(scores).max(scratch.max[row]);
@@ -172,8 +202,9 @@ impl Causal {
                 }
             }
             if let Some(received) = &mut received {
-                let tiles = scratch.scores.chunks_exact(TILE).zip(scratch.maxima.chunks_exact_mut(rows));
-                for (start, (tile, factors)) in (0..end).step_by(KEY_BLOCK).zip(tiles) {
+                let tiles = scratch.scores.chunks_exact(TILE).skip(begin / KEY_BLOCK);
+                let tiles = tiles.zip(scratch.maxima.chunks_exact_mut(rows));
+                for (start, (tile, factors)) in (begin..end).step_by(KEY_BLOCK).zip(tiles) {
                     simd.final_factors(factors, &scratch.max, &scratch.sum);
                     for (query_head, sums) in received.chunks_exact_mut(columns).enumerate() {
                         // The head's first row: a block may start inside a token.
@@ -254,11 +285,14 @@ pub(crate) fn decode(
     out.fill(0.0);
     for row in 0..group {
         let own = match kept {
-            KeptEntries::Shared(entries) => entries.len,
-            KeptEntries::PerQuery(heads) => heads[row].len,
+            KeptEntries::Shared(entries) => entries,
+            KeptEntries::PerQuery(heads) => heads[row],
         };
         let (kept, tail_weights) = weights[row * stride..][..stride].split_at_mut(tail_at);
-        let (kept, tail_weights) = (&mut kept[..own], &mut tail_weights[..tail.len]);
+        let (unseen, kept) = kept[..own.len].split_at_mut(own.unseen);
+        unseen.fill(0.0);
+        let (unseen, tail_weights) = tail_weights[..tail.len].split_at_mut(tail.unseen);
+        unseen.fill(0.0);
         let max = simd.max(kept).max(simd.max(tail_weights));
         let sum = simd.exp2_sum(kept, max) + simd.exp2_sum(tail_weights, max);
         simd.scale(kept, 1.0 / sum);

@@ -1,19 +1,22 @@
 //! Keys and values on the CPU: of a prompt, shared and immutable, and of one variant, ragged, with room for its answer.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
 
 use kvsweep_methods::{
     observation::{Observation, Observed},
-    observe::{HeadsView, observe_layer},
+    observe::{HeadsView, LayerTensors, observe_layer},
     selection::{Granularity, LayerSelection, Selection},
-    shape::{CacheShape, LayerShape},
+    shape::{CacheShape, LayerShape, Reach},
 };
 
 use super::{
     attention::{Entries, gather_keys, key_panels_len, load_key, store_key},
     buffer::Buffer,
 };
-use crate::{cache::Held, error::Result};
+use crate::{
+    cache::{Held, first_seen},
+    error::Result,
+};
 
 /// Keys and values of one head.
 #[derive(Clone, Debug)]
@@ -49,7 +52,16 @@ impl HeadStore {
 
     /// Its first `len` entries.
     pub(crate) fn first(&self, len: usize) -> Entries<'_> {
-        Entries { keys: &self.keys, values: &self.values, len }
+        Entries::new(&self.keys, &self.values, len)
+    }
+
+    /// A copy of some of its entries.
+    pub(crate) fn part(&self, entries: Range<usize>, head_dim: usize) -> Self {
+        let mut part = Self { len: entries.len(), ..Self::new(entries.len(), head_dim) };
+        part.values.copy_from_slice(&self.values[entries.start * head_dim..entries.end * head_dim]);
+        let entries: Vec<u32> = (entries.start as u32..entries.end as u32).collect();
+        gather_keys(&self.keys, &entries, &mut part.keys, head_dim);
+        part
     }
 
     /// Bytes of its buffers.
@@ -86,6 +98,8 @@ struct Gather<'a> {
     tail: Entries<'a>,
     /// Ascending numbers of entries, those of the tail behind the others.
     kept: Cow<'a, [u32]>,
+    /// Where they stand, in a layer that looks through a window; nobody asks elsewhere.
+    positions: Vec<u32>,
 }
 
 impl Gather<'_> {
@@ -109,12 +123,14 @@ impl Gather<'_> {
 }
 
 /// One head's place in a [`KeptStore`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct KeptHead {
     start: usize,
     /// Entries.
     len: usize,
     head_dim: usize,
+    /// As in [`Gather`].
+    positions: Vec<u32>,
 }
 
 impl KeptStore {
@@ -125,7 +141,7 @@ impl KeptStore {
             .iter()
             .map(|source| {
                 let (len, head_dim) = (source.kept.len(), source.head_dim);
-                let head = KeptHead { start: end, len, head_dim };
+                let head = KeptHead { start: end, len, head_dim, positions: source.positions.clone() };
                 end += key_panels_len(len, head_dim) + len * head_dim;
                 head
             })
@@ -140,9 +156,9 @@ impl KeptStore {
 
     /// One head.
     pub(crate) fn entries(&self, head: usize) -> Entries<'_> {
-        let KeptHead { start, len, head_dim } = self.heads[head];
+        let KeptHead { start, len, head_dim, .. } = self.heads[head];
         let (keys, values) = self.data[start..].split_at(key_panels_len(len, head_dim));
-        Entries { keys, values: &values[..len * head_dim], len }
+        Entries::new(keys, &values[..len * head_dim], len)
     }
 }
 
@@ -154,7 +170,7 @@ pub struct CpuPrompt {
 }
 
 impl CpuPrompt {
-    /// One store a layer, each with an entry a token.
+    /// One store a layer, each with an entry a token [that the layer still looks at](LayerShape::seen).
     pub(crate) fn new(shape: CacheShape, layers: Vec<LayerStore>) -> Self {
         Self { shape, layers }
     }
@@ -189,15 +205,20 @@ impl CpuCache {
         let mut sources = Vec::new();
         let mut layers = Vec::with_capacity(shape.layers.len());
         for ((kept, store), sizes) in selection.layers.iter().zip(&prompt.layers).zip(&*shape.layers) {
+            let seen = sizes.seen(shape.len);
             match kept {
-                LayerSelection::Heads(heads) if !kept.keeps_everything(shape.len) => {
+                LayerSelection::Heads(heads) if !kept.keeps_everything(seen.len()) => {
                     layers.push(KeptLayer::Own(selection.granularity, sources.len()));
                     let group = heads.len() / sizes.kv_heads;
                     sources.extend(heads.iter().enumerate().map(|(head, kept)| Gather {
                         head_dim: sizes.head_dim,
                         entries: store[head / group].entries(),
                         tail: Entries::default(),
-                        kept: kept.into(),
+                        kept: match seen.start {
+                            0 => kept.into(),
+                            start => kept.iter().map(|position| position - start as u32).collect(),
+                        },
+                        positions: if sizes.reach == Reach::All { Vec::new() } else { kept.clone() },
                     }));
                 }
                 _ => layers.push(KeptLayer::Shared),
@@ -211,6 +232,25 @@ impl CpuCache {
         Self { prompt: Arc::clone(prompt), layers, own, tails, position: shape.len, queries, most_queries }
     }
 
+    /// See [`Backend::renumber`](crate::backend::Backend::renumber); `turn` rotates a key back by a number of positions.
+    pub(crate) fn renumber(&mut self, selection: &Selection, turn: impl Fn(&mut [f32], usize)) -> Result<()> {
+        let layers: Vec<usize> = (0..self.layers.len()).collect();
+        self.position = self.held().entries_of_each(&layers, 0)?;
+        for (kept, chosen) in self.layers.iter().zip(&selection.layers) {
+            let (KeptLayer::Own(_, first), LayerSelection::Heads(heads)) = (kept, chosen) else { continue };
+            for (place, kept) in self.own.heads[*first..].iter().zip(heads) {
+                let keys = &mut self.own.data[place.start..];
+                let mut key = vec![0.0; place.head_dim];
+                for (entry, &position) in kept.iter().enumerate() {
+                    load_key(keys, entry, &mut key);
+                    turn(&mut key, position as usize - entry);
+                    store_key(keys, entry, &key);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// See [`Backend::evict`](crate::backend::Backend::evict).
     pub(crate) fn evict(&mut self, selection: &Selection) {
         let shape = &self.prompt.shape;
@@ -221,11 +261,25 @@ impl CpuCache {
             let group = selection.granularity.heads(sizes) / sizes.kv_heads;
             for head in 0..selection.granularity.heads(sizes) {
                 let [entries, tail] = self.parts(index, head, group);
-                let kept = match chosen {
-                    LayerSelection::All => (0..(entries.len + tail.len) as u32).collect(),
+                let held = (entries.len + tail.len) as u32;
+                let kept: Cow<'_, [u32]> = match chosen {
+                    LayerSelection::All => {
+                        // What the next token does not look at: of the tail only if nothing before it.
+                        let first = first_seen(sizes.reach, self.position);
+                        let unseen = self.unseen(index, sizes.reach, head, self.position)
+                            + first.saturating_sub(self.position - tail.len);
+                        (unseen as u32..held).collect()
+                    }
                     LayerSelection::Heads(heads) => heads[head].as_slice().into(),
                 };
-                sources.push(Gather { head_dim: sizes.head_dim, entries, tail, kept });
+                let positions = match sizes.reach {
+                    Reach::All => Vec::new(),
+                    Reach::Window(_) => {
+                        let all = self.positions(index, head);
+                        kept.iter().map(|&entry| all[entry as usize]).collect()
+                    }
+                };
+                sources.push(Gather { head_dim: sizes.head_dim, entries, tail, kept, positions });
             }
         }
         self.own = KeptStore::gather(&sources);
@@ -240,6 +294,45 @@ impl CpuCache {
             KeptLayer::Own(_, first) => self.own.entries(first + head),
         };
         [kept, self.tails[layer][head / group].entries()]
+    }
+
+    /// Where the entries of a head stand, those read since the last cut included, in a layer that looks through a window.
+    fn positions(&self, layer: usize, head: usize) -> Vec<u32> {
+        let tail = (self.position - self.behind()) as u32..self.position as u32;
+        let shape = &self.prompt.shape;
+        match self.layers[layer] {
+            KeptLayer::Shared => {
+                let seen = shape.layers[layer].seen(shape.len);
+                (seen.start as u32..seen.end as u32).chain(tail).collect()
+            }
+            KeptLayer::Own(_, first) => {
+                self.own.heads[first + head].positions.iter().copied().chain(tail).collect()
+            }
+        }
+    }
+
+    /// How many of a head's entries, those read since the last cut aside, a query at `position` does not look at: the
+    /// first ones.
+    pub(crate) fn unseen(&self, layer: usize, reach: Reach, head: usize, position: usize) -> usize {
+        let first = first_seen(reach, position);
+        if first == 0 {
+            return 0;
+        }
+        match self.layers[layer] {
+            KeptLayer::Shared => {
+                let shape = &self.prompt.shape;
+                let seen = shape.layers[layer].seen(shape.len);
+                first.saturating_sub(seen.start).min(seen.len())
+            }
+            KeptLayer::Own(_, own) => {
+                self.own.heads[own + head].positions.partition_point(|&at| (at as usize) < first)
+            }
+        }
+    }
+
+    /// Entries that the whole prompt has in a layer.
+    pub(crate) fn prompt_len(&self) -> usize {
+        self.prompt.shape.len
     }
 
     /// Remembers the queries of a token of one layer.
@@ -279,13 +372,14 @@ impl CpuCache {
         let queries = &self.queries[layer];
         let votes = [sizes.query_heads, queries.len() / (sizes.query_heads * dim), dim];
         let stored = [heads, tokens, dim];
-        Ok(observe_layer(
-            wanted,
-            &LayerShape { kv_heads: heads, ..*sizes },
-            &HeadsView::token_major(queries, votes)?,
-            &HeadsView::head_major(&keys, stored)?,
-            Some(&HeadsView::head_major(&values, stored)?),
-        )?)
+        let tensors = LayerTensors {
+            values: Some(HeadsView::head_major(&values, stored)?),
+            ..LayerTensors::new(
+                HeadsView::token_major(queries, votes)?,
+                HeadsView::head_major(&keys, stored)?,
+            )
+        };
+        Ok(observe_layer(wanted, &LayerShape { kv_heads: heads, ..*sizes }, &tensors)?)
     }
 
     /// Tokens read since the last cut.

@@ -11,15 +11,17 @@ use super::{
 };
 use crate::{
     backend::{Extend, Tap},
+    cache::first_seen,
     cancel::Cancel,
     error::{Result, Stage},
     finite::check_rows,
     math::relative_error,
-    model::rope_tables::RopeTables,
+    model::rope_tables::LayerTables,
 };
-use kvsweep_methods::selection::Granularity;
+use kvsweep_methods::{selection::Granularity, shape::Reach};
 
 /// One token of a call.
+#[derive(Clone, Copy)]
 struct Token {
     /// Its sequence.
     row: usize,
@@ -27,6 +29,9 @@ struct Token {
     tail: usize,
     position: usize,
 }
+
+/// Sees one layer's cache and rows of projections, their queries scaled, while a single sequence reads tokens.
+pub(super) type Watch<'a> = &'a mut dyn FnMut(usize, &CpuCache, &[f32]);
 
 /// Appends one token to a layer's tail; `kv` is `[key | value]` of all KV heads.
 fn push_entry(tail: &mut LayerStore, kv: &[f32], head_dim: usize) {
@@ -42,24 +47,31 @@ impl Cpu {
     fn attend(
         &self,
         cache: &CpuCache,
-        [layer, head, tail]: [usize; 3],
+        [layer, head]: [usize; 2],
+        Token { tail, position, .. }: Token,
         queries: &[f32],
         out: &mut [f32],
         weights: &mut Vec<f32>,
     ) -> WeightLayout {
         let group = self.config.query_heads / self.config.kv_heads;
         let (kept, copies, shared) = cache.kept(layer);
+        let (reach, dim) = (self.config.reach(layer), self.config.head_dim);
+        let unseen = |head: usize| cache.unseen(layer, reach, head, position);
         let own: Vec<_>;
         let kept = match kept {
-            KeptLayer::Shared => KeptEntries::Shared(shared[head].entries()),
-            KeptLayer::Own(Granularity::KvHead, first) => KeptEntries::Shared(copies.entries(first + head)),
+            KeptLayer::Shared => KeptEntries::Shared(shared[head].entries().after(unseen(head), dim)),
+            KeptLayer::Own(Granularity::KvHead, first) => {
+                KeptEntries::Shared(copies.entries(first + head).after(unseen(head), dim))
+            }
             KeptLayer::Own(Granularity::QueryHead, first) => {
-                own = (0..group).map(|query| copies.entries(first + head * group + query)).collect();
+                let heads = head * group..(head + 1) * group;
+                own = heads.map(|head| copies.entries(first + head).after(unseen(head), dim)).collect();
                 KeptEntries::PerQuery(&own)
             }
         };
-        let tail = cache.tails[layer][head].first(tail);
-        attention::decode(self.simd, queries, kept, tail, out, weights, self.config.head_dim)
+        let unseen = first_seen(reach, position).saturating_sub(position + 1 - tail);
+        let tail = cache.tails[layer][head].first(tail).after(unseen, dim);
+        attention::decode(self.simd, queries, kept, tail, out, weights, dim)
     }
 
     /// Attention of a single sequence, for a calibration's eyes.
@@ -73,15 +85,27 @@ impl Cpu {
     ) {
         let config = &self.config;
         let (dim, group) = (config.head_dim, config.query_heads / config.kv_heads);
+        // A shadow's own position stands still.
+        let position = cache.position;
         let query_width = config.query_heads * dim;
         let heads = |out: &mut [f32], cache: &CpuCache, seen: &mut Vec<f32>| {
             let mut weights = Vec::new();
-            let tail = cache.tails[index][0].len;
+            let token = Token { row: 0, tail: cache.tails[index][0].len, position };
             for (head, out) in out.chunks_exact_mut(group * dim).enumerate() {
                 let queries = &row[head * group * dim..][..group * dim];
-                let layout = self.attend(cache, [index, head, tail], queries, out, &mut weights);
+                let layout = self.attend(cache, [index, head], token, queries, out, &mut weights);
+                // Entries that a window has left behind weigh nothing.
+                let unseen = match config.reach(index) {
+                    Reach::All => [0, 0],
+                    Reach::Window(_) => [
+                        cache.prompt_len().saturating_sub(layout.kept),
+                        token.tail.saturating_sub(layout.tail),
+                    ],
+                };
                 for row in weights.chunks_exact(layout.stride) {
+                    seen.resize(seen.len() + unseen[0], 0.0);
                     seen.extend_from_slice(&row[..layout.kept]);
+                    seen.resize(seen.len() + unseen[1], 0.0);
                     seen.extend_from_slice(&row[layout.tail_at..][..layout.tail]);
                 }
             }
@@ -109,6 +133,7 @@ impl Cpu {
         &self,
         rows: &mut [Extend<'_, CpuCache>],
         mut tap: Option<&mut Tap<'_, CpuCache>>,
+        mut watch: Option<Watch<'_>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>> {
         let config = &self.config;
@@ -119,7 +144,7 @@ impl Cpu {
         let mut ropes = Vec::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
             let (first, behind) = (row.cache.position, row.cache.behind());
-            ropes.push(RopeTables::new(config, first..first + row.tokens.len()));
+            ropes.push(LayerTables::new(config, first..first + row.tokens.len()));
             tokens.extend((0..row.tokens.len()).map(|i| Token {
                 row: index,
                 tail: behind + i + 1,
@@ -130,7 +155,7 @@ impl Cpu {
         let mut hidden = vec![0.0; batch * width];
         let ids = rows.iter().flat_map(|row| row.tokens);
         for (&id, hidden) in ids.zip(hidden.chunks_exact_mut(width)) {
-            self.embedding.row(id as usize, hidden);
+            self.embed(id, hidden);
         }
         let check = |layer: usize, rows: &[f32]| {
             let mut rows = tokens.iter().zip(rows.chunks_exact(rows.len() / batch));
@@ -138,7 +163,7 @@ impl Cpu {
         };
         let mut normed = vec![0.0; batch * width];
         let mut attended = vec![0.0; batch * query_width];
-        let mut wide = Vec::new();
+        let (mut wide, mut added) = (Vec::new(), Vec::new());
         for (index, layer) in self.layers.iter().enumerate() {
             cancel.check()?;
             simd.rms_norm(&hidden, &layer.input_norm, self.eps(), &mut normed);
@@ -147,6 +172,7 @@ impl Cpu {
             check(index, projected)?;
             let mut values = projected.chunks_exact_mut(layer.qkv.output());
             for (row, rope) in rows.iter_mut().zip(&ropes) {
+                let rope = rope.of(config.reach(index));
                 let angles = rope.cos.chunks_exact(dim / 2).zip(rope.sin.chunks_exact(dim / 2));
                 for ((cos, sin), values) in angles.zip(&mut values) {
                     self.rotate(layer, values, cos, sin);
@@ -159,6 +185,9 @@ impl Cpu {
                     }
                 }
             }
+            if let (Some(watch), [row]) = (watch.as_deref_mut(), &*rows) {
+                watch(index, row.cache, projected);
+            }
             if let (Some(tap), [row]) = (tap.as_deref_mut(), &*rows) {
                 self.attend_tapped(index, row.cache, projected, &mut attended, tap);
             } else {
@@ -169,17 +198,21 @@ impl Cpu {
                         let (at, head) = (task / config.kv_heads, task % config.kv_heads);
                         let queries =
                             &projected[at * layer.qkv.output() + head * group * dim..][..group * dim];
-                        let Token { row, tail, .. } = tokens[at];
-                        self.attend(rows[row].cache, [index, head, tail], queries, out, weights);
+                        let token = tokens[at];
+                        self.attend(rows[token.row].cache, [index, head], token, queries, out, weights);
                     },
                 );
             }
-            layer.o.multiply_spread(simd, &attended, query_width, &mut hidden, true);
+            self.add(&mut hidden, layer.attention_norm.as_deref(), &mut added, |out, accumulate| {
+                layer.o.multiply_spread(simd, &attended, query_width, out, accumulate);
+            });
             simd.rms_norm(&hidden, &layer.post_norm, self.eps(), &mut normed);
             let gate_up = sized(&mut wide, batch * layer.gate_up.output());
             layer.gate_up.multiply_spread(simd, &normed, width, gate_up, false);
             self.activate(gate_up);
-            layer.down.multiply_spread(simd, gate_up, layer.gate_up.output(), &mut hidden, true);
+            self.add(&mut hidden, layer.mlp_norm.as_deref(), &mut added, |out, accumulate| {
+                layer.down.multiply_spread(simd, gate_up, layer.gate_up.output(), out, accumulate);
+            });
             check(index, &hidden)?;
         }
         for row in rows.iter_mut() {

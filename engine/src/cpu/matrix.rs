@@ -98,6 +98,11 @@ impl PackedMatrix {
         Panels::packed(self.panels.stored().from(first * self.input), self.input, columns)
     }
 
+    /// All columns, of the inputs from `first` on: what is multiplied with fewer inputs reads those.
+    pub(super) fn inputs(&self, first: usize) -> Panels<'_> {
+        Panels { data: self.panels.stored().from(first * PANEL), ..self.columns(0, self.output) }
+    }
+
     /// Rows of this matrix's input, `stride` apart.
     fn rows<'a>(&self, x: &'a [f32], stride: usize) -> Rows<'a> {
         Rows { data: x, stride, rows: x.len().div_ceil(stride), depth: self.input }

@@ -1,6 +1,6 @@
 //! The CPU kernels: f32, deterministic, the same bits whatever the batch, the threads or the instruction set.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
@@ -12,7 +12,9 @@ use crate::{
     cache::Held,
     cancel::Cancel,
     error::Result,
+    model::rope_tables::RopeTables,
     prefill::{Prefill, PrefillOptions},
+    reconstruct::Replayed,
 };
 
 pub(crate) mod attention;
@@ -21,10 +23,12 @@ mod cache;
 mod extend;
 pub(crate) mod matrix;
 mod model;
+mod output_norms;
 pub(crate) mod prefill;
 pub(crate) mod product;
 pub mod rates;
 pub(crate) mod received;
+pub(crate) mod replay;
 pub(crate) mod simd;
 mod stored;
 
@@ -45,10 +49,21 @@ impl Backend for Cpu {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CpuPrompt>> {
         self.read(ids, wanted, options, cancel)
+    }
+
+    fn replay(
+        &self,
+        prompt: &Arc<CpuPrompt>,
+        tokens: &[u32],
+        seen: &Replayed,
+        most: &mut [Vec<f32>],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        self.read_again(prompt, tokens, seen, most, cancel)
     }
 
     fn fork(
@@ -61,13 +76,23 @@ impl Backend for Cpu {
         Ok(CpuCache::new(prompt, selection, room, votes * self.config.query_heads * self.config.head_dim))
     }
 
+    fn renumber(&self, cache: &mut CpuCache, selection: &Selection) -> Result<()> {
+        let turns = RopeTables::turns_back(&self.config, cache.position);
+        let half = turns.half_dim;
+        cache.renumber(selection, |key, positions| {
+            let at = positions * half;
+            self.simd.rotate(key, &turns.cos[at..][..half], &turns.sin[at..][..half]);
+        })
+    }
+
     fn observe(&self, cache: &CpuCache, wanted: &[Observation]) -> Result<(Observations, usize)> {
-        let sizes = self.config.layer_shape();
-        let entries = cache.held().entries_of_each(cache.behind())?;
+        let contested = self.config.cache_shape(0).contested();
+        let entries = cache.held().entries_of_each(&contested, cache.behind())?;
         let mut observations = Observations::default();
         if !wanted.is_empty() {
-            for layer in 0..self.config.layers {
-                observations.layers.push(cache.observe(layer, &sizes, wanted)?);
+            observations.layers.resize_with(self.config.layers, BTreeMap::new);
+            for layer in contested {
+                observations.layers[layer] = cache.observe(layer, &self.config.layer_shape(layer), wanted)?;
             }
         }
         Ok((observations, entries))
@@ -88,6 +113,6 @@ impl Backend for Cpu {
         tap: Option<&mut Tap<'_, CpuCache>>,
         cancel: &Cancel,
     ) -> Result<Vec<f32>> {
-        self.read_on(rows, tap, cancel)
+        self.read_on(rows, tap, None, cancel)
     }
 }

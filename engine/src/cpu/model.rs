@@ -2,12 +2,12 @@
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
 
-use super::{matrix::PackedMatrix, simd::Simd, stored::Stored};
+use super::{matrix::PackedMatrix, simd::Simd, sized, stored::Stored};
 use crate::{
     error::{Result, Stage},
     finite::check_rows,
     model::{
-        config::ModelConfig,
+        config::{Activation, ModelConfig},
         weights::{LayerWeights, Linear, WeightParts},
     },
 };
@@ -18,7 +18,7 @@ pub struct Cpu {
     pub(super) config: ModelConfig,
     pub(super) simd: Simd,
     /// The embedding; it is the output layer, too, unless there is one of its own.
-    pub(super) embedding: PackedMatrix,
+    embedding: PackedMatrix,
     lm_head: Option<PackedMatrix>,
     pub(super) layers: Vec<CpuLayer>,
     norm: Vec<f32>,
@@ -31,9 +31,11 @@ pub(super) struct CpuLayer {
     pub(super) q_norm: Option<Vec<f32>>,
     pub(super) k_norm: Option<Vec<f32>>,
     pub(super) o: PackedMatrix,
+    pub(super) attention_norm: Option<Vec<f32>>,
     pub(super) post_norm: Vec<f32>,
     pub(super) gate_up: PackedMatrix,
     pub(super) down: PackedMatrix,
+    pub(super) mlp_norm: Option<Vec<f32>>,
 }
 
 fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
@@ -87,9 +89,11 @@ impl CpuLayer {
             q_norm: layer.q_norm.as_ref().map(floats).transpose()?,
             k_norm: layer.k_norm.as_ref().map(floats).transpose()?,
             o: pack(config.query_heads * config.head_dim, &[layer.o])?,
+            attention_norm: layer.attention_norm.as_ref().map(floats).transpose()?,
             post_norm: floats(&layer.post_norm)?,
             gate_up: pack(hidden, &[layer.gate, layer.up])?,
             down: pack(config.intermediate_size, &[layer.down])?,
+            mlp_norm: layer.mlp_norm.as_ref().map(floats).transpose()?,
         })
     }
 }
@@ -118,7 +122,30 @@ impl Cpu {
         self.lm_head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Head norms (Qwen3) and RoPE of one row of projections, `[query | key | value]`.
+    /// Starts the residual stream of a token.
+    pub(super) fn embed(&self, id: u32, hidden: &mut [f32]) {
+        self.embedding.row(id as usize, hidden);
+        if let Some(scale) = self.config.embedding_scale() {
+            self.simd.scale(hidden, scale as f32);
+        }
+    }
+
+    /// Adds what a projection makes to the residual stream, by way of a norm where the layer has one behind it.
+    pub(super) fn add(
+        &self,
+        hidden: &mut [f32],
+        norm: Option<&[f32]>,
+        scratch: &mut Vec<f32>,
+        project: impl FnOnce(&mut [f32], bool),
+    ) {
+        let Some(norm) = norm else { return project(hidden, true) };
+        let out = sized(scratch, hidden.len());
+        project(out, false);
+        self.simd.rms_norm_in_place(out, norm, self.eps());
+        self.simd.add(hidden, out);
+    }
+
+    /// Head norms (Qwen3, Gemma 3) and RoPE of one row of projections, `[query | key | value]`.
     pub(super) fn rotate(&self, layer: &CpuLayer, row: &mut [f32], cos: &[f32], sin: &[f32]) {
         let query_width = self.config.query_heads * self.config.head_dim;
         let (queries, kv) = row.split_at_mut(query_width);
@@ -133,12 +160,15 @@ impl Cpu {
         self.simd.rotate(keys, cos, sin);
     }
 
-    /// `gate = silu(gate) * up` in each row `[gate | up]`.
+    /// `gate = activation(gate) * up` in each row `[gate | up]`.
     pub(super) fn activate(&self, gate_up: &mut [f32]) {
         let width = self.config.intermediate_size;
         for row in gate_up.chunks_exact_mut(2 * width) {
             let (gate, up) = row.split_at_mut(width);
-            self.simd.silu_mul(gate, up);
+            match self.config.activation {
+                Activation::Silu => self.simd.silu_mul(gate, up),
+                Activation::GeluTanh => self.simd.gelu_mul(gate, up),
+            }
         }
     }
 

@@ -9,7 +9,8 @@ use std::{
 
 use kvsweep_methods::{
     observation::{Observation, Observations},
-    observe::{HeadsView, observe_layer, rows_needed},
+    observe::{HeadsView, LayerTensors, Rotary, Turns, observe_layer, rows_needed},
+    shape::Reach,
 };
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
     cancel::Cancel,
     error::{EngineError, Result, Stage},
     finite::check_rows,
-    model::rope_tables::RopeTables,
+    model::rope_tables::{LayerTables, RopeTables},
     prefill::{Prefill, PrefillOptions},
 };
 
@@ -62,6 +63,7 @@ struct Scratch {
     attended: Vec<f32>,
     queries: Vec<f32>,
     out: Vec<f32>,
+    added: Vec<f32>,
     causal: CausalScratch,
     received: Vec<f32>,
 }
@@ -156,12 +158,13 @@ impl Cpu {
     fn project(
         &self,
         index: usize,
-        rope: &RopeTables,
+        rope: &LayerTables<RopeTables>,
         block: &mut PromptBlock<'_>,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let (config, layer) = (&self.config, &self.layers[index]);
         let (dim, half) = (config.head_dim, config.head_dim / 2);
+        let rope = rope.of(config.reach(index));
         let (query_width, kv_width) = (config.query_heads * dim, config.kv_heads * dim);
         let normed = sized(&mut scratch.normed, block.hidden.len());
         self.simd.rms_norm(block.hidden, &layer.input_norm, self.eps(), normed);
@@ -193,6 +196,7 @@ impl Cpu {
     /// into `received`. Without `output` only the latter.
     fn attend_block(
         &self,
+        reach: Reach,
         store: &LayerStore,
         block: &PromptBlock<'_>,
         output: bool,
@@ -217,7 +221,7 @@ impl Cpu {
             }
             let mut out = output.then(|| sized(&mut scratch.out, tokens * group * dim));
             let sums = received.map(|_| &mut scratch.received);
-            let causal = attention::Causal { first: block.first, group, head_dim: dim };
+            let causal = attention::Causal { first: block.first, group, head_dim: dim, reach };
             causal.attend(simd, queries, store.entries(), out.as_deref_mut(), sums, &mut scratch.causal);
             for (token, row) in out.iter().flat_map(|out| out.chunks_exact(group * dim)).enumerate() {
                 attended[at(token)..][..group * dim].copy_from_slice(row);
@@ -241,17 +245,22 @@ impl Cpu {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let layer = &self.layers[index];
-        self.attend_block(store, block, true, received, scratch);
+        self.attend_block(self.config.reach(index), store, block, true, received, scratch);
         let (simd, hidden) = (self.simd, self.config.hidden_size);
         let query_width = self.config.query_heads * self.config.head_dim;
         let tokens = block.hidden.len() / hidden;
-        layer.o.multiply(simd, &scratch.attended, query_width, block.hidden, true);
+        let attended = &scratch.attended;
+        self.add(block.hidden, layer.attention_norm.as_deref(), &mut scratch.added, |out, accumulate| {
+            layer.o.multiply(simd, attended, query_width, out, accumulate);
+        });
         let normed = sized(&mut scratch.normed, tokens * hidden);
         simd.rms_norm(block.hidden, &layer.post_norm, self.eps(), normed);
         let wide = sized(&mut scratch.wide, tokens * layer.gate_up.output());
         layer.gate_up.multiply(simd, normed, hidden, wide, false);
         self.activate(wide);
-        layer.down.multiply(simd, wide, layer.gate_up.output(), block.hidden, true);
+        self.add(block.hidden, layer.mlp_norm.as_deref(), &mut scratch.added, |out, accumulate| {
+            layer.down.multiply(simd, wide, layer.gate_up.output(), out, accumulate);
+        });
         check_rows(Stage::Layer(index), block.first, block.hidden, hidden)
     }
 
@@ -260,19 +269,29 @@ impl Cpu {
         &self,
         ids: &[u32],
         wanted: &[Observation],
-        options: PrefillOptions,
+        options: PrefillOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prefill<CpuPrompt>> {
         let config = &self.config;
         let (dim, tokens, width) = (config.head_dim, ids.len(), config.hidden_size);
         let (query_width, kv_width) = (config.query_heads * dim, config.kv_heads * dim);
         let shape = config.cache_shape(tokens);
-        let rope = RopeTables::new(config, 0..tokens);
+        let rope = LayerTables::new(config, 0..tokens);
         let mut hidden = vec![0.0; tokens * width];
         let mut queries = vec![0.0; tokens * query_width];
         // What all rows give is summed while they attend; the rest is read from the last rows and the keys.
-        let (all_rows, wanted): (Vec<Observation>, Vec<_>) =
+        let (all_rows, mut wanted): (Vec<Observation>, Vec<_>) =
             wanted.iter().copied().partition(|one| one.reads_every_row());
+        let (contested, observes) = (shape.contested(), !(all_rows.is_empty() && wanted.is_empty()));
+        let output_norms = wanted.contains(&Observation::OutputNorm);
+        wanted.retain(|&one| one != Observation::OutputNorm);
+        // Layers that methods choose from reach alike.
+        let reach = contested.first().map_or(Reach::All, |&layer| config.reach(layer));
+        let rotary = Rotary::of(&wanted, tokens, |positions| {
+            let tables = LayerTables::new(config, positions);
+            let RopeTables { cos, sin, .. } = tables.of(reach).clone();
+            Turns { cos, sin }
+        });
         let values_too = wanted.iter().any(|one| one.reads_values());
         let plain_width = if wanted.is_empty() { 0 } else { kv_width * if values_too { 2 } else { 1 } };
         let mut plain = vec![0.0; tokens * plain_width];
@@ -285,26 +304,35 @@ impl Cpu {
         let blocks = self.blocks(&mut hidden, &mut queries, Some((&mut store[0], &mut plain)));
         parallel_each(blocks, cancel, |scratch, mut block| {
             for (row, &id) in block.hidden.chunks_exact_mut(width).zip(&ids[block.first..]) {
-                self.embedding.row(id as usize, row);
+                self.embed(id, row);
             }
             self.project(0, &rope, &mut block, scratch)
         })?;
 
         let mut observations = Observations::default();
         for index in 0..config.layers {
-            let mut observed = BTreeMap::new();
-            if !wanted.is_empty() {
+            let (mut observed, sizes) = (BTreeMap::new(), &shape.layers[index]);
+            let (is_contested, seen_of_prompt) = (contested.contains(&index), sizes.seen(tokens));
+            if is_contested && !wanted.is_empty() {
                 let rows = rows_needed(&wanted, tokens);
                 let last = &queries[(tokens - rows) * query_width..];
-                let seen = HeadsView::token_major(last, [config.query_heads, rows, dim])?;
                 let stored = [config.kv_heads, tokens, dim];
-                let keys = HeadsView::new(&plain, stored, dim, plain_width)?;
-                let values = values_too
-                    .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
-                    .transpose()?;
-                observed = observe_layer(&wanted, &shape.layers[index], &seen, &keys, values.as_ref())?;
+                let tensors = LayerTensors {
+                    queries: HeadsView::token_major(last, [config.query_heads, rows, dim])?,
+                    keys: HeadsView::new(&plain, stored, dim, plain_width)?,
+                    values: values_too
+                        .then(|| HeadsView::new(&plain[kv_width..], stored, dim, plain_width))
+                        .transpose()?,
+                    output: None,
+                    rotary: rotary.as_ref(),
+                };
+                observed = observe_layer(&wanted, sizes, &tensors)?;
             }
-            let received = (!all_rows.is_empty())
+            if is_contested && output_norms {
+                let norms = self.output_norms(&self.layers[index].o, &store[index], cancel)?;
+                observed.insert(Observation::OutputNorm, norms.without_first(seen_of_prompt.start));
+            }
+            let received = (is_contested && !all_rows.is_empty())
                 .then(|| Received::new(config.kv_heads, config.query_heads / config.kv_heads, tokens));
             let received = received.as_ref();
             let own = &store[index];
@@ -325,7 +353,7 @@ impl Cpu {
                 if received.is_some() {
                     let blocks = self.blocks(&mut hidden, &mut queries, None);
                     parallel_each(blocks, cancel, |scratch, block| {
-                        self.attend_block(own, &block, false, received, scratch);
+                        self.attend_block(sizes.reach, own, &block, false, received, scratch);
                         Ok(())
                     })?;
                 }
@@ -340,11 +368,16 @@ impl Cpu {
             }
             if let Some(received) = received {
                 for &observation in &all_rows {
-                    observed.insert(observation, received.observed(observation.columns(tokens)));
+                    let all = received.observed(observation.columns(tokens));
+                    observed.insert(observation, all.without_first(seen_of_prompt.start));
                 }
             }
-            if !observed.is_empty() {
+            if observes {
                 observations.layers.push(observed);
+            }
+            if seen_of_prompt.start > 0 {
+                let seen = |head: &HeadStore| head.part(seen_of_prompt.clone(), dim);
+                store[index] = store[index].iter().map(seen).collect();
             }
         }
         let all_logits = options.keep_all_logits.then(|| self.logits(0..tokens, &hidden)).transpose()?;

@@ -196,12 +196,12 @@ fn prefill_attention(simd: Simd, head_dim: usize, seen: &mut dyn FnMut(&str, Rat
     let (keys, values) = (noise(PROMPT * head_dim), noise(PROMPT * head_dim));
     let scale = attention::query_scale(head_dim);
     let queries: Vec<f32> = noise(PROMPT * group * head_dim).iter().map(|x| 4.0 * x * scale).collect();
-    let head = Entries { keys: &keys, values: &values, len: PROMPT };
+    let head = Entries::new(&keys, &values, PROMPT);
     let mut out = vec![0.0; BLOCK * group * head_dim];
     let mut scratch = CausalScratch::default();
     let time = shortest(|| {
         for (block, queries) in queries.chunks(BLOCK * group * head_dim).enumerate() {
-            let causal = Causal { first: block * BLOCK, group, head_dim };
+            let causal = Causal { first: block * BLOCK, group, head_dim, reach: Reach::All };
             causal.attend(simd, queries, head, Some(&mut out), None, &mut scratch);
         }
     });
@@ -215,8 +215,8 @@ fn decode_attention(simd: Simd, seen: &mut dyn FnMut(&str, Rate)) {
     let (group, head_dim) = (4, 64);
     let (keys, values) = (noise(PROMPT * head_dim), noise(PROMPT * head_dim));
     let queries = noise(group * head_dim);
-    let kept = KeptEntries::Shared(Entries { keys: &keys, values: &values, len: PROMPT });
-    let tail = Entries { keys: &[], values: &[], len: 0 };
+    let kept = KeptEntries::Shared(Entries::new(&keys, &values, PROMPT));
+    let tail = Entries::default();
     let mut out = vec![0.0; group * head_dim];
     let mut weights = Vec::new();
     let time = shortest(|| {

@@ -261,6 +261,24 @@ for_each_simd! {
         }
     }
 
+    /// `x += y`.
+    fn add(x: &mut [f32], y: &[f32]) {
+        for (x, &y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+
+    /// `gate = gelu(gate) * up`, by tanh: `gelu(x) = x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))`.
+    fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+        // 2 sqrt(2 / pi) log2(e).
+        const FACTOR: f32 = -2.302_208_2;
+        for (gate, &up) in gate.iter_mut().zip(up) {
+            let x = *gate;
+            let power = FACTOR * (x + 0.044_715 * x * x * x);
+            *gate = x / (1.0 + exp2(if power < 126.0 { power } else { 126.0 })) * up;
+        }
+    }
+
     /// `gate = silu(gate) * up`.
     fn silu_mul(gate: &mut [f32], up: &[f32]) {
         for (gate, &up) in gate.iter_mut().zip(up) {
@@ -311,6 +329,9 @@ mod tests {
                 simd.rms_norm(&x, &weight, 1e-5, &mut norm);
                 let mut silu = x.clone();
                 simd.silu_mul(&mut silu, &weight);
+                let mut gelu = x.clone();
+                simd.gelu_mul(&mut gelu, &weight);
+                simd.add(&mut silu, &gelu);
                 let mut rotated = x[..len / 2 * 2].to_vec();
                 simd.rotate(&mut rotated, &weight[..len / 2], &weight[len - len / 2..]);
                 let all = [soft, factors, sums, norm, silu, rotated, vec![max, sum]].concat();
@@ -331,10 +352,14 @@ mod tests {
         let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 48.0;
         let mut act = x.clone();
         simd.silu_mul(&mut act, &weight);
+        let mut gelu = x.clone();
+        simd.gelu_mul(&mut gelu, &weight);
         for i in 0..48 {
             let (x, w) = (f64::from(x[i]), f64::from(weight[i]));
             assert!((f64::from(out[i]) - x / (mean + 1e-5).sqrt() * w).abs() < 1e-6);
             assert!((f64::from(act[i]) - x / (1.0 + (-x).exp()) * w).abs() < 1e-6);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            assert!((f64::from(gelu[i]) - 0.5 * x * (1.0 + inner.tanh()) * w).abs() < 2e-6, "{x}");
         }
     }
 }

@@ -10,6 +10,27 @@ use super::{
     launcher::{Address, Element, Instance, Launcher, Precision, Product},
 };
 
+/// Families whose graph the kernels compute, by `model_type`.
+pub const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
+/// A family whose graph the kernels do not compute.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the CUDA kernels do not compute the family `{family}`; they compute {}", FAMILIES.join(", "))]
+pub struct UnsupportedFamily {
+    family: String,
+}
+
+/// Refuses a family whose graph the kernels do not compute.
+///
+/// # Errors
+/// The family, by name.
+pub fn check_family(model_type: &str) -> Result<(), UnsupportedFamily> {
+    match FAMILIES.contains(&model_type) {
+        true => Ok(()),
+        false => Err(UnsupportedFamily { family: model_type.to_owned() }),
+    }
+}
+
 /// Sizes of a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Dimensions {

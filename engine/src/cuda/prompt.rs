@@ -48,10 +48,18 @@ fn chunks(len: usize, chunk: usize, window: usize) -> Vec<std::ops::Range<usize>
     cuts
 }
 
-/// Whether [`CudaModel::read_prompt`] computes an observation. The others are computed from [`CudaModel::entries`].
+/// Whether [`CudaModel::read_prompt`] computes an observation. Of the others, those that
+/// [read entries only](Observation::reads_entries_only) are computed from [`CudaModel::entries`]; the rest are not made
+/// here, and a method that reads one says that it was not observed.
 #[must_use]
 pub fn has_kernel(observation: Observation) -> bool {
-    !matches!(observation, Observation::KeySimilarity | Observation::LagRank { .. })
+    matches!(
+        observation,
+        Observation::WindowSum { .. }
+            | Observation::WindowMoments { .. }
+            | Observation::AccumulatedSum { .. }
+            | Observation::KeyNorm
+    )
 }
 
 impl<L: Launcher> CudaModel<L> {
@@ -172,7 +180,7 @@ impl<L: Launcher> CudaModel<L> {
                 Seen::Moments { first: columns, columns, mean, variance, entropy }
             }
             Observation::KeyNorm => Seen::Norms { out: values(sizes.kv_heads, columns)? },
-            Observation::KeySimilarity | Observation::LagRank { .. } => return Ok(None),
+            _ => return Ok(None),
         }))
     }
 

@@ -10,6 +10,37 @@ use crate::error::{EngineError, Result};
 
 pub use super::family::Family;
 
+/// What stands between gate and down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(x)`.
+    Silu,
+    /// GELU by tanh, `gelu_pytorch_tanh`.
+    GeluTanh,
+}
+
+impl Activation {
+    /// The activation of that name in transformers.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        match name {
+            "silu" | "swish" => Some(Self::Silu),
+            "gelu_pytorch_tanh" => Some(Self::GeluTanh),
+            _ => None,
+        }
+    }
+}
+
+/// The layers that look through a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sliding {
+    /// Positions that their queries look at, their own included.
+    pub window: usize,
+    /// Whether each layer is one of them.
+    pub layers: Vec<bool>,
+    /// Their rotary embedding, where it is not that of the other layers.
+    pub rope: Option<Rope>,
+}
+
 /// Shape and switches of the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -43,8 +74,14 @@ pub struct ModelConfig {
     pub qkv_bias: bool,
     /// RMS norm on each head's query and key, before RoPE.
     pub qk_norm: bool,
-    /// Sliding attention window; prompts beyond it are refused.
-    pub sliding_window: Option<usize>,
+    /// What stands between gate and down.
+    pub activation: Activation,
+    /// Embeddings are scaled by the root of their width, and attention and MLP have norms behind them, too.
+    pub is_gemma: bool,
+    /// What scores are divided by the root of, where it is not the size of a head.
+    pub query_scalar: Option<f64>,
+    /// Layers that look through a window, which some prompt is longer than.
+    pub sliding: Option<Sliding>,
     /// Begin-of-sequence ids; at most one in practice.
     pub bos_ids: Vec<u32>,
     /// End-of-sequence ids.
@@ -52,29 +89,37 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Sizes of each layer's keys and queries.
+    /// What a layer's queries look at.
     #[must_use]
-    pub fn layer_shape(&self) -> LayerShape {
-        let reach = self.sliding_window.map_or(Reach::All, Reach::Window);
-        LayerShape { query_heads: self.query_heads, kv_heads: self.kv_heads, head_dim: self.head_dim, reach }
+    pub fn reach(&self, layer: usize) -> Reach {
+        let window = |sliding: &Sliding| {
+            sliding.layers.get(layer).is_some_and(|&slides| slides).then_some(sliding.window)
+        };
+        self.sliding.as_ref().and_then(window).map_or(Reach::All, Reach::Window)
+    }
+
+    /// Sizes of a layer's keys and queries.
+    #[must_use]
+    pub fn layer_shape(&self, layer: usize) -> LayerShape {
+        let Self { query_heads, kv_heads, head_dim, .. } = *self;
+        LayerShape { query_heads, kv_heads, head_dim, reach: self.reach(layer) }
     }
 
     /// Sizes of a prompt's cache, for the methods.
     #[must_use]
-    pub(crate) fn cache_shape(&self, len: usize) -> CacheShape {
-        CacheShape::uniform(self.layers, self.layer_shape(), len)
+    pub fn cache_shape(&self, len: usize) -> CacheShape {
+        CacheShape { layers: (0..self.layers).map(|layer| self.layer_shape(layer)).collect(), len }
     }
 
     /// Heads that store entries of their own: one a KV head, or one a query head.
     #[must_use]
     pub fn stored_heads(&self, granularity: Granularity) -> usize {
-        granularity.heads(&self.layer_shape())
+        granularity.heads(&self.layer_shape(0))
     }
 
-    /// Positions that are computed: those of the model, or its sliding window where that is shorter.
-    #[must_use]
-    pub fn positions(&self) -> usize {
-        self.sliding_window.map_or(self.max_positions, |window| window.min(self.max_positions))
+    /// Factor of the embeddings.
+    pub(crate) fn embedding_scale(&self) -> Option<f64> {
+        self.is_gemma.then(|| (self.hidden_size as f64).sqrt())
     }
 
     /// See [`super::Model::check_prompt`].
@@ -96,15 +141,11 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that `prompt` tokens and `new` ones have positions, and none outside the sliding window.
+    /// Checks that `prompt` tokens and `new` ones have positions.
     pub(crate) fn check_room(&self, prompt: usize, new: usize) -> Result<()> {
-        let total = prompt.saturating_add(new);
-        if total > self.max_positions {
+        if prompt.saturating_add(new) > self.max_positions {
             return Err(EngineError::PromptTooLong { prompt, new, limit: self.max_positions });
         }
-        match self.sliding_window {
-            Some(window) if total > window => Err(EngineError::SlidingWindow { prompt, new, window }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

@@ -2,8 +2,30 @@
 
 use std::path::Path;
 
-use super::{family::Family, family_spec::FamilySpec, llama, mistral, qwen2, qwen3, raw::RawConfig};
+use super::{
+    family::Family, family_spec::FamilySpec, gemma3, llama, mistral, phi3, qwen2, qwen3, raw::RawConfig,
+};
 use crate::error::{EngineError, Result};
+
+/// What the graphs here lack for models that people ask for: the beginning of an architecture's or a `model_type`'s name,
+/// without case and separators.
+const LACKING: [(&str, &str); 9] = [
+    ("qwen3moe", ": it needs a router and experts"),
+    ("qwen2moe", ": it needs a router and experts"),
+    ("mixtral", ": it needs a router and experts"),
+    ("phimoe", ": it needs a router and experts"),
+    ("gptoss", ": it needs attention sinks, a router and experts, and weights in MXFP4"),
+    ("gemma2", ": it needs soft caps on scores and logits"),
+    ("gemma3n", ": it needs inputs of every layer and caches that layers share"),
+    ("qwen3next", ": it needs linear attention"),
+    ("llama4", ": it needs a router and experts, and attention in chunks"),
+];
+
+/// What is missing for an architecture, for messages; nothing where that is not known.
+fn lacks(name: &str) -> &'static str {
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+    LACKING.iter().find(|(start, _)| plain.starts_with(start)).map_or("", |(_, what)| what)
+}
 
 impl Family {
     /// What distinguishes it, and its tensors.
@@ -13,13 +35,15 @@ impl Family {
             Self::Mistral => &mistral::SPEC,
             Self::Qwen2 => &qwen2::SPEC,
             Self::Qwen3 => &qwen3::SPEC,
+            Self::Gemma3 => &gemma3::SPEC,
+            Self::Phi3 => &phi3::SPEC,
         }
     }
 
     /// The name that `config.json` gives in `architectures`.
     #[must_use]
     pub fn architecture(self) -> &'static str {
-        self.spec().architecture
+        self.spec().architectures.first().copied().unwrap_or_default()
     }
 
     /// The architectures that are supported, for messages.
@@ -33,6 +57,7 @@ impl Family {
         let unsupported = |found: &str| EngineError::UnsupportedArchitecture {
             path: path.to_path_buf(),
             found: found.to_owned(),
+            lacks: lacks(found),
             supported: Self::supported(),
         };
         let by_name = |name: &str| Self::ALL.into_iter().find(|family| family.spec().is_called(name));
@@ -43,7 +68,8 @@ impl Family {
             })?;
             return by_name(name).ok_or_else(|| unsupported(name));
         };
-        let family = Self::ALL.into_iter().find(|family| family.spec().model_type == model_type);
+        let family =
+            Self::ALL.into_iter().find(|family| family.spec().model_types.contains(&model_type.as_str()));
         match (family, architecture) {
             (Some(family), Some(name)) if !family.spec().is_called(name) => Err(match by_name(name) {
                 Some(_) => EngineError::InvalidField {
@@ -65,6 +91,7 @@ impl Family {
         Self::ALL.into_iter().find(called).ok_or_else(|| EngineError::UnsupportedArchitecture {
             path: path.to_path_buf(),
             found: architecture.to_owned(),
+            lacks: lacks(architecture),
             supported: Self::ALL
                 .into_iter()
                 .filter_map(|family| family.spec().gguf)

@@ -11,9 +11,14 @@ pub enum Family {
     Qwen2,
     /// Qwen3: RMS norm on each head's query and key.
     Qwen3,
+    /// Gemma 3, its text: most layers look through a window.
+    Gemma3,
+    /// Phi-3, Phi-3.5 and Phi-4: fused projections.
+    Phi3,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 6] =
+        [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3, Self::Gemma3, Self::Phi3];
 }

@@ -14,10 +14,11 @@ pub(super) static HUB: Layout = Layout {
     embedding: "model.embed_tokens.weight",
     norm: "model.norm.weight",
     lm_head: "lm_head.weight",
+    norms_count_from_one: false,
     layer: |layer| HUB_LAYER.read(layer),
 };
 
-static HUB_LAYER: LayerNames = LayerNames {
+pub(super) static HUB_LAYER: LayerNames = LayerNames {
     prefix: "model.layers.",
     input_norm: "input_layernorm",
     q: "self_attn.q_proj",
@@ -26,10 +27,12 @@ static HUB_LAYER: LayerNames = LayerNames {
     o: "self_attn.o_proj",
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
+    attention_norm: None,
     post_norm: "post_attention_layernorm",
     gate: "mlp.gate_proj",
     up: "mlp.up_proj",
     down: "mlp.down_proj",
+    mlp_norm: None,
 };
 
 /// Names of llama.cpp, where queries and keys are rotated as the hub's are.
@@ -41,6 +44,7 @@ static GGUF_INTERLEAVED: Layout = Layout {
     embedding: "token_embd.weight",
     norm: "output_norm.weight",
     lm_head: "output.weight",
+    norms_count_from_one: false,
     layer: |layer| {
         let mut weights = GGUF_LAYER.read(layer)?;
         weights.q = half_split(weights.q, layer.config.query_heads)?;
@@ -49,7 +53,7 @@ static GGUF_INTERLEAVED: Layout = Layout {
     },
 };
 
-static GGUF_LAYER: LayerNames = LayerNames {
+pub(super) static GGUF_LAYER: LayerNames = LayerNames {
     prefix: "blk.",
     input_norm: "attn_norm",
     q: "attn_q",
@@ -58,10 +62,12 @@ static GGUF_LAYER: LayerNames = LayerNames {
     o: "attn_output",
     q_norm: "attn_q_norm",
     k_norm: "attn_k_norm",
+    attention_norm: None,
     post_norm: "ffn_norm",
     gate: "ffn_gate",
     up: "ffn_up",
     down: "ffn_down",
+    mlp_norm: None,
 };
 
 /// Moves the rows of each head from neighbouring pairs to the half-split layout: row `2 i + j` to row `i + j * dim / 2`.
@@ -75,15 +81,27 @@ fn half_split(linear: Linear, heads: usize) -> Result<Linear> {
     Ok(Linear { weight: split(linear.weight)?, bias: linear.bias.map(split).transpose()? })
 }
 
-pub(super) static SPEC: FamilySpec = FamilySpec {
-    architecture: "LlamaForCausalLM",
-    base_architecture: "LlamaModel",
-    model_type: "llama",
+/// Llama's graph: what a family's file starts from.
+pub(super) const PLAIN: FamilySpec = FamilySpec {
+    architectures: &[],
+    model_types: &[],
+    complete: |raw, _| Ok(raw),
     qkv_bias: false,
     qk_norm: false,
-    kv_heads_default_to_query_heads: true,
+    is_gemma: false,
+    rotates_in_part: false,
+    kv_heads_default_to_query_heads: false,
     default_head_dim: None,
     sliding_window: |_| None,
+    slides: |_, _| true,
     hub: &HUB,
+    gguf: None,
+};
+
+pub(super) static SPEC: FamilySpec = FamilySpec {
+    architectures: &["LlamaForCausalLM", "LlamaModel"],
+    model_types: &["llama"],
+    kv_heads_default_to_query_heads: true,
     gguf: Some(("llama", &GGUF_INTERLEAVED)),
+    ..PLAIN
 };

@@ -21,8 +21,10 @@ mod safetensors;
 pub(crate) mod weight_files;
 pub mod weights;
 
+mod gemma3;
 mod llama;
 mod mistral;
+mod phi3;
 mod qwen2;
 mod qwen3;
 
@@ -59,7 +61,7 @@ impl Model {
     /// Checks that this model can compute `prompt` followed by `new` generated tokens.
     ///
     /// # Errors
-    /// An empty prompt, an id outside the vocabulary, more tokens than positions, or more than the sliding window.
+    /// An empty prompt, an id outside the vocabulary, or more tokens than positions.
     pub fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {
         self.config.check_prompt(prompt, new)
     }

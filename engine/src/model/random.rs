@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    config::{Family, ModelConfig},
+    config::{Activation, Family, ModelConfig},
     rope::Rope,
     weights::{LayerWeights, Linear, ModelWeights},
 };
@@ -26,13 +26,16 @@ pub fn llama_config(
         kv_heads,
         head_dim: hidden_size / query_heads,
         rms_norm_eps: 1e-5,
-        rope: Rope { theta: 10_000.0, scaling: None },
+        rope: Rope { theta: 10_000.0, scaling: None, rotated: None },
         max_positions: 1 << 20,
         weight_bytes: size_of::<f32>(),
         tied_embeddings: false,
         qkv_bias: false,
         qk_norm: false,
-        sliding_window: None,
+        activation: Activation::Silu,
+        is_gemma: false,
+        query_scalar: None,
+        sliding: None,
         bos_ids: Vec::new(),
         eos_ids: Vec::new(),
     }
@@ -76,7 +79,9 @@ pub fn random_weights(config: &ModelConfig, seed: u64) -> Result<ModelWeights> {
             o,
             q_norm: config.qk_norm.then(|| norm(dim)).transpose()?,
             k_norm: config.qk_norm.then(|| norm(dim)).transpose()?,
+            attention_norm: config.is_gemma.then(|| norm(hidden)).transpose()?,
             post_norm: norm(hidden)?,
+            mlp_norm: config.is_gemma.then(|| norm(hidden)).transpose()?,
             gate,
             up,
             down,

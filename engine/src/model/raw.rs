@@ -76,18 +76,32 @@ pub(crate) struct RawConfig {
     pub(crate) bos_token_id: Option<TokenIds>,
     pub(crate) eos_token_id: Option<TokenIds>,
     pub(crate) quantization_config: Option<IgnoredAny>,
+    pub(crate) hidden_activation: Option<String>,
+    pub(crate) query_pre_attn_scalar: Option<f64>,
+    pub(crate) rope_local_base_freq: Option<f64>,
+    pub(crate) sliding_window_pattern: Option<usize>,
+    pub(crate) final_logit_softcapping: Option<f64>,
+    pub(crate) attn_logit_softcapping: Option<f64>,
+    pub(crate) use_bidirectional_attention: Option<bool>,
+    /// The fields of the text, where a model sees images, too.
+    pub(crate) text_config: Option<Value>,
+    /// The rotary embedding of layers that look through a window, where a family has it.
+    #[serde(skip)]
+    pub(crate) window_rope: Option<RawRope>,
 }
 
 impl RawConfig {
-    /// Whether any layer attends through a window, as Qwen's configurations say it.
-    pub(super) fn has_sliding_layers(&self) -> bool {
+    /// The window, as Qwen's configurations turn it on.
+    pub(super) fn window_in_use(&self) -> Option<usize> {
+        if self.use_sliding_window == Some(true) { self.sliding_window.unwrap_or(Some(4096)) } else { None }
+    }
+
+    /// Whether a layer looks through the window, as Qwen's configurations say it: those from `max_window_layers` on,
+    /// whose default is 28.
+    pub(super) fn slides_from(&self, layer: usize) -> bool {
         match &self.layer_types {
-            Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
-            None => {
-                // transformers: layers from `max_window_layers` on slide; its default is 28.
-                self.use_sliding_window == Some(true)
-                    && self.num_hidden_layers.unwrap_or(0) > self.max_window_layers.unwrap_or(28)
-            }
+            Some(types) => types.get(layer).is_some_and(|kind| kind == SLIDING),
+            None => layer >= self.max_window_layers.unwrap_or(28),
         }
     }
 
@@ -117,6 +131,8 @@ pub(crate) struct RawRope {
     pub(crate) mscale: Option<f64>,
     pub(crate) mscale_all_dim: Option<f64>,
     pub(crate) truncate: Option<bool>,
+    pub(crate) short_factor: Option<Vec<f32>>,
+    pub(crate) long_factor: Option<Vec<f32>>,
     /// A rotary embedding of its own for each kind of layer (Gemma 3); see `layer_types`.
     pub(crate) full_attention: Option<Value>,
     pub(crate) sliding_attention: Option<Value>,
@@ -124,6 +140,16 @@ pub(crate) struct RawRope {
     #[serde(skip)]
     pub(crate) divisors: Option<Vec<f32>>,
 }
+
+impl RawRope {
+    /// `rope_type`, in either spelling.
+    pub(super) fn kind(&self) -> &str {
+        self.rope_type.as_ref().or(self.old_type.as_ref()).map_or("default", String::as_str)
+    }
+}
+
+/// A layer of `layer_types` that looks through the window.
+pub(super) const SLIDING: &str = "sliding_attention";
 
 /// Above every size of every published model, and low enough that no product of two overflows.
 pub(super) const MAX_SIZE: usize = 1 << 30;

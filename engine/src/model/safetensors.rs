@@ -15,6 +15,9 @@ use crate::{
 /// The hub's prefix of every tensor but the output layer; files saved from a base model lack it.
 const BASE: &str = "model.";
 
+/// What comes before it where the text is a part of a model that sees images, too: as transformers 5 saves it, and as 4 did.
+const OF_TEXT: [&str; 2] = ["model.language_model.", "language_model.model."];
+
 /// The open files of a model.
 pub(super) struct Opened<'a> {
     blobs: &'a [Blob],
@@ -42,11 +45,13 @@ impl<'a> Opened<'a> {
     }
 
     /// The name under which the files hold a tensor, and the place of the file.
-    fn find<'n>(&self, name: &'n str) -> Option<(&'n str, usize)> {
-        [Some(name), name.strip_prefix(BASE)].into_iter().flatten().find_map(|name| {
+    fn find(&self, name: &str) -> Option<(String, usize)> {
+        let base = name.strip_prefix(BASE);
+        let part = base.into_iter().flat_map(|base| OF_TEXT.map(|prefix| format!("{prefix}{base}")));
+        [Some(name), base].into_iter().flatten().map(ToOwned::to_owned).chain(part).find_map(|name| {
             let file = match self.index {
-                Some(index) => *index.file_of.get(name)?,
-                None => self.files.first().filter(|(_, tensors)| tensors.tensor(name).is_ok()).map(|_| 0)?,
+                Some(index) => *index.file_of.get(&name)?,
+                None => self.files.first().filter(|(_, tensors)| tensors.tensor(&name).is_ok()).map(|_| 0)?,
             };
             Some((name, file))
         })
@@ -71,7 +76,7 @@ impl Tensors for Opened<'_> {
             });
         };
         let (blob, (bytes, tensors)) = (&self.blobs[file], &self.files[file]);
-        let view = tensors.tensor(stored).map_err(|_| {
+        let view = tensors.tensor(&stored).map_err(|_| {
             missing(
                 blob.path(),
                 "the index says it is there: index and files are of different models, or one file is incomplete",

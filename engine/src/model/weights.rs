@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::config::ModelConfig;
 use crate::error::Result;
 
 /// A projection `y = x W^T + b`.
@@ -26,10 +27,12 @@ pub struct LayerWeights {
     pub v: Linear,
     /// `[hidden, query_heads * head_dim]`.
     pub o: Linear,
-    /// RMS norm of each query head, `[head_dim]` (Qwen3).
+    /// RMS norm of each query head, `[head_dim]` (Qwen3, Gemma 3).
     pub q_norm: Option<Tensor>,
-    /// RMS norm of each key head, `[head_dim]` (Qwen3).
+    /// RMS norm of each key head, `[head_dim]` (Qwen3, Gemma 3).
     pub k_norm: Option<Tensor>,
+    /// RMS norm of what attention gives, `[hidden]` (Gemma 3).
+    pub attention_norm: Option<Tensor>,
     /// RMS norm before the MLP, `[hidden]`.
     pub post_norm: Tensor,
     /// `[intermediate, hidden]`.
@@ -38,6 +41,8 @@ pub struct LayerWeights {
     pub up: Linear,
     /// `[hidden, intermediate]`.
     pub down: Linear,
+    /// RMS norm of what the MLP gives, `[hidden]` (Gemma 3).
+    pub mlp_norm: Option<Tensor>,
 }
 
 /// The tensors of a model.
@@ -85,37 +90,41 @@ impl WeightParts for ModelWeights {
 }
 
 impl ModelWeights {
-    /// Takes every part to a device and a dtype.
+    /// Takes every part to a device and a dtype; the norms of a Gemma stay in f32, as its code multiplies them.
     pub(crate) fn collect(
         parts: &dyn WeightParts,
-        layers: usize,
+        config: &ModelConfig,
         device: &Device,
         dtype: DType,
     ) -> Result<Self> {
         let tensor = |tensor: Tensor| -> Result<Tensor> { Ok(tensor.to_dtype(dtype)?.to_device(device)?) };
+        let norm_dtype = if config.is_gemma { DType::F32 } else { dtype };
+        let norm = |tensor: Tensor| -> Result<Tensor> { Ok(tensor.to_dtype(norm_dtype)?.to_device(device)?) };
         let linear = |linear: Linear| -> Result<Linear> {
             Ok(Linear { weight: tensor(linear.weight)?, bias: linear.bias.map(tensor).transpose()? })
         };
         let layer = |index| -> Result<LayerWeights> {
             let layer = parts.layer(index)?;
             Ok(LayerWeights {
-                input_norm: tensor(layer.input_norm)?,
+                input_norm: norm(layer.input_norm)?,
                 q: linear(layer.q)?,
                 k: linear(layer.k)?,
                 v: linear(layer.v)?,
                 o: linear(layer.o)?,
-                q_norm: layer.q_norm.map(tensor).transpose()?,
-                k_norm: layer.k_norm.map(tensor).transpose()?,
-                post_norm: tensor(layer.post_norm)?,
+                q_norm: layer.q_norm.map(norm).transpose()?,
+                k_norm: layer.k_norm.map(norm).transpose()?,
+                attention_norm: layer.attention_norm.map(norm).transpose()?,
+                post_norm: norm(layer.post_norm)?,
                 gate: linear(layer.gate)?,
                 up: linear(layer.up)?,
                 down: linear(layer.down)?,
+                mlp_norm: layer.mlp_norm.map(norm).transpose()?,
             })
         };
         Ok(Self {
             embedding: tensor(parts.embedding()?)?,
-            layers: (0..layers).map(layer).collect::<Result<_>>()?,
-            norm: tensor(parts.norm()?)?,
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            norm: norm(parts.norm()?)?,
             lm_head: parts.lm_head()?.map(tensor).transpose()?,
         })
     }

@@ -58,7 +58,7 @@ fn renders_like_transformers() {
             (None, None) => panic!("case {index} expects nothing"),
         }
     }
-    assert_eq!(goldens.cases.len(), 24);
+    assert_eq!(goldens.cases.len(), 30);
 }
 
 #[derive(Deserialize)]

@@ -141,7 +141,7 @@ pub(crate) fn plain(tensor: &Tensor) -> Raw {
 }
 
 /// The name of a tensor of the hub in a GGUF (`convert_hf_to_gguf.py` of llama.cpp).
-fn gguf_name(name: &str) -> String {
+fn gguf_name(name: &str, gemma: bool) -> String {
     let name = name.replace("model.layers.", "blk.").replace("model.", "");
     let pairs = [
         ("embed_tokens", "token_embd"),
@@ -157,7 +157,17 @@ fn gguf_name(name: &str) -> String {
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
+        ("self_attn.qkv_proj", "attn_qkv"),
+        ("mlp.gate_up_proj", "ffn_up"),
     ];
+    // A Gemma's norms are called like others elsewhere.
+    let own = [
+        ("post_attention_layernorm", "post_attention_norm"),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
+    ];
+    let own = if gemma { &own[..] } else { &[] };
+    let name = own.iter().fold(name, |name, (hub, gguf)| name.replace(hub, gguf));
     let name = pairs.iter().fold(name, |name, (hub, gguf)| name.replace(hub, gguf));
     if name == "norm.weight" { "output_norm.weight".to_owned() } else { name }
 }
@@ -191,7 +201,8 @@ pub(crate) fn of_parity(name: &str) -> Made {
         serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
     let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
     let number = |field: &str| config[field].as_u64().map(|value| value as u32);
-    let architecture = config["model_type"].as_str().unwrap().to_owned();
+    let architecture = config["model_type"].as_str().unwrap().trim_end_matches("_text").to_owned();
+    let gemma = architecture == "gemma3";
     let heads = [number("num_attention_heads").unwrap(), number("num_key_value_heads").unwrap()];
     let theta = config["rope_theta"].as_f64().or(config["rope_parameters"]["rope_theta"].as_f64()).unwrap();
     let mut made = Made::default();
@@ -209,15 +220,44 @@ pub(crate) fn of_parity(name: &str) -> Made {
         made.set(&key("attention.key_length"), Meta::U32(dim))
             .set(&key("attention.value_length"), Meta::U32(dim));
     }
+    if let Some(window) = number("sliding_window") {
+        made.set(&key("attention.sliding_window"), Meta::U32(window));
+    }
+    if gemma {
+        let [factor, local] = [&config["rope_scaling"]["factor"], &config["rope_local_base_freq"]];
+        made.set(&key("rope.scaling.type"), Meta::Text("linear".into()))
+            .set(&key("rope.scaling.factor"), Meta::F32(factor.as_f64().unwrap() as f32))
+            .set(&key("rope.freq_base_swa"), Meta::F32(local.as_f64().unwrap() as f32))
+            .set(&key("attention.sliding_window_pattern"), Meta::U32(3));
+    }
+    if let Some(long) = config["rope_parameters"]["long_factor"].as_array() {
+        let list = |values: &[serde_json::Value]| -> Tensor {
+            let values: Vec<f32> = values.iter().map(|value| value.as_f64().unwrap() as f32).collect();
+            Tensor::new(values, &Device::Cpu).unwrap()
+        };
+        let short = config["rope_parameters"]["short_factor"].as_array().unwrap();
+        made.tensors.push(("rope_factors_long.weight".into(), plain(&list(long))));
+        made.tensors.push(("rope_factors_short.weight".into(), plain(&list(short))));
+        let original = number("original_max_position_embeddings").unwrap();
+        let factor = f64::from(number("max_position_embeddings").unwrap()) / f64::from(original);
+        let sharpened = (1.0 + factor.ln() / f64::from(original).ln()).sqrt();
+        made.set(&key("rope.scaling.original_context_length"), Meta::U32(original))
+            .set(&key("rope.scaling.attn_factor"), Meta::F64(sharpened))
+            .set(&key("rope.dimension_count"), Meta::U32(2 * long.len() as u32));
+    }
     vocabulary(&mut made, number("vocab_size").unwrap() as usize);
     for (name, tensor) in tensors {
         let moved = |index: usize| permuted(&tensor, heads[index] as usize);
         let tensor = match (architecture.as_str(), name.as_str()) {
             ("llama", name) if name.ends_with("q_proj.weight") => moved(0),
             ("llama", name) if name.ends_with("k_proj.weight") => moved(1),
+            // The converter adds the ones.
+            ("gemma3", name) if name.ends_with("norm.weight") => {
+                (tensor.to_dtype(DType::F32).unwrap() + 1.0).unwrap()
+            }
             _ => tensor,
         };
-        made.tensors.push((gguf_name(&name), plain(&tensor)));
+        made.tensors.push((gguf_name(&name, gemma), plain(&tensor)));
     }
     made.tensors.sort_by(|a, b| a.0.cmp(&b.0));
     made

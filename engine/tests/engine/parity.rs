@@ -18,6 +18,23 @@ use kvsweep_methods::selection::{Granularity, LayerSelection, Selection};
 
 use crate::support::fixture;
 
+/// Every model of the fixtures.
+const ALL: [&str; 13] = [
+    "llama2",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "linear",
+    "dynamic",
+    "yarn",
+    "mistral-window",
+    "qwen2-window",
+    "gemma3",
+    "phi3",
+    "phi3-window",
+];
+
 /// Largest difference allowed in any logit; logits are of the size of 5.
 const TOLERANCE: f32 = 1e-4;
 
@@ -28,7 +45,7 @@ pub(crate) fn load(model: &str) -> Session<Cpu> {
 
 /// Logits of every prompt position, and `new` greedy tokens with the full cache.
 pub(crate) fn run<B: Backend>(model: &Session<B>, prompt: &[u32], new: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
-    let options = PrefillOptions { keep_all_logits: true };
+    let options = PrefillOptions { keep_all_logits: true, ..PrefillOptions::default() };
     let prefill = Arc::new(model.prefill(prompt, &[].into(), options).unwrap());
     let rows: Vec<_> =
         prefill.all_logits().unwrap().chunks(model.config.vocab_size).map(<[f32]>::to_vec).collect();
@@ -41,6 +58,7 @@ pub(crate) fn run<B: Backend>(model: &Session<B>, prompt: &[u32], new: usize) ->
         prefill,
         selection: Arc::new(everything),
         follow: Arc::default(),
+        renumbered: false,
         again: None,
         rule: DecodeRule { max_new: new, stop_ids: vec![], ban_stops_on_first: false, ignore_stops: true },
         keep_logits: false,
@@ -128,6 +146,34 @@ fn yarn_beyond_max_position_embeddings() {
 }
 
 #[test]
+fn mistral_through_a_window() {
+    check("mistral-window");
+}
+
+#[test]
+fn qwen2_through_a_window_from_one_layer_on() {
+    check("qwen2-window");
+}
+
+/// Windows, norms behind attention and MLP, two rotary embeddings, and scores not scaled by the size of a head; in the old
+/// spelling.
+#[test]
+fn gemma3_tied_bf16() {
+    check("gemma3");
+}
+
+/// Heads rotated in part, and divisors that change where the text outgrows its training.
+#[test]
+fn phi3_fused_longrope() {
+    check("phi3");
+}
+
+#[test]
+fn phi3_fused_through_a_window() {
+    check("phi3-window");
+}
+
+#[test]
 fn llama_agrees_with_candle_transformers() {
     for name in ["llama2", "llama3"] {
         let dir = fixture("parity").join(name);
@@ -154,7 +200,7 @@ fn llama_agrees_with_candle_transformers() {
 /// radians is then off by up to a quarter of a radian (huggingface/candle#3698).
 #[test]
 fn half_precision_keeps_late_positions() {
-    for name in ["llama2", "llama3", "mistral", "qwen2", "qwen3", "linear", "dynamic", "yarn"] {
+    for name in ALL {
         let files = from_dir(&fixture("parity").join(name)).unwrap();
         let model = Session::<Candle>::load(&files, &Device::Cpu, DType::F16).unwrap();
         let reference = reference(name);

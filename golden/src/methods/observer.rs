@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kvsweep_methods::observe::{self, HeadsView};
+use kvsweep_methods::observe::{self, LayerTensors};
 use kvsweep_methods::{LayerShape, MethodError, Observation, Observed};
 
 /// Computes observations for the check: the CPU by default, a device where there is one.
@@ -10,14 +10,12 @@ pub trait Observer: Sync {
     /// Observes one layer; the contract of [`observe::observe_layer`].
     ///
     /// # Errors
-    /// When the back end fails or the views contradict the shape.
+    /// When the back end fails or the tensors contradict the shape.
     fn observe(
         &self,
         wanted: &[Observation],
         shape: &LayerShape,
-        queries: &HeadsView<'_>,
-        keys: &HeadsView<'_>,
-        values: Option<&HeadsView<'_>>,
+        tensors: &LayerTensors<'_>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError>;
 }
 
@@ -30,10 +28,8 @@ impl Observer for PlainObserver {
         &self,
         wanted: &[Observation],
         shape: &LayerShape,
-        queries: &HeadsView<'_>,
-        keys: &HeadsView<'_>,
-        values: Option<&HeadsView<'_>>,
+        tensors: &LayerTensors<'_>,
     ) -> Result<BTreeMap<Observation, Observed>, MethodError> {
-        observe::observe_layer(wanted, shape, queries, keys, values)
+        observe::observe_layer(wanted, shape, tensors)
     }
 }

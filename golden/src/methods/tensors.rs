@@ -84,6 +84,7 @@ pub(super) fn check_spec(method: &str, case: &Case<'_>, observer: &dyn Observer)
     if let Some(lists) = maybe::<Map<String, Value>>(case.entry, "head_score_lists")? {
         inputs.retrieval = Some(HeadScores::read(&lists)?.means());
     }
+    inputs.full_heads = maybe(case.entry, "full_heads")?;
     let observations = case.observe(&variant.observations(), observer)?;
     let mut state = match case.params.get("init_prompt_len").and_then(Value::as_u64) {
         Some(first) => MethodState::after(first as usize),

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     }
     output::line(&prompt.text)?;
     output::note(&format!(
-        "{} prompt tokens, {} removed from the middle{}; at most {} new tokens; answers: {}",
+        "{} prompt tokens, {} removed{}; at most {} new tokens; answers: {}",
         prompt.ids.len(),
         prompt.removed_tokens(),
         if prompt.answer_lost() { ", the answer among them" } else { "" },

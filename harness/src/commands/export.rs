@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use kvsweep_results::{ExampleRecord, Merged, Run, VariantKey};
+use kvsweep_results::{Budget, ExampleRecord, Merged, QUESTION, Run, UNSEEN, VariantKey};
 use kvsweep_tasks::Suite;
 use kvsweep_tasks::layouts::{self, ExportMeta, NeedleRecord, Prediction, needle};
 
@@ -41,8 +41,10 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
     for (group, variant) in merged.groups.iter().flat_map(|g| g.variants.iter().map(move |v| (g, v))) {
         let meta = ExportMeta {
             model: run.manifest.model.name.clone(),
+            question_seen: run.manifest.settings.get(QUESTION).is_none_or(|view| view != UNSEEN),
+            removed: removed(&run, variant),
             method: variant.method.to_string(),
-            budget: variant.budget.map(|budget| budget as usize),
+            budget: variant.budget.map(|budget| budget.to_string()),
         };
         // Layouts whose paths carry no method would collide: each variant gets a folder.
         let root = args.output.join(pictures::variant_file_name(group, variant));
@@ -65,6 +67,22 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Exit> {
 fn answers<'a>(run: &'a Run, variant: &VariantKey) -> Vec<(&'a ExampleRecord, usize)> {
     let place = |example: &ExampleRecord| example.variants.iter().position(|a| a.variant == *variant);
     run.examples.iter().filter_map(|example| Some((example, place(example)?))).collect()
+}
+
+/// The share that a variant removed: what its own share leaves, or of entries the mean over the prompts, two decimals.
+fn removed(run: &Run, variant: &VariantKey) -> f64 {
+    if let Some(share) = variant.budget.and_then(Budget::share) {
+        return share.removed().parse().unwrap_or_default();
+    }
+    let shares: Vec<f64> = answers(run, variant)
+        .into_iter()
+        .map(|(example, place)| {
+            let kept = example.variants[place].kept.entries_nominal;
+            1.0 - kept / f64::from(example.info.compressed().max(1))
+        })
+        .collect();
+    let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+    if variant.budget.is_none() { 0.0 } else { (mean * 100.0).round() / 100.0 }
 }
 
 fn predictions(run: &Run, variant: &VariantKey) -> Vec<Prediction> {

@@ -14,7 +14,7 @@ use kvsweep_engine::with_session;
 use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::method::MethodState;
 use kvsweep_methods::spec::Variant;
-use kvsweep_tasks::ModelText;
+use kvsweep_tasks::{ModelText, QuestionView, TextError};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ use crate::calibration::Calibrations;
 use crate::cli::GenerateArgs;
 use crate::exit::{Exit, usage};
 use crate::model::TextSide;
+use crate::repeat::RepeatWords;
+use crate::runner::{again, without_room};
 use crate::{destination, output, stop};
 
 /// What one variant answered.
@@ -62,21 +64,23 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let calibrations =
         Calibrations::load(&session, args.variants.calibration.as_deref().unwrap_or_default(), &args.model)?;
     calibrations.fit(&mut variants, true, &args.model)?;
-    let ids = match &input {
-        Input::Ids(ids) => ids.clone(),
+    let (ids, question) = match input {
+        Input::Ids { ids, question } => (ids, question),
         Input::Text(text) => {
             let side = TextSide::new(&session)?;
-            if args.chat {
-                side.encode(&side.render_user(text).map_err(usage)?, false)?
+            let ids = if args.chat {
+                side.encode(&side.render_user(&text).map_err(usage)?, false)?
             } else {
-                side.encode(text, true)?
-            }
+                side.encode(&text, true)?
+            };
+            (ids, Vec::new())
         }
     };
-    session.check_prompt(&ids, args.max_new)?;
+    session.check_prompt(&[ids.as_slice(), &question].concat(), args.max_new)?;
+    let prompt = Prompt::of(ids, &question, args.question.unwrap_or(QuestionView::Unseen));
     let rule = rule(&session, args)?;
     let output = with_session!(&session, session => {
-        answer(args, session, &ids, &variants.all, &calibrations.inputs, &rule)
+        answer(args, session, &prompt, &variants.all, &calibrations.inputs, &rule)
     })?;
     if args.json {
         output::json(&output)?
@@ -99,24 +103,34 @@ fn rule(model: &Model, args: &GenerateArgs) -> anyhow::Result<DecodeRule> {
     Ok(DecodeRule { ignore_stops: args.ignore_eos, ..rule })
 }
 
-/// Reads the prompt once, and lets every variant answer.
+/// Reads the prompt once, and lets every variant answer, behind what the methods do not see.
 fn answer<B: Backend>(
     args: &GenerateArgs,
     model: &Session<B>,
-    ids: &[u32],
+    prompt: &Prompt,
     variants: &[Variant],
     inputs: &Inputs,
     rule: &DecodeRule,
 ) -> anyhow::Result<Output> {
     let wanted: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
+    let side = TextSide::new(model).ok();
+    let repeats = side.as_ref().filter(|_| wanted.iter().any(|one| one.repeats_the_prompt()));
+    let repeat = repeats
+        .map(|side| Ok::<_, TextError>(RepeatWords::new(side)?.request(&prompt.compressed)))
+        .transpose()?;
     let started = Instant::now();
-    let options = PrefillOptions { keep_all_logits: args.logits.is_some() };
-    let prefill = Arc::new(model.prefill(ids, &wanted, options)?);
+    let options =
+        PrefillOptions { keep_all_logits: args.logits.is_some(), repeat: repeat.as_ref(), question: None };
+    let prefill = Arc::new(model.prefill(&prompt.compressed, &wanted, options)?);
     let prefill_seconds = started.elapsed().as_secs_f64();
 
+    let seen = prefill.shape().seen().len();
     let mut sequences = Vec::new();
     let mut select_seconds = Vec::new();
     for variant in variants {
+        if let Err(needs) = variant.room(seen) {
+            output::note(&without_room(variant, seen, &needs));
+        }
         let started = Instant::now();
         let mut state = MethodState::default();
         let selection = variant.select(prefill.shape(), prefill.observations(), inputs, &mut state)?;
@@ -124,8 +138,9 @@ fn answer<B: Backend>(
         sequences.push(Sequence {
             prefill: Arc::clone(&prefill),
             selection: Arc::new(selection),
-            follow: Arc::default(),
-            again: variant.interval().map(|_| Arc::new(variant.clone())),
+            follow: Arc::clone(&prompt.follow),
+            renumbered: variant.renumbers(),
+            again: again(variant, seen),
             rule: rule.clone(),
             keep_logits: args.logits.is_some(),
             masked_heads: None,
@@ -143,7 +158,6 @@ fn answer<B: Backend>(
         }
         write_logits(path, &tensors, vocab)?;
     }
-    let side = TextSide::new(model).ok();
     let answers = variants
         .iter()
         .zip(decoded)
@@ -161,7 +175,7 @@ fn answer<B: Backend>(
     Ok(Output {
         model: model.name.clone(),
         weights_sha256: model.weights_sha256.clone(),
-        prompt_tokens: ids.len(),
+        prompt_tokens: prompt.compressed.len() + prompt.follow.len(),
         prefill_seconds,
         decode_seconds,
         answers,
@@ -171,7 +185,11 @@ fn answer<B: Backend>(
 /// What to read.
 enum Input {
     Text(String),
-    Ids(Vec<u32>),
+    /// Token ids, and those of a question about them, if one is asked.
+    Ids {
+        ids: Vec<u32>,
+        question: Vec<u32>,
+    },
 }
 
 impl Input {
@@ -185,11 +203,40 @@ impl Input {
         let Some(path) = &args.ids else {
             return Err(usage("no prompt given; use --prompt TEXT, --prompt-file FILE or --ids FILE.json"));
         };
-        let text = fs_err::read_to_string(path)?;
-        let ids = serde_json::from_str(&text).map_err(|error| {
-            anyhow::anyhow!("`{}`: expected a JSON list of token ids: {error}", path.display())
-        })?;
-        Ok(Self::Ids(ids))
+        let ids = read_ids(path)?;
+        let question = args.question_ids.as_deref().map(read_ids).transpose()?;
+        match (question, &args.question_ids) {
+            (Some(question), Some(path)) if question.is_empty() => {
+                anyhow::bail!("`{}`: the question has no tokens; leave --question-ids out", path.display())
+            }
+            (question, _) => Ok(Self::Ids { ids, question: question.unwrap_or_default() }),
+        }
+    }
+}
+
+fn read_ids(path: &Path) -> anyhow::Result<Vec<u32>> {
+    let text = fs_err::read_to_string(path)?;
+    serde_json::from_str(&text)
+        .map_err(|error| anyhow::anyhow!("`{}`: expected a JSON list of token ids: {error}", path.display()))
+}
+
+/// A prompt, cut where the methods compress.
+struct Prompt {
+    compressed: Vec<u32>,
+    /// Read behind the cut, at the positions that follow.
+    follow: Arc<[u32]>,
+}
+
+impl Prompt {
+    /// A question that is seen is compressed with the rest, its last token apart: the first token of the answer then
+    /// depends on what was kept, as it does where the question is unseen.
+    fn of(mut ids: Vec<u32>, question: &[u32], view: QuestionView) -> Self {
+        let (seen, unseen) = match view {
+            QuestionView::Seen => question.split_at(question.len().saturating_sub(1)),
+            QuestionView::Unseen => (&[][..], question),
+        };
+        ids.extend_from_slice(seen);
+        Self { compressed: ids, follow: unseen.into() }
     }
 }
 

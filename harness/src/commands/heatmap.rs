@@ -1,12 +1,12 @@
-//! `kvsweep heatmap RUN…`: all variants' needle heatmaps on one sheet, methods x budgets.
+//! `kvsweep heatmap RUN…`: all variants' heatmaps of a needle or RULER run on one sheet, methods x budgets.
 
 use anyhow::Context;
-use kvsweep_plots::{heatmap, sweep};
+use kvsweep_plots::heatmap;
 use kvsweep_results::{Merged, Run};
 
 use crate::cli::HeatmapArgs;
 use crate::exit::Exit;
-use crate::{destination, output, tables};
+use crate::{destination, output, pictures, tables};
 
 /// Runs the command.
 pub(crate) fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
@@ -15,8 +15,8 @@ pub(crate) fn run(args: &HeatmapArgs) -> anyhow::Result<Exit> {
     let grid = merged
         .groups
         .first()
-        .and_then(sweep::needle_grid)
-        .context("no needle records in these runs; `kvsweep run needle` makes them")?;
+        .and_then(pictures::sheet)
+        .context("no records with a context length in these runs; `kvsweep run needle` and `kvsweep run ruler` make them")?;
     let path = match (&args.output, args.runs.first()) {
         (Some(path), _) => path.clone(),
         (None, run) => run.map(|run| run.join("heatmap.png")).unwrap_or_default(),

@@ -14,5 +14,7 @@ pub(crate) mod paper;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod slurm;
+pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod verify;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use kvsweep_engine::model::known;
+use kvsweep_methods::budget::Budget;
 use kvsweep_results::paper::{Original, PaperComparison};
 use kvsweep_results::published::{self, PaperTable};
 use kvsweep_results::{Bootstrap, Group, Merged, Run};
 use kvsweep_tasks::datasets::{self, DatasetInfo, Language, mini};
 use kvsweep_tasks::needle::variants;
-use kvsweep_tasks::{Suite, averages, protocol};
+use kvsweep_tasks::{QuestionView, Suite, averages, protocol};
 use serde_json::json;
 
 use crate::cli::{PaperArgs, RunArgs, Split, VariantArgs};
@@ -113,7 +114,8 @@ fn list(as_json: bool) -> anyhow::Result<Exit> {
             .map(|t| {
                 json!({
                     "id": t.id, "title": t.title, "paper": t.paper, "arxiv": t.arxiv, "model": t.model, "hub": t.hub,
-                    "suite": t.suite, "protocol": t.protocol, "budgets": t.budgets(), "datasets": t.datasets(),
+                    "suite": t.suite, "protocol": t.protocol,
+                    "question": if t.question_is_unseen { "unseen" } else { "seen" }, "budgets": t.budgets(), "datasets": t.datasets(),
                     "not_runnable": t.not_runnable(), "note": t.note,
                 })
             })
@@ -139,11 +141,18 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
         model.model = paper.hub.clone();
     }
     // A sweep is methods x budgets: rows with other budgets (HeadKV's beta goes with the budget) run apart.
-    let mut sweeps: BTreeMap<Vec<usize>, Vec<String>> = BTreeMap::new();
+    let mut sweeps: BTreeMap<Vec<Budget>, Vec<String>> = BTreeMap::new();
     for variant in paper.variants() {
-        let wanted = |budget: &usize| args.budgets.as_ref().is_none_or(|only| only.contains(budget));
-        let budgets: Vec<usize> =
-            variant.budgets.iter().map(|&budget| budget as usize).filter(wanted).collect();
+        let wanted = |budget: &Budget| match budget {
+            Budget::Entries(entries) if args.ratios.is_none() => {
+                args.budgets.as_ref().is_none_or(|only| only.contains(entries))
+            }
+            Budget::Share(share) if args.budgets.is_none() => {
+                args.ratios.as_ref().is_none_or(|only| only.contains(share))
+            }
+            _ => false,
+        };
+        let budgets: Vec<Budget> = variant.budgets.iter().filter_map(planned).filter(wanted).collect();
         if budgets.is_empty() && !variant.budgets.is_empty() {
             continue;
         }
@@ -151,12 +160,20 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
             variant.params.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let mut label = variant.spec;
         if !params.is_empty() {
-            label.push_str(&format!("[{}]", params.join(",")));
+            label.push_str(&format!("[{}]", params.join("+")));
         }
         if let Some(granularity) = variant.granularity {
             label.push_str(&format!(":{granularity}"));
         }
         sweeps.entry(budgets).or_default().push(label);
+    }
+    if sweeps.keys().all(Vec::is_empty) && !paper.budgets().is_empty() {
+        let budgets: Vec<String> = paper.budgets().iter().map(ToString::to_string).collect();
+        return Err(usage(format!(
+            "table `{}` is printed at {}, none of which is asked for",
+            paper.id,
+            budgets.join(", ")
+        )));
     }
     // The full cache has no budgets of its own: it joins the first sweep.
     if let Some(full) = sweeps.remove(&Vec::new()) {
@@ -187,13 +204,29 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
                 model: model.clone(),
                 variants: VariantArgs {
                     methods: Some(methods.clone()),
-                    budgets: (!budgets.is_empty()).then(|| budgets.clone()),
+                    budgets: listed(budgets, |budget| match budget {
+                        Budget::Entries(entries) => Some(entries),
+                        Budget::Share(_) => None,
+                    }),
+                    ratios: listed(budgets, |budget| match budget {
+                        Budget::Entries(_) => None,
+                        Budget::Share(share) => Some(share),
+                    }),
                     ..VariantArgs::default()
                 },
+                question: Some(if paper.question_is_unseen {
+                    QuestionView::Unseen
+                } else {
+                    QuestionView::Seen
+                }),
                 split: args.split,
                 data: args.data.clone(),
                 datasets: names.clone(),
                 limit: args.limit,
+                lengths: (suite == Suite::Ruler
+                    && args.split != Some(Split::Mini)
+                    && !paper.lengths.is_empty())
+                .then(|| paper.lengths.iter().map(|&length| length as usize).collect()),
                 protocol: paper.protocol.clone(),
                 out: args.out.as_ref().map(|out| out.join(part)),
                 ..RunArgs::default()
@@ -203,8 +236,24 @@ fn plans(paper: &PaperTable, args: &PaperArgs) -> anyhow::Result<Vec<RunArgs>> {
     Ok(plans)
 }
 
+/// A printed budget as the methods take it.
+fn planned(printed: &kvsweep_results::Budget) -> Option<Budget> {
+    Some(match printed {
+        kvsweep_results::Budget::Entries(entries) => Budget::Entries(*entries as usize),
+        kvsweep_results::Budget::Share(share) => Budget::Share(share.to_string().parse().ok()?),
+    })
+}
+
+/// The budgets of one kind; none where there is none.
+fn listed<T>(budgets: &[Budget], kind: impl Fn(Budget) -> Option<T>) -> Option<Vec<T>> {
+    let listed: Vec<T> = budgets.iter().copied().filter_map(kind).collect();
+    (!listed.is_empty()).then_some(listed)
+}
+
 #[cfg(test)]
 mod tests {
+    use kvsweep_methods::spec::MethodSpec;
+
     use super::*;
 
     #[test]
@@ -214,6 +263,9 @@ mod tests {
             let protocol = protocol::by_name(paper.protocol.as_deref().unwrap()).unwrap();
             for name in paper.datasets() {
                 assert!(name == NEEDLE || datasets::by_name(&name).is_ok(), "{}: {name}", paper.id);
+            }
+            for method in &paper.methods {
+                assert!(MethodSpec::parse(&method.spec, &[], None).is_ok(), "{}: {method:?}", paper.id);
             }
             let hub = paper.hub.as_deref().unwrap();
             shaped += usize::from(known_shape(hub).is_some());

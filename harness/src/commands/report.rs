@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kvsweep_plots::report::{self, Options};
 use kvsweep_results::paper::PaperComparison;
-use kvsweep_results::{ExampleKey, Manifest, Merged, MergedExample, Run, published};
+use kvsweep_results::{Budget, ExampleKey, Manifest, Merged, MergedExample, Run, published};
 use kvsweep_tasks::{Suite, protocol};
 
 use crate::cli::ReportArgs;
@@ -82,14 +82,17 @@ fn title(runs: &[Origin], merged: &Merged) -> String {
     let models: Vec<String> = models.into_iter().collect();
     let variants = || merged.groups.iter().flat_map(|group| &group.variants);
     let methods: BTreeSet<&str> = variants().map(|variant| &*variant.method).collect();
-    let budgets: BTreeSet<u32> = variants().filter_map(|variant| variant.budget).collect();
+    let budgets: BTreeSet<Budget> = variants().filter_map(|variant| variant.budget).collect();
     let methods = match methods.first() {
         Some(only) if methods.len() == 1 => format!("method {only}"),
         _ => format!("{} methods", methods.len()),
     };
     let budgets = match (budgets.first(), budgets.last()) {
-        (Some(first), Some(last)) if first != last => format!(", budgets {first} to {last}"),
-        (Some(only), _) => format!(", budget {only}"),
+        (Some(first), Some(last)) if first != last => {
+            let what = if first.share().is_some() { "shares" } else { "budgets" };
+            format!(", {what} {first} to {last}")
+        }
+        (Some(only), _) => format!(", {}", only.title()),
         _ => String::new(),
     };
     format!("{} on {}: {methods}{budgets}", suites.join(" and "), models.join(" and "))

@@ -1,4 +1,5 @@
-//! `kvsweep run SUITE`: plans a sweep, runs or continues it, prints the table; for `needle` also draws the heatmaps.
+//! `kvsweep run SUITE`: plans a sweep, runs or continues it, prints the table; for `needle` and `ruler` also draws the
+//! heatmaps.
 
 use std::path::Path;
 
@@ -108,10 +109,14 @@ fn finish(out: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
     let suite = run.manifest.suite.clone();
     let (table, merged) = tables::of(vec![run], None, false)?;
     tables::print(&table, &merged, format)?;
-    let drawn = if suite == Suite::Needle.name() {
-        pictures::needle(&merged, out)?
-    } else {
-        pictures::scores(&table, out)?
+    let drawn = match Suite::by_name(&suite) {
+        Some(Suite::Needle) => pictures::heatmaps(&merged, out)?,
+        Some(Suite::Ruler) => {
+            let mut drawn = pictures::heatmaps(&merged, out)?;
+            drawn.extend(pictures::scores(&table, out)?);
+            drawn
+        }
+        _ => pictures::scores(&table, out)?,
     };
     for path in drawn {
         output::note(&format!("drew `{}`", path.display()));
@@ -131,14 +136,8 @@ pub(crate) fn load(args: &RunArgs) -> anyhow::Result<Load> {
     let Request { protocol, variants, selected } = Request::of(args)?;
     let (cuda, dtype) = args.model.place()?;
     let (card, stand_in) = args.model.card()?;
-    let mut lengths = Lengths::of(&selected, protocol, &card, args.question.unwrap_or_default())?;
+    let mut lengths = Lengths::of(&selected, protocol, &card, args.question.unwrap_or(protocol.question))?;
     lengths.assumed.extend(stand_in);
-    if card.config.positions() < card.config.max_positions {
-        lengths.assumed.push(format!(
-            "prompts and answers stay within the sliding window of {} tokens",
-            card.config.positions()
-        ));
-    }
     for spec in &variants.specs {
         if card.name != crate::model::TINY && !spec.needs().is_empty() {
             let name = base(spec.label());

@@ -5,7 +5,7 @@ use kvsweep_results::{Bootstrap, Format, Manifest, Merged, Run};
 
 use crate::cli::{TableArgs, TableFormat};
 use crate::exit::{Exit, usage};
-use crate::{output, tables};
+use crate::{output, pictures, tables};
 
 /// Runs the command.
 pub(crate) fn run(args: &TableArgs) -> anyhow::Result<Exit> {
@@ -13,6 +13,9 @@ pub(crate) fn run(args: &TableArgs) -> anyhow::Result<Exit> {
     let suites = tables::by_suite(runs);
     if suites.len() > 1 && matches!(args.format, TableFormat::Csv | TableFormat::Json) {
         return Err(usage("the runs are of several suites; name those of one to write csv or json"));
+    }
+    if suites.len() > 1 && args.output.is_some() {
+        return Err(usage("the runs are of several suites; name those of one to draw them"));
     }
     let mut exit = Exit::Done;
     for (number, runs) in suites.into_iter().enumerate() {
@@ -36,6 +39,10 @@ fn scores(args: &TableArgs, runs: Vec<Run>) -> anyhow::Result<Exit> {
         TableFormat::Json => Format::Json,
     };
     let (table, merged) = tables::of(runs, args.protocol.as_deref(), args.mixed)?;
+    if let Some(path) = &args.output {
+        pictures::average(&table, path)?;
+        output::note(&format!("drew `{}`", path.display()));
+    }
     tables::print(&table, &merged, format)
 }
 

@@ -10,7 +10,7 @@ use kvsweep_tasks::source::Identity;
 use kvsweep_tasks::{Ask, Dataset, NeedleCell, Protocol, Question, Renderer};
 
 pub(crate) use kvsweep_tasks::source::NEEDLE;
-pub(crate) use selected::{MINI, Selected, check_generated};
+pub(crate) use selected::{GENERATOR, MINI, Selected, check_generated, mini_sets};
 
 /// The part of a data set that this process asks.
 pub(crate) struct DatasetPart {
@@ -24,6 +24,8 @@ pub(crate) struct DatasetPart {
     pub total: u64,
     /// The cells of the needle's heatmap, of all parts.
     pub cells: BTreeSet<NeedleCell>,
+    /// The context lengths of a suite that has several, of all parts.
+    pub lengths: BTreeSet<usize>,
     /// The first question of the whole data set, in this part or not: profiles that freeze capacities start from it.
     pub first: Arc<dyn Question>,
     /// The rows that are asked, of all parts, ascending.
@@ -47,7 +49,7 @@ impl DatasetPart {
     fn of(dataset: Dataset, shard: Option<Shard>) -> Self {
         let rows: Vec<u64> = dataset.questions().map(|question| question.row()).collect();
         let total = rows.len() as u64;
-        let cells = dataset.cells();
+        let (cells, lengths) = (dataset.cells(), dataset.lengths());
         let mut asks = dataset.asks;
         if let Some(Shard { index, count }) = shard {
             let is_ours = |row| place(&rows, row) % u64::from(count) + 1 == u64::from(index);
@@ -60,6 +62,7 @@ impl DatasetPart {
             asks,
             total,
             cells,
+            lengths,
             first: dataset.first,
             rows,
         }

@@ -1,12 +1,19 @@
 //! What the command line selects of a suite, checked before a model is loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kvsweep_results::{ESSAYS, LIMIT_TAKES, NEEDLE_DEPTHS, NEEDLE_LENGTHS, SPREAD, Shard, WITHOUT_CONTEXT};
+use anyhow::Context;
+use kvsweep_results::{
+    ESSAYS, LIMIT_TAKES, NEEDLE_DEPTHS, NEEDLE_LENGTHS, RULER_LENGTHS, SPREAD, Shard, WITHOUT_CONTEXT,
+};
 use kvsweep_tasks::datasets::{self, DatasetInfo};
 use kvsweep_tasks::needle::{self, NeedleVariant};
-use kvsweep_tasks::source::{EssayNeedle, MiniNeedle, MiniRows, RowFile, spread_rows};
+use kvsweep_tasks::ruler::{self, Material, published};
+use kvsweep_tasks::source::{
+    EssayNeedle, GeneratedRuler, MiniNeedle, MiniRows, MiniRuler, PublishedRuler, RowFile, spread_rows,
+};
 use kvsweep_tasks::{ModelFacts, Protocol, Source, Suite, TaskError, fetch, find_dataset, mini};
 
 use super::DatasetPart;
@@ -47,23 +54,24 @@ impl Selected {
         if split == Split::Mini && args.data.is_some() {
             return Err(usage("--split mini is generated and reads no --data; leave one of them out"));
         }
-        if split == Split::Mini && !matches!(suite, Suite::LongBench | Suite::Needle) {
+        if split == Split::Mini && !matches!(suite, Suite::LongBench | Suite::Needle | Suite::Ruler) {
             return Err(usage(format!(
                 "suite `{}` has no mini split; give its rows with --data DIR, or fetch them with `kvsweep fetch data {}`",
                 suite.name(),
                 suite.name()
             )));
         }
-        if suite != Suite::Needle && (args.lengths.is_some() || args.depths.is_some()) {
-            return Err(usage("--lengths and --depths belong to the suite `needle`"));
+        if !matches!(suite, Suite::Needle | Suite::Ruler) && args.lengths.is_some() {
+            return Err(usage("--lengths belongs to the suites `needle` and `ruler`"));
+        }
+        if suite != Suite::Needle && args.depths.is_some() {
+            return Err(usage("--depths belongs to the suite `needle`"));
         }
         if suite == Suite::Needle && args.datasets.is_some() {
             return Err(usage("the suite `needle` has no data sets; use --lengths and --depths"));
         }
-        if split == Split::Full && args.seed.is_some() {
-            return Err(usage(
-                "--seed belongs to the generated mini split; the rows of `--split full` have none",
-            ));
+        if split == Split::Full && args.seed.is_some() && !is_generated(suite, args.data.as_deref()) {
+            return Err(usage("--seed belongs to generated rows; those of a file have none"));
         }
         if args.without_context && (suite, split) == (Suite::Needle, Split::Full) {
             return Err(usage("--without-context leaves nothing of a haystack of essays; use --split mini"));
@@ -73,6 +81,9 @@ impl Selected {
         }
         if split == Split::Mini && suite != Suite::Needle {
             check_generated(args.limit.unwrap_or_default(), "")?;
+        }
+        if suite == Suite::Ruler && args.lengths.as_ref().is_some_and(Vec::is_empty) {
+            return Err(usage("--lengths is empty; give context lengths in tokens, e.g. 4096"));
         }
         let shard = args.shard.as_deref().map(parse_shard).transpose()?;
         let depths = args.depths.as_deref().map(parse_depths).transpose()?;
@@ -103,7 +114,41 @@ impl Selected {
 
     /// Whether there are rows to read: generated ones, a folder that was named, or a fetched one.
     pub(crate) fn has_rows(&self) -> bool {
-        self.split == Split::Mini || self.folder().is_ok() || self.data.is_some()
+        self.split == Split::Mini || self.is_generated() || self.folder().is_ok() || self.data.is_some()
+    }
+
+    /// Whether rows are made from a seed, embedded or for the model's tokenizer.
+    pub(crate) fn is_generated(&self) -> bool {
+        self.split == Split::Mini || is_generated(self.suite, self.data.as_deref())
+    }
+
+    /// The prompts of RULER rows, each of its whole length, without making them: data sets, and tokens of each prompt
+    /// beside its answer's.
+    ///
+    /// # Errors
+    /// As [`Selected::sources`].
+    pub(crate) fn ruler_lengths(&self, protocol: &Protocol) -> anyhow::Result<(usize, Vec<(usize, usize)>)> {
+        let mut prompts = Vec::new();
+        if !self.is_generated() {
+            let sources = self.published_ruler(protocol)?;
+            for source in &sources {
+                let new = source.info.max_new_tokens;
+                let rows = DatasetPart::of(source.rows()?, self.shard);
+                let lengths = rows.questions().filter_map(|asked| asked.question.context_length());
+                prompts.extend(lengths.map(|length| (length.saturating_sub(new), new)));
+            }
+            return Ok((sources.len(), prompts));
+        }
+        let sources = self.generated_ruler(protocol)?;
+        for source in &sources {
+            let new = source.info.max_new_tokens;
+            let each = source.lengths.iter().map(|length| (length.saturating_sub(new), new));
+            let rows = self.shard.map_or(source.rows * source.lengths.len(), |shard| {
+                shard.rows((source.rows * source.lengths.len()) as u64) as usize
+            });
+            prompts.extend(each.cycle().take(rows));
+        }
+        Ok((sources.len(), prompts))
     }
 
     /// The data sets of the full split that are asked for, or all that the protocol runs.
@@ -168,13 +213,28 @@ impl Selected {
             settings.insert(NEEDLE_LENGTHS.to_owned(), list(lengths.iter().map(usize::to_string).collect()));
             settings.insert(NEEDLE_DEPTHS.to_owned(), list(depths.iter().map(u32::to_string).collect()));
         }
+        if self.suite == Suite::Ruler {
+            let lengths: BTreeSet<usize> = datasets.iter().flat_map(|d| d.lengths.clone()).collect();
+            let lengths: Vec<String> = lengths.iter().map(usize::to_string).collect();
+            settings.insert(RULER_LENGTHS.to_owned(), lengths.join(","));
+        }
         if let Some(sha256) = datasets.iter().find_map(|dataset| dataset.identity.essays_sha256.clone()) {
             settings.insert(ESSAYS.to_owned(), sha256);
         }
-        if self.split == Split::Mini {
-            settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
+        match (self.suite, self.split) {
+            (Suite::Ruler, Split::Mini) => {
+                settings.insert("mini-ruler-version".to_owned(), mini::ruler::RULER_VERSION.to_owned());
+            }
+            (_, Split::Mini) => {
+                settings.insert("mini-version".to_owned(), mini::MINI_VERSION.to_owned());
+            }
+            (Suite::Ruler, Split::Full) if self.is_generated() => {
+                settings.insert(GENERATOR.to_owned(), ruler::RULER_VERSION.to_owned());
+            }
+            (_, Split::Full) => {}
         }
-        if self.limit.is_some() && self.split == Split::Full {
+        // RULER's rows of a length are one like another.
+        if self.limit.is_some() && self.split == Split::Full && self.suite != Suite::Ruler {
             settings.insert(LIMIT_TAKES.to_owned(), SPREAD.to_owned());
         }
         if self.without_context {
@@ -199,7 +259,10 @@ impl Selected {
         Ok(match (self.suite, self.split) {
             (Suite::Needle, Split::Mini) => boxed(vec![self.mini_needle(model)?]),
             (Suite::Needle, Split::Full) => boxed(vec![self.essay_needle(protocol, model)?]),
+            (Suite::Ruler, Split::Mini) => boxed(self.mini_ruler()?),
             (_, Split::Mini) => boxed(self.mini_rows()?),
+            (Suite::Ruler, Split::Full) if self.is_generated() => boxed(self.generated_ruler(protocol)?),
+            (Suite::Ruler, Split::Full) => boxed(self.published_ruler(protocol)?),
             (_, Split::Full) => boxed(self.row_files(protocol)?),
         })
     }
@@ -207,6 +270,91 @@ impl Selected {
     fn mini_rows(&self) -> anyhow::Result<Vec<MiniRows>> {
         let rows = |set| MiniRows::new(set, self.seed, self.limit, self.without_context);
         Ok(self.mini_sets()?.into_iter().map(rows).collect::<Result<_, _>>()?)
+    }
+
+    fn mini_ruler(&self) -> anyhow::Result<Vec<MiniRuler>> {
+        let names: Vec<&str> = self.mini_sets()?.iter().map(|set| set.name).collect();
+        let asked = mini::ruler::TASKS.iter().filter(|task| names.contains(&task.set.name));
+        let source =
+            |task| MiniRuler::new(task, self.lengths.clone(), self.seed, self.limit, self.without_context);
+        Ok(asked.map(source).collect::<Result<_, _>>()?)
+    }
+
+    /// The thirteen tasks, made for the model's tokenizer; those whose questions are not there are left out unless they
+    /// were asked for by name.
+    fn generated_ruler(&self, protocol: &Protocol) -> anyhow::Result<Vec<GeneratedRuler>> {
+        let material = match &self.data {
+            Some(_) => Material::read(&self.folder()?)?,
+            None => Material::embedded(),
+        };
+        let lengths = self.lengths.clone().unwrap_or_else(|| vec![ruler::DEFAULT_LENGTH]);
+        let rows = self.limit.unwrap_or(ruler::RULER_ROWS);
+        check_generated(rows.saturating_mul(lengths.len()), &format!(" of {} lengths", lengths.len()))?;
+        let material = Arc::new(material);
+        let (mut sources, mut missing) = (Vec::new(), Vec::new());
+        for info in self.infos(protocol)? {
+            match material.check(info) {
+                Ok(()) => sources.push(GeneratedRuler {
+                    info,
+                    lengths: lengths.clone(),
+                    rows,
+                    seed: self.seed,
+                    material: Arc::clone(&material),
+                    without_context: self.without_context,
+                }),
+                Err(error) if self.names.is_none() => missing.push(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for problem in missing {
+            output::note(&format!("left out: {problem}"));
+        }
+        let essays = sources.iter().any(|source| ruler::reads_essays(source.info));
+        if essays && material.essays_sha256.is_none() {
+            output::note(
+                "no essays given: the tasks whose needles lie in essays use the embedded haystack; --data DIR names a folder \
+                 of `.txt` files",
+            );
+        }
+        Ok(sources)
+    }
+
+    /// Published rows, of all the lengths that are there and that are asked for.
+    fn published_ruler(&self, protocol: &Protocol) -> anyhow::Result<Vec<PublishedRuler>> {
+        let folder = self.folder()?;
+        let there = published::lengths(&folder);
+        let lengths = self.lengths.clone().unwrap_or_else(|| there.keys().copied().collect());
+        let mut places = Vec::new();
+        for length in lengths {
+            let place = there.get(&length).with_context(|| {
+                let known: Vec<String> = there.keys().map(usize::to_string).collect();
+                format!("`{}` has no rows of length {length}; it has {}", folder.display(), known.join(", "))
+            })?;
+            places.push((length, place));
+        }
+        let (mut sources, mut missing) = (Vec::new(), Vec::new());
+        for info in self.infos(protocol)? {
+            let file =
+                |(length, place): &(usize, &PathBuf)| Ok((*length, published::find(place, info.name)?));
+            match places.iter().map(file).collect::<Result<Vec<_>, TaskError>>() {
+                Ok(files) => sources.push(PublishedRuler {
+                    info,
+                    files,
+                    limit: self.limit,
+                    without_context: self.without_context,
+                }),
+                Err(TaskError::MissingDataset { .. }) if self.names.is_none() => missing.push(info.name),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if sources.is_empty() {
+            let (_, place) = places.first().context("no length is asked for")?;
+            published::find(place, missing.first().copied().unwrap_or_default())?;
+        }
+        if !missing.is_empty() {
+            output::note(&format!("not in `{}`, left out: {}", folder.display(), missing.join(", ")));
+        }
+        Ok(sources)
     }
 
     /// The files of the full split.
@@ -261,12 +409,12 @@ impl Selected {
     }
 
     fn mini_sets(&self) -> anyhow::Result<Vec<&'static mini::MiniDataset>> {
-        let all = mini::datasets();
-        let Some(names) = &self.names else { return Ok(all.iter().collect()) };
+        let all = mini_sets(self.suite);
+        let Some(names) = &self.names else { return Ok(all) };
         names
             .iter()
             .map(|name| {
-                all.iter().find(|set| set.name == name).ok_or_else(|| {
+                all.iter().copied().find(|set| set.name == name).ok_or_else(|| {
                     let hint = crate::nearest::hint(name, all.iter().map(|set| set.name));
                     usage(format!("unknown data set `{name}` of the mini suite{hint}"))
                 })
@@ -285,6 +433,22 @@ impl Selected {
             return Ok(dir.clone());
         }
         Ok(fetch::folder(self.suite.name())?)
+    }
+}
+
+/// The setting that names the version of RULER's generator.
+pub(crate) const GENERATOR: &str = "ruler-version";
+
+/// Whether the full split of a suite is made from a seed: RULER's, unless a folder of published rows is named.
+fn is_generated(suite: Suite, data: Option<&Path>) -> bool {
+    suite == Suite::Ruler && data.is_none_or(|dir| published::lengths(dir).is_empty())
+}
+
+/// The data sets of a suite's mini split.
+pub(crate) fn mini_sets(suite: Suite) -> Vec<&'static mini::MiniDataset> {
+    match suite {
+        Suite::Ruler => mini::ruler::TASKS.iter().map(|task| &task.set).collect(),
+        _ => mini::datasets().iter().collect(),
     }
 }
 

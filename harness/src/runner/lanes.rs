@@ -13,6 +13,8 @@ pub(super) struct Lane<'p> {
     pub planned: &'p PlannedVariant,
     /// What it remembers.
     pub state: MethodState,
+    /// Whether a person was told that a prompt leaves it no room.
+    pub told: bool,
 }
 
 /// The lanes at the start of a run.
@@ -20,7 +22,7 @@ pub(super) struct Lane<'p> {
 /// # Errors
 /// The run's first prompt cannot be built.
 pub(super) fn of<'p>(plan: &'p Plan, renderer: &Renderer<'_>) -> anyhow::Result<Vec<Lane<'p>>> {
-    let lane = |planned| Lane { planned, state: MethodState::default() };
+    let lane = |planned| Lane { planned, state: MethodState::default(), told: false };
     let mut lanes: Vec<_> = plan.variants.iter().map(lane).collect();
     if let Some(first) = plan.datasets.first() {
         restart(&mut lanes, first, StateScope::Run, plan, renderer)?;

@@ -9,7 +9,7 @@ mod writer;
 use kvsweep_engine::backend::Backend;
 use kvsweep_engine::error::EngineError;
 
-pub(crate) use worker::{Limits, Worker};
+pub(crate) use worker::{Limits, Worker, again, without_room};
 pub(crate) use writer::Writer;
 
 use crate::plan::Plan;

@@ -1,7 +1,7 @@
 //! What an example's record says.
 
 use kvsweep_engine::cache::Held;
-use kvsweep_methods::spec::Variant;
+use kvsweep_methods::shape::CacheShape;
 use kvsweep_results::{
     CacheSize, ExampleInfo, ExampleRecord, Finish, Needle, SCHEMA, SelectionDigest, Timings, VariantRecord,
     VariantTiming,
@@ -51,12 +51,17 @@ pub(super) fn graded<P>(
     store_kept: u64,
 ) -> anyhow::Result<Scored> {
     let InFlight { asked, prompt, prefill, .. } = flown;
-    let info = info(asked, Some(prompt))?;
+    let mut info = info(asked, Some(prompt))?;
+    if !flown.follow.is_empty() {
+        info.compressed_tokens = Some(count(prefill.shape().len)?);
+    }
+    let seen = prefill.shape().seen().len();
     let mut variants = Vec::with_capacity(graded.len());
     let mut timings = Vec::with_capacity(graded.len());
     for Graded { branch, answer, prediction, grade } in graded {
         let decoded = &answer.decoded;
-        let layers = layers_kept(&branch.selection);
+        let layers = layers_kept(&branch.selection, prefill.shape());
+        let entries = budgeted(&decoded.held, prefill.shape());
         variants.push(VariantRecord {
             variant: branch.planned.key.clone(),
             prediction: prediction.into(),
@@ -67,10 +72,11 @@ pub(super) fn graded<P>(
             score: grade.score,
             other_scores: grade.others.into(),
             kept: CacheSize {
-                entries_mean: entries_mean(&decoded.held),
-                entries_max: count(decoded.held.layers.iter().flatten().copied().max().unwrap_or(0))?,
-                entries_nominal: nominal(&branch.planned.variant, prefill.shape().len),
+                entries_mean: entries.iter().sum::<usize>() as f64 / entries.len().max(1) as f64,
+                entries_max: count(entries.iter().copied().max().unwrap_or(0))?,
+                entries_nominal: branch.planned.variant.entries(seen) as f64,
                 bytes: decoded.held.bytes,
+                last_only: branch.planned.variant.room(seen).is_err(),
             },
             selection: Some(SelectionDigest::of(&layers)),
             retention: info.needle.and_then(|needle| kept::retention(&layers, prefill.shape(), needle)),
@@ -80,7 +86,7 @@ pub(super) fn graded<P>(
     let stored = asked.place < store_kept;
     let branches = flown.branches.iter().map(|branch| (&branch.planned.key, &*branch.selection));
     Ok(Scored {
-        kept: stored.then(|| kept::positions(branches)),
+        kept: stored.then(|| kept::positions(branches, prefill.shape())),
         record: ExampleRecord {
             schema: SCHEMA,
             key: asked.key.clone(),
@@ -116,17 +122,13 @@ fn info(asked: &KeyedQuestion<'_>, prompt: Option<&Prompt>) -> anyhow::Result<Ex
         prompt_sha256: prompt.map_or_else(String::new, |prompt| kept::ids_sha256(&prompt.ids)),
         prompt_tail: prompt.map_or_else(String::new, |prompt| kept::tail(&prompt.text)),
         prompt_tokens: prompt.map_or(Ok(0), |prompt| count(prompt.ids.len()))?,
+        compressed_tokens: None,
         truncated_tokens: prompt.map_or(Ok(0), |prompt| count(prompt.removed_tokens()))?,
         needle,
     })
 }
 
-/// Mean entries per stored head and layer.
-fn entries_mean(held: &Held) -> f64 {
-    held.entries() as f64 / held.layers.iter().map(Vec::len).sum::<usize>().max(1) as f64
-}
-
-/// What a budget allows per head and layer for this prompt; everything where there is no budget.
-fn nominal(variant: &Variant, prompt_len: usize) -> f64 {
-    variant.budget().unwrap_or(prompt_len).min(prompt_len) as f64
+/// Entries of every stored head of the layers that budgets speak of.
+fn budgeted(held: &Held, shape: &CacheShape) -> Vec<usize> {
+    shape.contested().into_iter().flat_map(|layer| held.layers[layer].iter().copied()).collect()
 }

@@ -13,6 +13,7 @@ use kvsweep_engine::prefill::{Prefill, PrefillOptions};
 use kvsweep_engine::session::Session;
 use kvsweep_methods::method::StateScope;
 use kvsweep_methods::selection::Selection;
+use kvsweep_methods::spec::Variant;
 use kvsweep_results::ExampleKey;
 use kvsweep_tasks::{ModelText, Prompt};
 
@@ -22,14 +23,15 @@ use super::record;
 use super::writer::Scored;
 use crate::cost::human;
 use crate::footprint::Footprint;
-use crate::machine;
 use crate::model::TextSide;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::questions::{DatasetPart, KeyedQuestion};
 use crate::remaining::{Efforts, Remaining};
+use crate::repeat::RepeatWords;
 use crate::stop::decode_rule;
-use crate::survey::{Sizes, Survey, named};
+use crate::survey::{PromptLength, Survey, named};
+use crate::{machine, output};
 
 /// What a worker may take at once.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Worker<'p, B: Backend> {
     limits: Limits,
     planner: Planner<'p>,
     footprint: Footprint<'p>,
+    /// The words that ask for a prompt again, where a method wants that.
+    repeat: Option<RepeatWords>,
     lanes: Vec<Lane<'p>>,
     /// Whether a first example is under way.
     took_off: bool,
@@ -74,13 +78,16 @@ impl<'p, B: Backend> Worker<'p, B> {
         let text = TextSide::new(session)?;
         let planner = Planner::new(&session.config, session.dtype.size_in_bytes());
         let lanes = lanes::of(plan, &plan.renderer(&text))?;
+        let observations = plan.observations();
+        let repeats = observations.iter().any(|one| one.repeats_the_prompt());
         Ok(Self {
+            repeat: repeats.then(|| RepeatWords::new(&text)).transpose()?,
             plan,
             session,
             text,
             limits,
             planner,
-            footprint: Footprint::new(&session.config, planner, plan.observations(), machine::processors()),
+            footprint: Footprint::new(&session.config, planner, observations, machine::processors()),
             lanes,
             took_off: false,
             held_back: None,
@@ -95,10 +102,11 @@ impl<'p, B: Backend> Worker<'p, B> {
     pub(crate) fn survey(&self, finished: &BTreeSet<ExampleKey>) -> anyhow::Result<Survey> {
         let check = |prompt: &Prompt| {
             self.session.cancel.check()?;
+            self.plan.question_tokens(prompt, &self.text)?;
             Ok(self.session.check_prompt(&prompt.ids, prompt.stop.max_new)?)
         };
         let survey = self.plan.surveyor(self.text).survey(&self.plan.datasets, finished, &check)?;
-        let needed = |(_, sizes): &&(ExampleKey, Sizes)| self.least_bytes(sizes.tokens(), sizes.new);
+        let needed = |(_, sizes): &&(ExampleKey, PromptLength)| self.least_bytes(sizes.tokens(), sizes.new);
         if let Some(largest) = survey.prompts.iter().max_by_key(needed)
             && needed(&largest) > self.limits.memory
         {
@@ -197,15 +205,25 @@ impl<'p, B: Backend> Worker<'p, B> {
             Some(context) => Arc::clone(&context.prefill),
             None => {
                 let wanted = self.footprint.observations();
-                Arc::new(self.session.prefill(compressed, wanted, PrefillOptions::default())?)
+                let repeat = self.repeat.as_ref().map(|words| words.request(compressed));
+                let question = self.plan.question_tokens(&prompt, &self.text)?;
+                let options =
+                    PrefillOptions { repeat: repeat.as_ref(), question, ..PrefillOptions::default() };
+                Arc::new(self.session.prefill(compressed, wanted, options)?)
             }
         };
         let prefill_seconds = started.elapsed().as_secs_f64();
         progress.prefilled(&asked.key, tokens, prefill_seconds);
+        let seen = prefill.shape().seen().len();
         let mut branches = Vec::with_capacity(self.lanes.len());
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             self.session.cancel.check()?;
             let (planned, state) = (lane.planned, &mut lane.state);
+            if let Err(needs) = planned.variant.room(seen)
+                && !std::mem::replace(&mut lane.told, true)
+            {
+                output::note(&without_room(&planned.variant, seen, &needs));
+            }
             let started = Instant::now();
             let selection = match &known {
                 Some(context) => Arc::clone(&context.selections[index]),
@@ -254,11 +272,8 @@ impl<'p, B: Backend> Worker<'p, B> {
                     prefill: Arc::clone(&example.prefill),
                     selection: Arc::clone(&branch.selection),
                     follow: Arc::clone(&example.follow),
-                    again: branch
-                        .planned
-                        .variant
-                        .interval()
-                        .map(|_| Arc::new(branch.planned.variant.clone())),
+                    renumbered: branch.planned.variant.renumbers(),
+                    again: again(&branch.planned.variant, example.prefill.shape().seen().len()),
                     rule: decode_rule(&example.prompt.stop),
                     keep_logits: false,
                     masked_heads: self.plan.masked.clone(),
@@ -312,6 +327,20 @@ impl<'p, B: Backend> Worker<'p, B> {
         };
         scored().with_context(|| named(&flown.asked.key))
     }
+}
+
+/// What evicts again while an answer grows, if the variant does.
+pub(crate) fn again(variant: &Variant, entries: usize) -> Option<Arc<Variant>> {
+    variant.interval().map(|_| Arc::new(variant.of_prompt(entries)))
+}
+
+/// What a person is told where a share leaves a method no room.
+pub(crate) fn without_room(variant: &Variant, compressed: usize, needs: &str) -> String {
+    format!(
+        "`{}` keeps the last {} of {compressed} entries: {needs}",
+        variant.id(),
+        variant.entries(compressed)
+    )
 }
 
 /// Cuts a list of sizes into runs whose sums do not exceed `room`; what is larger than that stands alone.

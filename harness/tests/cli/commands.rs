@@ -223,6 +223,46 @@ fn generate_reads_ids_and_keeps_logits() {
 }
 
 #[test]
+fn generate_asks_a_question_behind_its_context() {
+    let dir = tempfile::tempdir().unwrap();
+    let (context, question): (Vec<u32>, Vec<u32>) = ((10..410).collect(), (500..520).collect());
+    let files =
+        [("c.json", &context), ("q.json", &question), ("whole.json", &[&*context, &question].concat())];
+    for (name, ids) in files {
+        std::fs::write(dir.path().join(name), serde_json::to_string(ids).unwrap()).unwrap();
+    }
+    std::fs::write(dir.path().join("none.json"), "[]").unwrap();
+    let answers = |input: &[&str]| -> Value {
+        let rest = "--methods full,snapkv --budget 64 --max-new 6 --ignore-eos --json"
+            .split(' ')
+            .collect::<Vec<_>>();
+        serde_json::from_str(&succeed(dir.path(), &[&["generate"], input, &rest[..]].concat())).unwrap()
+    };
+    let whole = answers(&["--ids", "whole.json"]);
+    let unseen = answers(&["--ids", "c.json", "--question-ids", "q.json"]);
+    let seen = answers(&["--ids", "c.json", "--question-ids", "q.json", "--question", "seen"]);
+    let kept = |output: &Value, answer: usize| output["answers"][answer]["kept_entries"][0][0].as_u64();
+    for (output, compressed) in [(&whole, 420), (&unseen, 400), (&seen, 419)] {
+        assert_eq!(output["prompt_tokens"], 420);
+        assert_eq!(
+            output["answers"][0]["ids"], whole["answers"][0]["ids"],
+            "the full cache reads the same prompt"
+        );
+        assert_eq!((kept(output, 0), kept(output, 1)), (Some(compressed), Some(64)));
+    }
+    // What was compressed without the question answers otherwise, from the first token on.
+    assert_ne!(unseen["answers"][1]["ids"], seen["answers"][1]["ids"]);
+    for (input, code, what) in [
+        (&["--ids", "c.json", "--question-ids", "none.json"][..], 1, "the question has no tokens"),
+        (&["--ids", "c.json", "--question", "seen"], 2, "--question-ids"),
+        (&["--prompt", "x", "--question-ids", "q.json"], 2, "--ids"),
+    ] {
+        let (found, _, stderr) = run(dir.path(), &[&["generate"], input].concat());
+        assert!(found == code && stderr.contains(what), "{input:?}: {found} {stderr}");
+    }
+}
+
+#[test]
 fn dry_runs_answer_without_computing() {
     let dir = tempfile::tempdir().unwrap();
     let blanks =

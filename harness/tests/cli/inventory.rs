@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kvsweep_engine::model::known;
 use kvsweep_methods::{profile, registry};
 use kvsweep_tasks::{datasets, mini, needle, protocol};
 use serde_json::Value;
@@ -22,7 +23,7 @@ fn lists_name_everything_that_is_registered() {
         ("methods", methods.collect::<BTreeSet<String>>()),
         ("tasks", tasks.map(str::to_owned).collect()),
         ("protocols", protocol::all().iter().map(|protocol| protocol.name.clone()).collect()),
-        ("models", BTreeSet::from(["tiny".to_owned()])),
+        ("models", known::ids().chain(["tiny"]).map(str::to_owned).collect()),
     ] {
         let text = succeed(dir.path(), &["list", what]);
         let json: Value = serde_json::from_str(&succeed(dir.path(), &["list", what, "--json"])).unwrap();
@@ -39,6 +40,27 @@ fn lists_name_everything_that_is_registered() {
     let methods = succeed(dir.path(), &["list", "methods"]);
     let snapkv = methods.lines().find(|line| line.starts_with("snapkv ")).unwrap();
     assert!(snapkv.contains("window=32") && snapkv.contains("pooling=maxpool"), "{snapkv}");
+}
+
+/// Published numbers: 8.03 billion weights of two bytes, and 128 KiB of keys and values a token; of Gemma 3 4B five layers
+/// of 34 see everything, and the others hold 1023 entries each.
+#[test]
+fn models_are_listed_with_their_sizes() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = succeed(dir.path(), &["list", "models"]);
+    let line = |name: &str| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+    let llama = "8.03 billion weights in 15.0 GiB; 32 layers, 32 query and 8 KV heads of 128; 128.0 KiB a token, caches \
+                 of 1.0 GiB 8k, 4.0 GiB 32k, 16.0 GiB 128k";
+    assert!(line("meta-llama/Llama-3.1-8B-Instruct").ends_with(llama), "{text}");
+    assert!(line("google/gemma-3-4b-it").contains("34 layers, 5 of which see everything"), "{text}");
+    assert!(line("meta-llama/Llama-2-7b-chat-hf").ends_with("caches of less than 8k"), "{text}");
+    let json: Value = serde_json::from_str(&succeed(dir.path(), &["list", "models", "--json"])).unwrap();
+    let gemma = json.as_array().unwrap().iter().find(|item| item["name"] == "google/gemma-3-4b-it").unwrap();
+    assert_eq!(gemma["global_layers"], 5);
+    assert_eq!(gemma["kv_bytes_a_token"], 5 * 4 * 2 * 256 * 2);
+    let held = |tokens: u64| (5 * tokens + 29 * 1023) * 4 * 2 * 256 * 2;
+    assert_eq!(gemma["cache_bytes"]["8192"], held(8192));
+    assert_eq!(gemma["cache_bytes"]["131072"], held(131_072));
 }
 
 #[test]

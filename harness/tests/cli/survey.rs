@@ -66,24 +66,3 @@ fn the_largest_prompt_is_held_against_the_memory_before_the_first_is_read() {
     let (code, _, stderr) = run(dir, &[&sweep[..], &[enough]].concat());
     assert_eq!((code, records(dir)), (0, 2), "the hint does: {stderr}");
 }
-
-#[test]
-fn a_dry_run_refuses_a_window_that_the_run_would_refuse() {
-    let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path();
-    let model = dir.join("Mistral-7B-Instruct-v0.2");
-    crate::common::tiny_in(&model);
-    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
-    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    config["architectures"] = serde_json::json!(["MistralForCausalLM"]);
-    config["model_type"] = "mistral".into();
-    config["sliding_window"] = 900.into();
-    std::fs::write(model.join("config.json"), config.to_string()).unwrap();
-    write(dir, "qasper", &row("qasper", "a", 30, "word1"));
-    let sweep = [SWEEP, &["--model", "Mistral-7B-Instruct-v0.2", "--protocol", "snapkv"]].concat();
-    for more in ["--dry-run", "--json"] {
-        let (code, _, stderr) = run(dir, &[&sweep[..], &[more]].concat());
-        assert_eq!(code, 1, "{more}: {stderr}");
-        assert!(stderr.contains("a sliding window of 900"), "{more}: {stderr}");
-    }
-}

@@ -23,17 +23,42 @@ pub(crate) fn head_budgets(scores: &[Vec<f32>], base: usize, floor: f64, normali
             row.iter().map(|&score| topk::key(score * factor)).collect()
         })
         .collect();
+    let wins = wins(&keys, total);
+    let least = (base as f64 * floor) as usize as f32;
+    let share = (1.0 - floor) as f32;
+    wins.into_iter().map(|wins| (wins as f32 * share + least).round_ties_even() as usize).collect()
+}
+
+/// Entries of each head when all compete for `total` together: after each head's `safe` best ones
+/// the best of all heads win, as kvpress's AdaKV has it. Among equal scores the lower head wins.
+#[must_use]
+pub(crate) fn competition(scores: &[Vec<f32>], total: usize, safe: usize) -> Vec<usize> {
+    let keys: Vec<Vec<u32>> = scores
+        .par_iter()
+        .map(|row| {
+            let mut keys: Vec<u32> = row.iter().copied().map(topk::key).collect();
+            topk::top(row, safe).into_iter().for_each(|best| keys[best as usize] = u32::MAX);
+            keys
+        })
+        .collect();
+    wins(&keys, total)
+}
+
+/// Entries of each row among the `total` highest of all rows.
+fn wins(keys: &[Vec<u32>], total: usize) -> Vec<usize> {
+    let all = keys.iter().map(Vec::len).sum();
+    if total == 0 || total >= all {
+        return keys.iter().map(|row| if total == 0 { 0 } else { row.len() }).collect();
+    }
     let cut = topk::nth_highest(keys.concat(), total);
     let mut wins: Vec<usize> = keys.iter().map(|row| row.iter().filter(|&&k| k > cut).count()).collect();
     let mut equals = total - wins.iter().sum::<usize>();
-    for (wins, row) in wins.iter_mut().zip(&keys) {
+    for (wins, row) in wins.iter_mut().zip(keys) {
         let taken = row.iter().filter(|&&k| k == cut).count().min(equals);
         *wins += taken;
         equals -= taken;
     }
-    let least = (base as f64 * floor) as usize as f32;
-    let share = (1.0 - floor) as f32;
-    wins.into_iter().map(|wins| (wins as f32 * share + least).round_ties_even() as usize).collect()
+    wins
 }
 
 /// The share of a row's mass in its `base` best entries.
@@ -62,6 +87,16 @@ mod tests {
         assert_eq!(head_budgets(&scores, 3, 0.5, false), [3, 2]);
         assert_eq!(head_budgets(&[vec![1.0; 3], vec![1.0; 3]], 1, 0.0, false), [2, 0]);
         assert_eq!(head_budgets(&[vec![], vec![]], 3, 0.2, true), [0, 0]);
+    }
+
+    #[test]
+    fn every_head_keeps_its_safe_best() {
+        let scores = [vec![9.0, 8.0, 7.0, 6.0], vec![1.0, 2.0, 3.0, 1.0]];
+        assert_eq!(competition(&scores, 4, 0), [4, 0]);
+        assert_eq!(competition(&scores, 4, 1), [3, 1]);
+        assert_eq!(competition(&scores, 4, 2), [2, 2]);
+        assert_eq!(competition(&scores, 0, 0), [0, 0]);
+        assert_eq!(competition(&scores, 9, 1), [4, 4]);
     }
 
     #[test]

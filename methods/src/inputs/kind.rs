@@ -16,21 +16,36 @@ pub enum InputKind {
     HeadRanking,
     /// Eviction error of each layer (CompressKV).
     LayerScores,
+    /// Which KV heads need the whole cache (DuoAttention).
+    FullHeads,
 }
 
 impl InputKind {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::RetrievalScores, Self::ReasoningScores, Self::HeadRanking, Self::LayerScores];
+    pub const ALL: [Self; 5] =
+        [Self::RetrievalScores, Self::ReasoningScores, Self::HeadRanking, Self::LayerScores, Self::FullHeads];
 
-    /// The command that makes it.
+    /// The command that makes it; `None` for what its authors trained and published.
     #[must_use]
-    pub fn command(self) -> &'static str {
+    pub fn command(self) -> Option<&'static str> {
         match self {
-            Self::RetrievalScores => "kvsweep calibrate heads --kind retrieval",
-            Self::ReasoningScores => "kvsweep calibrate heads --kind reasoning",
-            Self::HeadRanking => "kvsweep calibrate heads --kind semantic",
-            Self::LayerScores => "kvsweep calibrate layers",
+            Self::RetrievalScores => Some("kvsweep calibrate heads --kind retrieval"),
+            Self::ReasoningScores => Some("kvsweep calibrate heads --kind reasoning"),
+            Self::HeadRanking => Some("kvsweep calibrate heads --kind semantic"),
+            Self::LayerScores => Some("kvsweep calibrate layers"),
+            Self::FullHeads => None,
+        }
+    }
+
+    /// How to get it, as a message goes on.
+    #[must_use]
+    pub fn remedy(self) -> String {
+        match self.command() {
+            Some(command) => format!("make them with `{command}`"),
+            None => format!(
+                "name their published file `MODEL{}` (mit-han-lab/duo-attention, attn_patterns)",
+                self.published_suffix()
+            ),
         }
     }
 
@@ -42,6 +57,7 @@ impl InputKind {
             Self::ReasoningScores => "_retrieval_reasoning_heads.json",
             Self::HeadRanking => "_head_idx.json",
             Self::LayerScores => "_layer_score.jsonl",
+            Self::FullHeads => "_full_attention_heads.tsv",
         }
     }
 }
@@ -53,6 +69,7 @@ impl fmt::Display for InputKind {
             Self::ReasoningScores => "retrieval-reasoning head scores",
             Self::HeadRanking => "a semantic head ranking",
             Self::LayerScores => "layer eviction errors",
+            Self::FullHeads => "full-attention head scores",
         })
     }
 }

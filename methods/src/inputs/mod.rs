@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::MethodError;
 
 mod calibration;
+mod full_heads;
 mod head_scores;
 pub mod kind;
 mod layer_scores;
@@ -32,6 +33,8 @@ pub struct InputModel<'a> {
     pub layers: usize,
     /// Query heads of a layer.
     pub query_heads: usize,
+    /// KV heads of a layer.
+    pub kv_heads: usize,
 }
 
 /// The inputs at hand for one model.
@@ -45,6 +48,8 @@ pub struct Inputs {
     pub ranking: Option<Vec<Vec<usize>>>,
     /// Share of each layer in the eviction error, for CompressKV.
     pub layers: Option<Vec<f64>>,
+    /// Score of each KV head, `[layer][KV head]`, for DuoAttention.
+    pub full_heads: Option<Vec<Vec<f64>>>,
     /// Name of the model, for tables published by model (CAKE).
     pub model: Option<String>,
 }
@@ -58,6 +63,22 @@ impl Inputs {
             InputKind::ReasoningScores => self.reasoning.is_some(),
             InputKind::HeadRanking => self.ranking.is_some(),
             InputKind::LayerScores => self.layers.is_some(),
+            InputKind::FullHeads => self.full_heads.is_some(),
+        }
+    }
+
+    /// What they say of some layers.
+    pub(crate) fn of_layers(&self, layers: &[usize]) -> Self {
+        fn of<T: Clone>(all: Option<&Vec<T>>, layers: &[usize]) -> Option<Vec<T>> {
+            all.map(|all| layers.iter().filter_map(|&layer| all.get(layer).cloned()).collect())
+        }
+        Self {
+            retrieval: of(self.retrieval.as_ref(), layers),
+            reasoning: of(self.reasoning.as_ref(), layers),
+            ranking: of(self.ranking.as_ref(), layers),
+            layers: of(self.layers.as_ref(), layers),
+            full_heads: of(self.full_heads.as_ref(), layers),
+            model: self.model.clone(),
         }
     }
 
@@ -90,7 +111,12 @@ impl Inputs {
             found,
             expected,
         };
-        let values = match Calibration::parse(text).map_err(bad)? {
+        let own = Calibration::parse(text).map_err(bad)?;
+        let published = published_model(origin, kind);
+        if own.is_none() && comparable(&published) != comparable(model.name) {
+            return Err(foreign(published, model.name.to_owned()));
+        }
+        let values = match own {
             Some(calibration) => {
                 if calibration.kind != kind {
                     return Err(bad(format!("it holds {}, not {kind}", calibration.kind)));
@@ -103,28 +129,16 @@ impl Inputs {
                 }
                 calibration.values
             }
-            None => {
-                let found = published_model(origin, kind);
-                if comparable(&found) != comparable(model.name) {
-                    return Err(foreign(found, model.name.to_owned()));
-                }
-                read_object(text).map_err(bad)?
-            }
-        };
-        let shape = |layers: usize, heads: Option<usize>| {
-            let wrong_heads = heads.is_some_and(|heads| heads != model.query_heads);
-            if layers == model.layers && !wrong_heads {
+            None if kind == InputKind::FullHeads => {
+                let heads = full_heads::read(text).map_err(bad)?;
+                fits(kind, origin, [model.layers, heads.len()], Some([model.kv_heads, heads[0].len()]))?;
+                self.full_heads = Some(heads);
                 return Ok(());
             }
-            let text = |layers: usize, heads: Option<usize>| match heads {
-                Some(heads) => format!("{layers} layers x {heads} query heads"),
-                None => format!("{layers} layers"),
-            };
-            Err(MethodError::Mismatch {
-                what: format!("{kind} in {}", origin.display()),
-                expected: text(model.layers, heads.map(|_| model.query_heads)),
-                found: text(layers, heads),
-            })
+            None => read_object(text).map_err(bad)?,
+        };
+        let shape = |layers: usize, heads: Option<usize>| {
+            fits(kind, origin, [model.layers, layers], heads.map(|heads| [model.query_heads, heads]))
         };
         match kind {
             InputKind::RetrievalScores | InputKind::ReasoningScores => {
@@ -147,9 +161,33 @@ impl Inputs {
                 shape(scores.average.len(), None)?;
                 self.layers = Some(scores.average);
             }
+            InputKind::FullHeads => return Err(bad(format!("{kind} have no calibration"))),
         }
         Ok(())
     }
+}
+
+/// Refuses what is not `[expected, found]` layers, of so many heads where it is about heads.
+fn fits(
+    kind: InputKind,
+    origin: &Path,
+    layers: [usize; 2],
+    heads: Option<[usize; 2]>,
+) -> Result<(), MethodError> {
+    let same = |[expected, found]: [usize; 2]| expected == found;
+    if same(layers) && heads.is_none_or(same) {
+        return Ok(());
+    }
+    let owner = if kind == InputKind::FullHeads { "KV" } else { "query" };
+    let text = |side: usize| match heads {
+        Some(heads) => format!("{} layers x {} {owner} heads", layers[side], heads[side]),
+        None => format!("{} layers", layers[side]),
+    };
+    Err(MethodError::Mismatch {
+        what: format!("{kind} in {}", origin.display()),
+        expected: text(0),
+        found: text(1),
+    })
 }
 
 #[cfg(test)]
@@ -159,7 +197,7 @@ mod tests {
     use std::path::PathBuf;
 
     const MODEL: InputModel<'static> =
-        InputModel { name: "org/Tiny-1", weights_sha256: "aa", layers: 2, query_heads: 2 };
+        InputModel { name: "org/Tiny-1", weights_sha256: "aa", layers: 2, query_heads: 2, kv_heads: 2 };
 
     fn scores() -> Value {
         json!({"0-0": [1, 0.5], "0-1": [0, 0], "1-0": [0.1, 0.1], "1-1": [2, 2]})
@@ -226,6 +264,32 @@ mod tests {
         assert!(text.find("\"0-2\"").unwrap() < text.find("\"0-10\"").unwrap(), "{text}");
         assert!(text.find("\"0-10\"").unwrap() < text.find("\"1-0\"").unwrap(), "{text}");
         assert_eq!(HeadScores::read(&serde_json::from_str(&text).unwrap()).unwrap().lists, lists);
+    }
+
+    #[test]
+    fn duoattentions_file_is_read_by_its_models_name() {
+        let kind = InputKind::FullHeads;
+        let path = Path::new("x/Tiny-1_full_attention_heads.tsv");
+        let mut inputs = Inputs::default();
+        inputs.add(kind, "6.05e-01\t-0.25\n1.5e+00\t0.0\n", path, &MODEL).unwrap();
+        assert_eq!(inputs.full_heads, Some(vec![vec![0.605, 0.0], vec![1.0, 0.0]]));
+        let wide = InputModel { kv_heads: 4, ..MODEL };
+        for (text, path, model, problem) in [
+            ("0\t1\n0\t1\n", path, &wide, "expected 2 layers x 4 KV heads, found 2 layers x 2 KV heads"),
+            ("0\t1\n0\n", path, &MODEL, "layer 1 has 1 heads, layer 0 has 2"),
+            ("0\tx\n", path, &MODEL, "line 1: `x` is not a score"),
+            ("0\tNaN\n", path, &MODEL, "line 1: `NaN` is not a score"),
+            ("\n", path, &MODEL, "there are no scores"),
+            (
+                "0\t1\n0\t1\n",
+                Path::new("Tiny-2_full_attention_heads.tsv"),
+                &MODEL,
+                "of Tiny-2, not of org/Tiny-1",
+            ),
+        ] {
+            let error = inputs.add(kind, text, path, model).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]
@@ -302,7 +366,7 @@ mod tests {
         let mut inputs = Inputs::default();
         for (kind, file, name) in files {
             let path = dir.join(format!("{file}{}", kind.published_suffix()));
-            let model = InputModel { name, weights_sha256: "", layers: 32, query_heads: 32 };
+            let model = InputModel { name, weights_sha256: "", layers: 32, query_heads: 32, kv_heads: 8 };
             inputs.load(kind, &path, &model).unwrap();
             assert!(inputs.has(kind));
             let other = InputModel { name: "meta-llama/Llama-2-7b", ..model };

@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, StateScope, params, parse};
 use crate::budget::{adakv, pyramid};
 use crate::context::CapacityFrom;
 use crate::error::MethodError;
@@ -42,6 +42,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Feng et al., Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation, 2024 (arXiv:2407.11550)",
     source: "FFY0/AdaKV adaptive_snapkv/monkeypatch/snapkv_utils.py:439-460, 557-578 (efe4e2ee)",
     deviations: "prompts not longer than the window are kept whole (the reference fails on them); with `pyramid_beta`, capacities are recomputed for every prompt",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[],
     parameters: AdaKv::PARAMETERS,
@@ -50,9 +51,7 @@ pub(crate) const ENTRY: Entry = Entry {
 
 impl Method for AdaKv {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        if !(0.0..=1.0).contains(&self.floor) {
-            return Err(("floor", "it is a share between 0 and 1".into()));
-        }
+        scoring::check_share("floor", self.floor)?;
         if self.pyramid_beta == Some(0) {
             return Err(("pyramid_beta", "the steepness must be at least 1".into()));
         }

@@ -13,7 +13,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::cake::{self, Cascade};
 use crate::error::MethodError;
 use crate::group::{self, GroupLayout, GroupReduce};
@@ -60,6 +60,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Qin et al., CAKE: Cascading and Adaptive KV Cache Eviction with Layer Preferences, ICLR 2025 (arXiv:2503.12491)",
     source: "antgroup/cakekv (c4675ce2), TUDa-HWAI/CompressKV methods/cakekv (e8af510b)",
     deviations: "no eviction while decoding; prompts longer than the budget are compressed, not only those longer than budget and window; float32 throughout",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: Cake::PARAMETERS,

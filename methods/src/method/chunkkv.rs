@@ -12,12 +12,12 @@
 //! Reference: `NVIDIA/kvpress:kvpress/presses/chunkkv_press.py` (0.5.5), which rounds the number of chunks instead.
 //! Deviation: window 32 by default, as the other methods that vote; `chunkkv@kvpress` has 64.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::group::{GroupLayout, GroupOrder, GroupReduce};
 use crate::observation::Observation;
 use crate::pooling::Pooling;
-use crate::scoring::{Scores, Scoring};
+use crate::scoring::{self, Scores, Scoring};
 use crate::selection::{Granularity, LayerSelection};
 
 params! {
@@ -41,6 +41,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Liu et al., ChunkKV: Semantic-Preserving KV Cache Compression for Efficient Long-Context LLM Inference, 2025 (arXiv:2502.00299)",
     source: "NVIDIA/kvpress kvpress/presses/chunkkv_press.py (0.5.5)",
     deviations: "window 32 instead of 64; keeps the chunks that fit the budget, where the reference rounds their number",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: ChunkKv::PARAMETERS,
@@ -61,13 +62,11 @@ impl ChunkKv {
 
     /// One row: each token's score, summed over KV heads, the window's included.
     fn layer_scores(&self, ctx: &Context<'_>, layer: usize) -> Result<Scores, MethodError> {
-        let Scores { columns, rows } = self.scoring().scores(ctx, layer)?;
-        // What is observed is a sum over the window.
-        let votes = self.window as f32;
-        let best = rows.iter().flatten().copied().fold(0.0, f32::max) / votes;
+        let Scores { columns, rows } = self.scoring().means(ctx, layer)?;
+        let best = scoring::best(&rows);
         let mut sum = vec![0.0; columns];
         for row in &rows {
-            sum.iter_mut().zip(row).for_each(|(sum, score)| *sum += score / votes);
+            sum.iter_mut().zip(row).for_each(|(sum, score)| *sum += score);
         }
         sum.resize(ctx.shape.len, (best + 1.0) * rows.len() as f32);
         Ok(Scores { columns: ctx.shape.len, rows: vec![sum] })

@@ -17,7 +17,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::compresskv;
 use crate::error::MethodError;
 use crate::group::{self, GroupReduce};
@@ -64,6 +64,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Lin et al., CompressKV: Semantic Retrieval Heads Know What Tokens are Not Important Before Generation, 2025 (arXiv:2508.02401)",
     source: "TUDa-HWAI/CompressKV methods/compresskv/snapkv_utils.py:47-87, longbench/pred_compresskv.py:18-50 (e8af510b)",
     deviations: "equal layer errors are ordered by layer (the reference's sort is unstable there)",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead],
     needs: &[InputKind::HeadRanking, InputKind::LayerScores],
     parameters: CompressKv::PARAMETERS,

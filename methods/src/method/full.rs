@@ -1,6 +1,6 @@
 //! FullKV: nothing is evicted. The reference every other method is measured against.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::selection::{Granularity, LayerSelection};
 
@@ -16,6 +16,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "none: the uncompressed cache",
     source: "none",
     deviations: "none",
+    question: Question::Either,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: Full::PARAMETERS,

@@ -13,7 +13,7 @@
 //! prefill, `w` recent tokens rather than half of the budget. Deviation: one selection per KV head, the
 //! mean of its query heads.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::group::{self, GroupLayout, GroupReduce};
 use crate::observation::Observation;
@@ -39,6 +39,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Zhang et al., H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models, NeurIPS 2023 (arXiv:2306.14048)",
     source: "Zefan-Cai/KVCache-Factory pyramidkv/pyramidkv_utils.py:815-889 (c97f9d70)",
     deviations: "one selection per KV head, the mean of its query heads; as in that port, no eviction while decoding and a fixed recent window instead of half of the budget",
+    question: Question::Either,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[],
     parameters: H2o::PARAMETERS,

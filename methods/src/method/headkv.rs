@@ -11,7 +11,7 @@
 //! (KVCache-Factory's `kv_head` mode); `headkv-r@headkv` selects per query head. A capacity beyond the
 //! prompt is not given to other heads, as in the reference: the accounting shows the underspend.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::headkv;
 use crate::error::MethodError;
 use crate::inputs::InputKind;
@@ -52,6 +52,7 @@ pub(crate) const R: Entry = Entry {
     paper: "Fu et al., Not All Heads Matter: A Head-Level KV Cache Compression Method with Integrated Retrieval and Reasoning, ICLR 2025 (arXiv:2410.19258)",
     source: "FYYFU/HeadKV headkv/snapkv_utils.py:381-389, 444-458 (0862a095)",
     deviations: "one selection per KV head, with the mean capacity of its query heads; the reference selects and stores per query head",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[InputKind::RetrievalScores],
     parameters: HeadKv::PARAMETERS,

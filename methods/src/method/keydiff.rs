@@ -7,7 +7,7 @@
 //! Reference: `NVIDIA/kvpress:kvpress/presses/keydiff_press.py` (0.5.5). Deviation: applied once, to the finished
 //! prefill; the paper evicts block by block while it reads the prompt.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
@@ -28,6 +28,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Park et al., KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference in Resource-Constrained Environments, 2025 (arXiv:2504.15364)",
     source: "NVIDIA/kvpress kvpress/presses/keydiff_press.py (0.5.5)",
     deviations: "once after the prefill, as kvpress does it; the paper evicts block by block while it reads",
+    question: Question::Either,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: KeyDiff::PARAMETERS,

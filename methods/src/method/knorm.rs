@@ -7,7 +7,7 @@
 //! Reference: `NVIDIA/kvpress:kvpress/presses/knorm_press.py` (8bb29b9c). Deviation: the last `window` tokens
 //! are kept as in the other methods, so that the comparison is about scores; `knorm@kvpress` has none.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
@@ -28,6 +28,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Devoto et al., A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, EMNLP 2024 (arXiv:2406.11430)",
     source: "NVIDIA/kvpress kvpress/presses/knorm_press.py (8bb29b9c)",
     deviations: "a recent window is kept, as in the methods it is compared with",
+    question: Question::Either,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: Knorm::PARAMETERS,

@@ -8,7 +8,7 @@
 //!
 //! Reference: `NVIDIA/kvpress:kvpress/presses/lagkv_press.py` (0.5.5). Deviations: none from that file.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
@@ -31,6 +31,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Liang et al., LagKV: Lag-Relative Information of the KV Cache Tells Which Tokens Are Important, 2025 (arXiv:2504.04704)",
     source: "NVIDIA/kvpress kvpress/presses/lagkv_press.py (0.5.5)",
     deviations: "none",
+    question: Question::Either,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: LagKv::PARAMETERS,

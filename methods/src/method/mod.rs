@@ -14,16 +14,25 @@ use crate::observation::Observation;
 use crate::scoring::Scores;
 use crate::selection::{Granularity, LayerSelection};
 
+pub mod ada_criticalkv;
+pub mod ada_expected_attention;
 pub mod adakv;
 pub mod cake;
 pub mod chunkkv;
 pub mod compresskv;
+pub mod criticalkv;
+pub mod defensivekv;
+pub mod duoattention;
+pub mod expected_attention;
+pub mod finch;
 pub mod full;
 pub mod h2o;
 pub mod headkv;
 pub mod keydiff;
 pub mod knorm;
+pub mod kvzip;
 pub mod lagkv;
+pub mod layer_defensivekv;
 pub mod pyramidkv;
 pub mod random;
 pub mod snapkv;
@@ -91,6 +100,12 @@ pub trait Method: Debug + Send + Sync {
         false
     }
 
+    /// Whether what is kept gets the positions 0, 1, … in its order, and the answer goes on behind it. Every head keeps as
+    /// many entries then.
+    fn renumbers(&self) -> bool {
+        false
+    }
+
     /// Chooses, for each layer. The prompt is longer than [`Method::recent`].
     ///
     /// # Errors
@@ -107,6 +122,28 @@ pub struct Parameter {
     pub meaning: &'static str,
 }
 
+/// The question that a method was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// One that the prompt ends with: its tokens vote.
+    Seen,
+    /// One that comes after the context was compressed.
+    Unseen,
+    /// Any: its tokens count no more than others.
+    Either,
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Seen => "seen",
+            Self::Unseen => "unseen",
+            Self::Either => "either",
+        })
+    }
+}
+
 /// One line of the registry.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -120,6 +157,8 @@ pub struct Entry {
     pub source: &'static str,
     /// Where this default differs from the reference code, and why.
     pub deviations: &'static str,
+    /// The question that it was made for.
+    pub question: Question,
     /// The granularities it has; the first is the default.
     pub granularities: &'static [Granularity],
     /// Calibrated inputs it reads.
@@ -135,6 +174,12 @@ impl Entry {
     #[must_use]
     pub fn defaults(&self) -> Map<String, Value> {
         (self.parse)(Map::new()).map(|parsed| parsed.resolved).unwrap_or_default()
+    }
+
+    /// What the default observes.
+    #[must_use]
+    pub fn observations(&self) -> Vec<Observation> {
+        (self.parse)(Map::new()).map(|parsed| parsed.method.observations()).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@
 //! Deviation: one selection per KV head, as for SnapKV. The flooring of the schedule's step makes it hold
 //! up to 11.7 % more than its budget; the accounting shows that instead of hiding it.
 
-use super::{Context, Entry, Method, MethodState, StateScope, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, StateScope, params, parse};
 use crate::budget::pyramid;
 use crate::context::CapacityFrom;
 use crate::error::MethodError;
@@ -35,6 +35,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Cai et al., PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling, 2024 (arXiv:2406.02069)",
     source: "Zefan-Cai/KVCache-Factory pyramidkv/pyramidkv_utils.py:348-436 (c97f9d70)",
     deviations: "one selection per KV head, the mean of its query heads before pooling; a model of one layer keeps its budget",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[],
     parameters: PyramidKv::PARAMETERS,

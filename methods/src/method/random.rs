@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::selection::{Granularity, LayerSelection};
 
@@ -28,6 +28,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "none: a control",
     source: "none",
     deviations: "none",
+    question: Question::Either,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[],
     parameters: Random::PARAMETERS,

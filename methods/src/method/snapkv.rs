@@ -14,7 +14,7 @@
 //! mean of its query heads taken before pooling (as AdaKV's GQA mode does), because the reference
 //! stores each KV head once per query head; `snapkv@fasterdecoding` restores that.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::observation::Observation;
 use crate::scoring::{self, Scores};
@@ -33,6 +33,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Li et al., SnapKV: LLM Knows What You are Looking for Before Generation, NeurIPS 2024 (arXiv:2404.14469)",
     source: "FasterDecoding/SnapKV snapkv/monkeypatch/snapkv_utils.py:42-62 (e216ddc8)",
     deviations: "one selection per KV head, the mean of its query heads before pooling; the reference selects and stores per query head",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[],
     parameters: SnapKv::PARAMETERS,

@@ -10,7 +10,7 @@
 //! Reference: `FFY0/AdaKV:adaptive_snapkv/monkeypatch/snapkv_utils.py:684-706` (efe4e2ee).
 //! Deviations: none from that file; kept keys keep their original rotation, as in every benchmark of it.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::selection::{Granularity, LayerSelection};
 
@@ -32,6 +32,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024 (arXiv:2309.17453)",
     source: "FFY0/AdaKV adaptive_snapkv/monkeypatch/snapkv_utils.py:684-706 (efe4e2ee)",
     deviations: "none",
+    question: Question::Either,
     granularities: &[Granularity::KvHead, Granularity::QueryHead],
     needs: &[],
     parameters: StreamingLlm::PARAMETERS,

@@ -6,7 +6,7 @@
 //! Reference: `NVIDIA/kvpress:kvpress/presses/tova_press.py` (8bb29b9c). Deviation: applied once, to the
 //! finished prefill; the paper drops one token at every step.
 
-use super::{Context, Entry, Method, MethodState, params, parse};
+use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::error::MethodError;
 use crate::group::{self, GroupReduce};
 use crate::observation::Observation;
@@ -25,6 +25,7 @@ pub(crate) const ENTRY: Entry = Entry {
     paper: "Oren et al., Transformers are Multi-State RNNs, EMNLP 2024 (arXiv:2401.06104)",
     source: "NVIDIA/kvpress kvpress/presses/tova_press.py (8bb29b9c)",
     deviations: "once after the prefill instead of at every step",
+    question: Question::Seen,
     granularities: &[Granularity::KvHead],
     needs: &[],
     parameters: Tova::PARAMETERS,

@@ -259,7 +259,11 @@ mod tests {
             for (piece, out) in scores.chunks_mut(2 * rows * PIECE).enumerate() {
                 logits(set, &block, &queries, &keys, piece, out);
             }
-            let wanted = [Observation::WindowSum { window: 7 }, Observation::WindowMoments { window: 5 }];
+            let wanted = [
+                Observation::WindowSum { window: 7 },
+                Observation::WindowMax { window: 6, kernel: 5 },
+                Observation::WindowMoments { window: 5 },
+            ];
             let mut reductions = wanted.map(|observation| Reduction::new(observation, tokens)).to_vec();
             reduce(set, &block, 1, &scores, &mut reductions);
             reductions.iter().flat_map(values).map(f64::to_bits).collect::<Vec<_>>()
@@ -273,7 +277,9 @@ mod tests {
 
     fn values(reduction: &Reduction) -> Vec<f64> {
         match reduction {
-            Reduction::Sum { sum, .. } => sum.iter().copied().map(f64::from).collect(),
+            Reduction::Sum { sum: row, .. }
+            | Reduction::Counted { sum: row, .. }
+            | Reduction::Max { max: row, .. } => row.iter().copied().map(f64::from).collect(),
             Reduction::Moments { sum, squares, entropy, .. } => [&sum[..], squares, &[*entropy]].concat(),
             Reduction::None => Vec::new(),
         }

@@ -1,34 +1,28 @@
 //! Observations of the stored keys and values alone: no attention is read.
 
-use super::HeadsView;
+use super::{HeadsView, LayerTensors};
 use crate::error::MethodError;
 use crate::observation::{Observation, Observed};
 
-/// Observes the keys, and for [`Observation::LagRank`] the values, of a whole prompt: `[kv_heads][prompt_len]`.
+/// Observes the keys or the values of a whole prompt, or both: `[kv_heads][prompt_len]`.
 ///
 /// # Errors
 /// Values that are needed and not there, or of another shape.
-pub(super) fn observe(
-    observation: Observation,
-    keys: &HeadsView<'_>,
-    values: Option<&HeadsView<'_>>,
-) -> Result<Observed, MethodError> {
+pub(super) fn observe(observation: Observation, tensors: &LayerTensors<'_>) -> Result<Observed, MethodError> {
+    let keys = &tensors.keys;
     let mut rows = Vec::with_capacity(keys.heads * keys.tokens);
     for head in 0..keys.heads {
-        match observation {
-            Observation::KeySimilarity => rows.extend(similarities(keys, head)),
+        let norms = |view: &HeadsView<'_>| -> Vec<f32> {
+            (0..view.tokens).map(|token| norm(view.row(head, token))).collect()
+        };
+        rows.extend(match observation {
+            Observation::KeySimilarity => similarities(keys, head),
             Observation::LagRank { sinks, lag } => {
-                let values =
-                    values.filter(|values| (values.heads, values.tokens) == (keys.heads, keys.tokens));
-                let values = values.ok_or_else(|| MethodError::Mismatch {
-                    what: "values to observe".into(),
-                    expected: format!("{} heads x {} tokens", keys.heads, keys.tokens),
-                    found: "none of that shape".into(),
-                })?;
-                rows.extend(lag_ranks([keys, values], head, sinks, lag.max(1)));
+                lag_ranks([keys, tensors.values()?], head, sinks, lag.max(1))
             }
-            _ => rows.extend((0..keys.tokens).map(|token| norm(keys.row(head, token)))),
-        }
+            Observation::ValueNorm => norms(tensors.values()?),
+            _ => norms(keys),
+        });
     }
     Ok(Observed::Rows { rows: keys.heads, columns: keys.tokens, values: rows })
 }

@@ -9,7 +9,9 @@ use crate::curve::{self, XAxis};
 use crate::sweep::{self, Columns};
 use crate::{Result, head, heatmap, retention};
 use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
-use kvsweep_results::{ColumnKind, ExampleKey, Group, Merged, MergedExample, ScoreTable, VariantKept};
+use kvsweep_results::{
+    Budget, ColumnKind, ExampleKey, Group, Merged, MergedExample, ScoreTable, VariantKept,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Tokens shown of a prompt's beginning and end; a shorter prompt is shown whole.
@@ -211,7 +213,8 @@ fn table(scores: &ScoreTable) -> Table {
     let granularity =
         first.map(|row| &row.granularity).filter(|g| scores.rows.iter().all(|r| r.granularity == **g));
     let count = first.map(|row| row.n).filter(|n| scores.rows.iter().all(|row| row.n == *n));
-    columns.push(number("Budget"));
+    let budgets = scores.budget_columns();
+    columns.extend(budgets.iter().map(|(title, _)| number(&sweep::capital(title))));
     if granularity.is_none() {
         columns.push(TableHead { title: "Stored per".into(), ..TableHead::default() });
     }
@@ -230,9 +233,11 @@ fn table(scores: &ScoreTable) -> Table {
         if several {
             cells.push(TableCell::text(&row.group));
         }
-        cells.push(
-            row.budget.map_or(TableCell::text("all"), |b| TableCell::number(f64::from(b), b.to_string())),
-        );
+        cells.extend(budgets.iter().map(|(_, text)| match (text(row.budget), row.budget) {
+            (Some(text), Some(budget)) => TableCell::number(budget.value(), text),
+            (None, Some(_)) => TableCell::text("–"),
+            (_, None) => TableCell::text("all"),
+        }));
         if granularity.is_none() {
             cells.push(TableCell::text(&row.granularity));
         }
@@ -297,7 +302,7 @@ fn table(scores: &ScoreTable) -> Table {
 pub fn paper(comparison: &PaperComparison) -> Table {
     let common = || comparison.cells.iter().filter(|cell| cell.theirs.is_some() && cell.ours.is_some());
     let mut names: Vec<&String> = Vec::new();
-    let mut lines: Vec<(&String, Option<u32>)> = Vec::new();
+    let mut lines: Vec<(&String, Option<Budget>)> = Vec::new();
     for cell in common() {
         if !names.contains(&&cell.column) {
             names.push(&cell.column);
@@ -308,13 +313,14 @@ pub fn paper(comparison: &PaperComparison) -> Table {
     }
     let place = |name: &String| comparison.cells.iter().position(|cell| cell.column == *name);
     names.sort_by_key(|name| place(name));
+    let shares = lines.iter().any(|(_, budget)| budget.is_some_and(|budget| budget.share().is_some()));
     let mut rows = Vec::new();
     for (method, budget) in lines {
         let of_row = || common().filter(|cell| cell.printed_method == *method && cell.budget == budget);
         let spec = of_row().find_map(|cell| cell.method.clone()).unwrap_or_default();
         let mut row = vec![
             TableCell { note: spec, ..TableCell::text(method) },
-            budget.map_or(TableCell::text("all"), |b| TableCell::number(f64::from(b), b.to_string())),
+            budget.map_or(TableCell::text("all"), |b| TableCell::number(b.value(), b.to_string())),
         ];
         row.extend(
             names
@@ -325,7 +331,7 @@ pub fn paper(comparison: &PaperComparison) -> Table {
     }
     let mut columns = vec![
         TableHead { title: "Method".into(), ..TableHead::default() },
-        TableHead { title: "Budget".into(), numeric: true, summary: false },
+        TableHead { title: if shares { "Kept" } else { "Budget" }.into(), numeric: true, summary: false },
     ];
     columns.extend(names.into_iter().map(|name| TableHead {
         title: name.clone(),
@@ -425,7 +431,7 @@ fn headlines(table: &ScoreTable, named: bool) -> Vec<Fact> {
             note: note.unwrap_or_else(|| name.clone()),
         });
     }
-    let mut budgets: Vec<u32> = table.rows.iter().filter_map(|row| row.budget).collect();
+    let mut budgets: Vec<Budget> = table.rows.iter().filter_map(|row| row.budget).collect();
     budgets.sort_unstable();
     budgets.dedup();
     for budget in budgets {
@@ -442,7 +448,11 @@ fn headlines(table: &ScoreTable, named: bool) -> Vec<Fact> {
             let loss = cell.score - full.score;
             note.push_str(&format!(", {}{} to full", if loss > 0.0 { "+" } else { "" }, fixed(loss, 2)));
         }
-        facts.push(Fact { label: format!("{of}best at budget {budget}"), value: row.method.clone(), note });
+        facts.push(Fact {
+            label: format!("{of}best at {}", budget.title()),
+            value: row.method.clone(),
+            note,
+        });
     }
     facts
 }
@@ -465,9 +475,12 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
         }
         for (columns, x, what) in [
             (Columns::Average, XAxis::Budget, "average against budget"),
+            (Columns::Average, XAxis::Share, "average against share kept"),
             (Columns::Average, XAxis::Bytes, "average against bytes held"),
             (Columns::Categories, XAxis::Budget, "categories against budget"),
+            (Columns::Categories, XAxis::Share, "categories against share kept"),
             (Columns::Datasets, XAxis::Budget, "data sets against budget"),
+            (Columns::Datasets, XAxis::Share, "data sets against share kept"),
         ] {
             if let Some(data) = sweep::score_curves(scores, columns, x) {
                 let caption = format!("{title}: {what}");
@@ -490,11 +503,16 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
         }
     };
 
-    let (mut needles, mut kept, mut capacity) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut needles, mut tasks) = (Vec::new(), Vec::new());
+    let (mut kept, mut capacity) = (Vec::new(), Vec::new());
     for group in &merged.groups {
         if let Some(grid) = sweep::needle_grid(group) {
             let caption = format!("All methods and budgets on one scale · {}", group.label());
             needles.push(Figure { caption, picture: heatmap::grid(&grid)? });
+        }
+        if let Some(grid) = sweep::task_grid(group) {
+            let caption = format!("All methods and budgets on one scale · {}", group.label());
+            tasks.push(Figure { caption, picture: heatmap::grid(&grid)? });
         }
         if let Some(curves) = sweep::layer_capacities(group) {
             let caption = format!("Capacity by layer · {}", group.label());
@@ -509,6 +527,13 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
                 let caption = format!("{}{average}", map.title);
                 needles.push(Figure { caption, picture: heatmap::draw(&map)? });
             }
+            if let Some(map) = sweep::task_map(group, variant) {
+                let average = map.average().map_or(String::new(), |a| format!(": average {}", fixed(a, 1)));
+                tasks.push(Figure {
+                    caption: format!("{}{average}", map.title),
+                    picture: heatmap::draw(&map)?,
+                });
+            }
             if let Some(map) = sweep::retention(group, variant).filter(|_| variant.budget.is_some()) {
                 kept.push(Figure { caption: map.title.clone(), picture: retention::draw(&map)? });
             }
@@ -518,6 +543,7 @@ fn figures(merged: &Merged, tables: &[ScoreTable]) -> Result<Vec<FigureGroup>> {
         }
     }
     add("Needle", "Score by context length, to the right, and depth of the needle, downward.", needles);
+    add("RULER", "Score by context length, to the right, and task, downward.", tasks);
     let intro = "The share of the needle's own tokens that each layer and head kept, by the needle's depth, beside the \
                  share of right answers.";
     add("Retention", intro, kept);

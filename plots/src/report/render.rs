@@ -88,7 +88,7 @@ fn policy() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heatmap::{self, Heatmap};
+    use crate::heatmap::{self, Heatmap, Rows};
     use crate::report::{Answer, Example, Figure, FigureGroup, Table, TableCell, TableHead, Tokens};
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
             title: "t".into(),
             subtitle: String::new(),
             lengths: (1..=40).collect(),
-            depths: (0..20).map(f64::from).collect(),
+            rows: Rows::Depths((0..20).map(f64::from).collect()),
             values: vec![vec![Some(50.0); 40]; 20],
             range: (0.0, 100.0),
         };

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::BaselineStore;
 use crate::Result;
+use crate::budget::Budget;
 use crate::git::git;
 use crate::json::versioned;
 use crate::merge::Merged;
@@ -76,8 +77,8 @@ pub struct History {
 
 impl History {
     /// Method and budget of every variant in any point, in table order.
-    pub fn variants(&self) -> Vec<(String, Option<u32>)> {
-        let mut all: Vec<(String, Option<u32>)> = Vec::new();
+    pub fn variants(&self) -> Vec<(String, Option<Budget>)> {
+        let mut all: Vec<(String, Option<Budget>)> = Vec::new();
         for row in self.points.iter().flat_map(|point| &point.table.rows) {
             let name = (row.method.clone(), row.budget);
             if !all.contains(&name) {
@@ -88,7 +89,7 @@ impl History {
     }
 
     /// The last column (the average) of a variant in a point.
-    pub fn average(point: &HistoryPoint, (method, budget): &(String, Option<u32>)) -> Option<crate::Cell> {
+    pub fn average(point: &HistoryPoint, (method, budget): &(String, Option<Budget>)) -> Option<crate::Cell> {
         let row = point.table.rows.iter().find(|row| row.method == *method && row.budget == *budget)?;
         row.cells.last().copied().flatten()
     }
@@ -106,9 +107,7 @@ impl History {
         let variants = self.variants();
         let names: Vec<String> = variants
             .iter()
-            .map(|(method, budget)| {
-                budget.map_or_else(|| method.clone(), |budget| format!("{method}/{budget}"))
-            })
+            .map(|(method, budget)| method.clone() + &budget.map(Budget::suffix).unwrap_or_default())
             .collect();
         let head: Vec<&str> = ["commit", "date"]
             .into_iter()

@@ -200,7 +200,7 @@ mod tests {
         let error = store.get(COMMIT, Some("0000000000000000")).unwrap_err().to_string();
         assert!(error.contains("configuration 0000000000000000"), "{error}");
         let mut more = manifest();
-        more.budgets = vec![64];
+        more.budgets = vec![crate::Budget::Entries(64)];
         let second = store.put(&write_run(&dir.path().join("more"), &more, |_, _, _| 0.5), COMMIT).unwrap();
         assert!(store.get(COMMIT, None).unwrap_err().to_string().contains("several"));
         assert!(store.get(COMMIT, Some(&second.configuration)).is_ok());

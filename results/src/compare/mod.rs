@@ -317,7 +317,7 @@ mod tests {
         let base = write_run(&dir.path().join("a"), &manifest(), |_, _, _| 1.0);
         let mut m = manifest();
         m.methods[1].params.insert("window".into(), "9".into());
-        m.budgets = vec![64];
+        m.budgets = vec![crate::Budget::Entries(64)];
         let head = write_run(&dir.path().join("b"), &m, |_, _, _| 1.0);
         let all = compare(base, head);
         let notes = all.notes.join("\n");

@@ -1,5 +1,6 @@
 //! Which variants of two runs are the same.
 
+use crate::budget::Budget;
 use crate::merge::Group;
 use crate::record::VariantKey;
 
@@ -25,7 +26,7 @@ pub(super) fn pair_variants<'a>(base: &'a Group, head: &'a Group) -> Vec<Pair<'a
 
 /// A variant for people: the parameters' id only where it is needed.
 pub(super) fn name(key: &VariantKey, among: &[Pair<'_>]) -> String {
-    let budget = key.budget.map(|budget| format!("/{budget}")).unwrap_or_default();
+    let budget = key.budget.map(Budget::suffix).unwrap_or_default();
     let short = |key: &VariantKey| (key.method.clone(), key.budget);
     let mut text = format!("{}{budget}", key.method);
     if among.iter().filter(|(_, other)| short(other) == short(key)).count() > 1 {

@@ -17,6 +17,7 @@ pub use verdict::{ColumnGate, Gate, Verdict};
 use verdict::{gate, verdict};
 
 use crate::Result;
+use crate::budget::Budget;
 use crate::json::versioned;
 use crate::merge::Group;
 use crate::published::{PaperColumn, PaperRow, PaperTable};
@@ -41,7 +42,7 @@ pub struct PaperCell {
     /// Ours, with its profile; none where the method cannot be run here.
     pub method: Option<String>,
     /// The budget; none for the full cache.
-    pub budget: Option<u32>,
+    pub budget: Option<Budget>,
     /// The column.
     pub column: String,
     /// The number as printed; none where the paper prints none.
@@ -206,7 +207,7 @@ mod tests {
         m.datasets[1].name = "hotpotqa".into();
         m.datasets.iter_mut().for_each(|dataset| (dataset.examples, dataset.total) = (60, 60));
         m.methods[1].spec = "snapkv@headkv".into();
-        m.budgets = vec![64];
+        m.budgets = vec![Budget::Entries(64)];
         m.model.name = "meta-llama/Meta-Llama-3-8B-Instruct".into();
         m.settings.insert(MODEL_SHAPE.into(), SHAPE.into());
         m.protocol.name = "headkv".into();
@@ -245,11 +246,49 @@ mod tests {
         all.cells.iter().filter_map(|cell| cell.verdict).collect()
     }
 
-    fn cell<'a>(all: &'a PaperComparison, method: &str, budget: Option<u32>, column: &str) -> &'a PaperCell {
+    fn cell<'a>(
+        all: &'a PaperComparison,
+        method: &str,
+        budget: Option<Budget>,
+        column: &str,
+    ) -> &'a PaperCell {
         all.cells
             .iter()
             .find(|c| c.printed_method == method && c.budget == budget && c.column == column)
             .unwrap()
+    }
+
+    #[test]
+    fn a_run_by_shares_stands_beside_a_table_by_shares() {
+        let dir = tempfile::tempdir().unwrap();
+        let paper = published::find("kvpress-ruler-4k-qwen3-8b").unwrap();
+        let mut m = manifest();
+        m.datasets = paper
+            .datasets()
+            .into_iter()
+            .map(|name| crate::RunDataset { name, sha256: "d".into(), examples: 60, total: 60 })
+            .collect();
+        m.methods[1].spec = "knorm@kvpress".into();
+        m.budgets = ["0.25", "0.5"].map(|text| text.parse().unwrap()).to_vec();
+        (m.model.name, m.protocol.name, m.split) = ("Qwen/Qwen3-8B".into(), "kvpress".into(), "full".into());
+        m.settings.insert(MODEL_SHAPE.into(), SHAPE.into());
+        let compare = |m: &Manifest, name: &str| {
+            let run = write_run(&dir.path().join(name), m, |_, row, _| 0.33 + (row % 3) as f64 / 100.0);
+            let merged = Merged::of(&[run], false).unwrap();
+            PaperComparison::new(paper, &merged.groups[0], &original(), &Bootstrap::default())
+        };
+        let seen = compare(&m, "seen");
+        assert_eq!(seen.rehearsal, ["question seen"]);
+        m.settings.insert(crate::QUESTION.into(), crate::UNSEEN.into());
+        let unseen = compare(&m, "unseen");
+        assert_eq!(unseen.rehearsal, [""; 0]);
+        let kept = |text: &str| Some(text.parse::<Budget>().unwrap());
+        let cell = |text| cell(&unseen, "Knorm", kept(text), "ruler13");
+        assert!(cell("0.25").ours.is_some_and(|ours| (ours.score - 34.0).abs() < 0.01));
+        assert_eq!(cell("0.25").theirs.as_deref(), Some("32.6"));
+        assert_eq!(cell("0.75").ours, None, "not run");
+        let text = unseen.text();
+        assert!(text.contains("method  kept") && text.contains("Knorm   0.25"), "{text}");
     }
 
     #[test]
@@ -259,11 +298,11 @@ mod tests {
         let full = cell(&all, "FullKV", None, "qasper");
         assert_eq!((full.theirs.as_deref(), full.verdict), (Some("32.07"), Some(Verdict::Reproduced)));
         assert!(full.difference.is_some_and(|difference| difference.abs() < 1e-9));
-        assert_eq!(cell(&all, "SnapKV", Some(64), "hotpotqa").verdict, Some(Verdict::Off));
-        assert_eq!(cell(&all, "SnapKV", Some(64), "qasper").why, None);
+        assert_eq!(cell(&all, "SnapKV", Some(Budget::Entries(64)), "hotpotqa").verdict, Some(Verdict::Off));
+        assert_eq!(cell(&all, "SnapKV", Some(Budget::Entries(64)), "qasper").why, None);
         // Not all six data sets are measured: no average is made up.
         assert_eq!(cell(&all, "FullKV", None, "avg6").ours, None);
-        assert_eq!(cell(&all, "HeadKV-R", Some(64), "qasper").ours, None);
+        assert_eq!(cell(&all, "HeadKV-R", Some(Budget::Entries(64)), "qasper").ours, None);
         let text = all.text();
         assert!(text.contains("printed but not measured here"), "{text}");
         assert!(text.contains("full-cache gate: open for qasper, hotpotqa\n"), "{text}");
@@ -283,8 +322,11 @@ mod tests {
         );
         assert_eq!(cell(&all, "FullKV", None, "qasper").verdict, Some(Verdict::Off));
         assert_eq!(cell(&all, "FullKV", None, "hotpotqa").verdict, Some(Verdict::Reproduced));
-        assert_eq!(cell(&all, "SnapKV", Some(64), "hotpotqa").verdict, Some(Verdict::Off));
-        assert_eq!(cell(&all, "SnapKV", Some(64), "qasper").outcome(), "gated: the full cache is off here");
+        assert_eq!(cell(&all, "SnapKV", Some(Budget::Entries(64)), "hotpotqa").verdict, Some(Verdict::Off));
+        assert_eq!(
+            cell(&all, "SnapKV", Some(Budget::Entries(64)), "qasper").outcome(),
+            "gated: the full cache is off here"
+        );
     }
 
     #[test]
@@ -356,7 +398,7 @@ mod tests {
             let all = beside(&runs);
             assert!(all.title.contains("partial: first row of each data set"), "{}", all.title);
             assert_eq!(cell(&all, "FullKV", None, "qasper").verdict, Some(Verdict::Reproduced));
-            let snapkv = cell(&all, "SnapKV", Some(64), "qasper");
+            let snapkv = cell(&all, "SnapKV", Some(Budget::Entries(64)), "qasper");
             assert_eq!(snapkv.outcome(), "unproven: qasper 1 of 60 examples");
         }
 
@@ -370,7 +412,7 @@ mod tests {
         let at = |name: &str, row: u64, _| if name == "hotpotqa" { 0.3702 } else { 0.1 } + (row % 3) as f64 / 1000.0;
         let compressed = write_run(&dir.path().join("compressed"), &compressed, at);
         let all = beside(&[one, compressed]);
-        let hotpotqa = cell(&all, "SnapKV", Some(64), "hotpotqa");
+        let hotpotqa = cell(&all, "SnapKV", Some(Budget::Entries(64)), "hotpotqa");
         assert_eq!(hotpotqa.outcome(), "gated: the full cache has no verdict here", "{hotpotqa:?}");
     }
 
@@ -417,7 +459,11 @@ mod tests {
     #[test]
     fn a_row_with_its_own_parameter_is_matched_by_it() {
         let paper = published::find("headkv-llama-3-8b").unwrap();
-        let row = paper.rows.iter().find(|r| r.method == "HeadKV-R2" && r.budget == Some(64)).unwrap();
+        let row = paper
+            .rows
+            .iter()
+            .find(|r| r.method == "HeadKV-R2" && r.budget == Some(Budget::Entries(64)))
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         for (beta, found) in [("1.2", true), ("1.5", false)] {
             let mut m = manifest();

@@ -28,12 +28,16 @@ pub(super) fn rehearsal(paper: &PaperTable, group: &Group, original: &Original<'
     if manifest.split != "full" {
         why.push(format!("{} split", manifest.split));
     }
-    for (setting, what) in
-        [(MASK_HEADS, "masked heads"), (WITHOUT_CONTEXT, "context removed"), (QUESTION, "question unseen")]
-    {
-        if group.manifests.iter().any(|manifest| manifest.settings.contains_key(setting)) {
+    let is_set = |setting| group.manifests.iter().any(|manifest| manifest.settings.contains_key(setting));
+    for (setting, what) in [(MASK_HEADS, "masked heads"), (WITHOUT_CONTEXT, "context removed")] {
+        if is_set(setting) {
             why.push(what.to_owned());
         }
+    }
+    match (paper.question_is_unseen, is_set(QUESTION)) {
+        (false, true) => why.push("question unseen".to_owned()),
+        (true, false) => why.push("question seen".to_owned()),
+        _ => {}
     }
     why
 }

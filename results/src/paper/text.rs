@@ -7,7 +7,9 @@ use crate::text_table::TextTable;
 impl PaperComparison {
     /// Writes the cells that both have, and what there is to know.
     pub fn text(&self) -> String {
-        let titles = ["method", "budget", "column", "paper", "ours", "95 %", "n", "difference", "verdict"];
+        let shares = self.cells.iter().any(|cell| cell.budget.is_some_and(|budget| budget.share().is_some()));
+        let budget = if shares { "kept" } else { "budget" };
+        let titles = ["method", budget, "column", "paper", "ours", "95 %", "n", "difference", "verdict"];
         let row = |cell: &PaperCell| {
             let (theirs, ours) = (cell.theirs.as_ref()?, cell.ours.as_ref()?);
             let interval = ours.low.zip(ours.high).map(|(low, high)| format!("[{low:.1}, {high:.1}]"));

@@ -16,6 +16,7 @@ impl ScoreTable {
             "entries_max",
             "entries_nominal",
             "bytes",
+            "share_held",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -38,6 +39,7 @@ impl ScoreTable {
                 row.entries_max.to_string(),
                 row.entries_nominal.to_string(),
                 row.bytes.to_string(),
+                row.share_held.to_string(),
             ];
             for cell in &row.cells {
                 cells.push(optional(cell.map(|cell| cell.score)));

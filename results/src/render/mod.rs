@@ -9,9 +9,13 @@ mod markdown;
 mod notes;
 mod text;
 
+use crate::budget::{Budget, Share};
 use crate::error::ResultsError;
 use crate::json::versioned;
 use crate::table::{Cell, CellScope, ColumnKind, ScoreRow, ScoreTable};
+
+/// A column's title, and what it says of a row's budget, if anything.
+pub type BudgetColumn = (&'static str, fn(Option<Budget>) -> Option<String>);
 
 /// A form a table can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,27 +64,53 @@ impl ScoreTable {
     }
 
     /// Titles of the columns that name a row, and of those behind the scores.
-    fn frame(&self) -> (Vec<&'static str>, [&'static str; 6]) {
-        let mut head = vec!["method", "budget"];
+    fn frame(&self) -> (Vec<&'static str>, [&'static str; 7]) {
+        let mut head = vec!["method"];
+        head.extend(self.budget_columns().into_iter().map(|(title, _)| title));
         if self.several_groups() {
             head.insert(0, "model");
         }
-        (head, ["entries", "max", "allowed", "KV held", "stored per", "n"])
+        (head, ["entries", "max", "allowed", "share", "KV held", "stored per", "n"])
+    }
+
+    /// What says how much a row may keep: entries under `budget`, shares under `kept`, beside what is `removed` where the
+    /// protocol counts that.
+    pub fn budget_columns(&self) -> Vec<BudgetColumn> {
+        let budgets = || self.rows.iter().filter_map(|row| row.budget);
+        let shares = budgets().any(|budget| budget.share().is_some());
+        let entries = budgets().any(|budget| budget.share().is_none());
+        let mut columns: Vec<BudgetColumn> = Vec::new();
+        if entries || !shares {
+            columns.push(("budget", |budget| budget.filter(|b| b.share().is_none()).map(|b| b.to_string())));
+        }
+        if shares {
+            columns.push(("kept", |budget| budget?.share().map(|share| share.to_string())));
+        }
+        if shares && self.counts_removed {
+            columns.push(("removed", |budget| budget?.share().map(Share::removed)));
+        }
+        columns
     }
 
     fn row_head(&self, row: &ScoreRow) -> Vec<String> {
-        let mut head = vec![row.method.clone(), budget(row)];
+        let mut head = vec![row.method.clone()];
+        head.extend(
+            self.budget_columns()
+                .into_iter()
+                .map(|(_, cell)| cell(row.budget).unwrap_or_else(|| "-".to_owned())),
+        );
         if self.several_groups() {
             head.insert(0, row.group.clone());
         }
         head
     }
 
-    fn row_tail(row: &ScoreRow) -> [String; 6] {
+    fn row_tail(row: &ScoreRow) -> [String; 7] {
         [
             format!("{:.1}", row.entries_mean),
             row.entries_max.to_string(),
             format!("{:.1}", row.entries_nominal),
+            share(row),
             bytes(row.bytes),
             row.granularity.clone(),
             row.n.to_string(),
@@ -115,9 +145,9 @@ impl ScoreTable {
     }
 }
 
-/// A row's budget; a dash where it has none.
-fn budget(row: &ScoreRow) -> String {
-    row.budget.map_or_else(|| "-".to_owned(), |budget| budget.to_string())
+/// What a row really holds, as percent.
+fn share(row: &ScoreRow) -> String {
+    format!("{:.1} %", 100.0 * row.share_held)
 }
 
 fn text_cell(cell: Option<&Cell>, kind: ColumnKind) -> String {
@@ -148,7 +178,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::fixture::{layout, manifest, mean, record, write_run};
     use crate::merge::Merged;
-    use crate::run::RunDir;
+    use crate::run::{Run, RunDir};
     use crate::stats::Bootstrap;
     use crate::table::{Column, Mean, TableLayout};
 
@@ -267,6 +297,62 @@ pub(crate) mod tests {
         assert!(lines[3].starts_with("full         -   83.33  41.67"), "{wide}");
         assert!(lines[4].contains("64.0 KiB"), "{wide}");
         assert!(wide.contains("examples: 3 in each data set"), "{wide}");
+    }
+
+    #[test]
+    fn shares_stand_under_kept_and_beside_what_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut m = manifest();
+        m.budgets = ["0.125", "0.5"].map(|text| text.parse().unwrap()).to_vec();
+        let run = write_run(&dir.path().join("shares"), &m, |_, row, v| (row + v as u64) as f64 / 9.0);
+        let of = |runs: &[Run], counts_removed| {
+            let layout = TableLayout { counts_removed, ..layout() };
+            ScoreTable::new(&Merged::of(runs, false).unwrap(), &layout, &Bootstrap::default()).unwrap()
+        };
+        let head = |table: &ScoreTable| {
+            let line = table.render(Format::Text).unwrap().lines().nth(2).unwrap().to_owned();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let shares = of(std::slice::from_ref(&run), false);
+        assert_eq!(head(&shares)[..3], ["method", "kept", "qasper"]);
+        let text = shares.render(Format::Text).unwrap();
+        let row = text.lines().find(|line| line.contains("0.125")).unwrap();
+        // The fixture holds 62 of the 500 entries of every prompt.
+        assert!(row.starts_with("snapkv  0.125") && row.contains("12.4 %"), "{text}");
+        let kvpress = of(std::slice::from_ref(&run), true);
+        assert_eq!(head(&kvpress)[..4], ["method", "kept", "removed", "qasper"]);
+        let text = kvpress.render(Format::Terminal(80)).unwrap();
+        assert!(text.lines().any(|line| line.starts_with("snapkv  0.125    0.875")), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&kvpress.render(Format::Json).unwrap()).unwrap();
+        assert_eq!(
+            (&json["table"]["rows"][1]["budget"], &json["table"]["counts_removed"]),
+            (&0.125.into(), &true.into())
+        );
+        assert_eq!(json["table"]["rows"][1]["share_held"], 62.0 / 500.0);
+
+        // Beside budgets in entries: a column each.
+        let entries =
+            write_run(&dir.path().join("entries"), &manifest(), |_, row, v| (row + v as u64) as f64 / 9.0);
+        let both = of(&[run, entries], false);
+        assert_eq!(head(&both)[..4], ["method", "budget", "kept", "qasper"]);
+        assert_eq!(both.rows.iter().filter(|row| row.method == "snapkv").count(), 4);
+    }
+
+    #[test]
+    fn a_table_says_where_a_share_left_a_window_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut m = manifest();
+        m.budgets = vec!["0.05".parse().unwrap()];
+        let mut run = RunDir::create_or_continue(dir.path(), &m).unwrap();
+        for row in 0..3 {
+            let mut record = record(&m, "qasper", row, &[1.0, 0.5]);
+            record.variants[1].kept.last_only = row > 0;
+            run.append(&record, None).unwrap();
+        }
+        let merged = Merged::of(&[run.records().unwrap()], false).unwrap();
+        let table = ScoreTable::new(&merged, &layout(), &Bootstrap::default()).unwrap();
+        let note = "no room for the method's window in its share of a short prompt, the last entries kept: snapkv@0.05 2 of 3";
+        assert!(table.notes.contains(&note.to_owned()), "{:?}", table.notes);
     }
 
     #[test]

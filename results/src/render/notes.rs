@@ -4,7 +4,7 @@ use crate::table::{ColumnKind, FLOOR, ScoreTable};
 
 /// What the columns behind the scores are.
 pub(super) const COLUMNS_BEHIND: &str = "entries, max: KV entries per head and layer really held, mean and largest; \
-     allowed: by the budget; KV held: mean bytes of keys and values";
+     allowed: by the budget; share: entries really held, of those compressed; KV held: mean bytes of keys and values";
 
 impl ScoreTable {
     /// The notes, and what the numbers are: the same whatever columns are shown.

@@ -1,14 +1,14 @@
 //! A table in columns that line up: whole, or as much of it as fits a terminal.
 
 use super::notes::COLUMNS_BEHIND;
-use super::{budget, bytes, text_cell};
+use super::{bytes, share, text_cell};
 use crate::table::{Cell, ColumnKind, ScoreRow, ScoreTable};
 use crate::text::{excerpt, paragraph, visible};
 use crate::text_table::{Side, TextTable};
 
 /// What the columns behind the scores are where the table is to fit a terminal.
 const COLUMNS_BEHIND_FITTED: &str =
-    "share: KV entries really held, of the prompt's; KV held: mean bytes of keys and values";
+    "share: KV entries really held, of those compressed; KV held: mean bytes of keys and values";
 
 /// No terminal is so narrow that a method's name is cut to less.
 const SHORTEST_NAME: usize = 16;
@@ -20,7 +20,8 @@ impl ScoreTable {
         let mut table = TextTable::default();
         for (place, title) in names.iter().enumerate() {
             // Names to the left, numbers to the right.
-            let side = if place + 1 < names.len() { Side::Left } else { Side::Right };
+            let numbers = self.budget_columns().len();
+            let side = if place + numbers < names.len() { Side::Left } else { Side::Right };
             table.push(
                 title,
                 side,
@@ -52,7 +53,7 @@ impl ScoreTable {
             .into_iter()
             .find(|(shown, table)| *shown == 0 || table.least_width() <= most)
             .unwrap_or_default();
-        let names = if models.is_empty() { 2 } else { 3 };
+        let names = usize::from(!models.is_empty()) + 1 + self.budget_columns().len();
         let mut out = paragraph(&self.title, most);
         for (place, model) in models.iter().enumerate() {
             out.push_str(&paragraph(&format!("model {}: {model}", place + 1), most));
@@ -93,7 +94,9 @@ impl ScoreTable {
         }
         let longest = SHORTEST_NAME.max(most / 3);
         push(&mut table, "method", Side::Left, &|row| shortened(&row.method, longest));
-        push(&mut table, "budget", Side::Right, &|row| budget(row));
+        for (title, cell) in self.budget_columns() {
+            push(&mut table, title, Side::Right, &|row| cell(row.budget).unwrap_or_else(|| "-".to_owned()));
+        }
         let beyond = self
             .columns
             .iter()
@@ -105,7 +108,7 @@ impl ScoreTable {
         self.push_scores(&mut table, is_shown, |cell, kind| {
             text_cell(cell, if kind == ColumnKind::Category { ColumnKind::Dataset } else { kind })
         });
-        push(&mut table, "share", Side::Right, &|row| format!("{:.1} %", 100.0 * row.share));
+        push(&mut table, "share", Side::Right, &share);
         push(&mut table, "KV held", Side::Right, &|row| bytes(row.bytes));
         table
     }

@@ -215,7 +215,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(RunDir::create_or_continue(dir.path(), &manifest()).unwrap());
         let mut other = manifest();
-        other.budgets = vec![64];
+        other.budgets = vec![crate::Budget::Entries(64)];
         other.program.commit = "def".into();
         let error = RunDir::create_or_continue(dir.path(), &other).unwrap_err().to_string();
         assert!(error.contains("budgets: `[64,128]` against `[64]`"), "{error}");

@@ -29,10 +29,10 @@ use crate::manifest::Manifest;
 use crate::record::{ExampleKey, ExampleRecord, SCHEMA, SchemaOnly};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
-const RECORDS: &str = "records.jsonl";
+pub(crate) const RECORDS: &str = "records.jsonl";
 const DAMAGED: &str = "damaged.jsonl";
 const KEPT: &str = "kept";
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// A run as it is read: its manifest, the records that are whole, and what could not be used.
 #[derive(Clone, Debug)]

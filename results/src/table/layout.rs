@@ -45,6 +45,8 @@ pub struct TableLayout {
     /// The overall average. It exists only where all its columns do; else a plain mean of the columns that are there
     /// takes its place under another name.
     pub average: Mean,
+    /// The protocol's repository names a share by what is removed, not by what is kept: both are shown.
+    pub counts_removed: bool,
 }
 
 impl TableLayout {

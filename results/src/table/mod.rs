@@ -15,6 +15,7 @@ pub(crate) use notes::group_part;
 use notes::{notes, part, title};
 
 use crate::Result;
+use crate::budget::Budget;
 use crate::error::ResultsError;
 use crate::merge::{Group, Merged};
 use crate::record::{CacheSize, ExampleInfo};
@@ -71,7 +72,7 @@ pub struct ScoreRow {
     /// Id of the resolved parameters.
     pub params: String,
     /// The budget asked for; none for a method without one.
-    pub budget: Option<u32>,
+    pub budget: Option<Budget>,
     /// `kv-head` or `query-head`: what each selection is stored per.
     pub granularity: String,
     /// Examples.
@@ -84,9 +85,8 @@ pub struct ScoreRow {
     pub entries_nominal: f64,
     /// Mean bytes of keys and values really held.
     pub bytes: f64,
-    /// Entries really held, of all the prompts' entries, 0 to 1. Not in the JSON, of which version 1 has none.
-    #[serde(skip)]
-    pub share: f64,
+    /// Entries really held, of all that were compressed, 0 to 1.
+    pub share_held: f64,
     /// One entry a column; none where there is no record.
     pub cells: Vec<Option<Cell>>,
 }
@@ -102,6 +102,9 @@ pub struct ScoreTable {
     pub notes: Vec<String>,
     /// How intervals were made.
     pub bootstrap: Bootstrap,
+    /// See [`TableLayout::counts_removed`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub counts_removed: bool,
     /// The columns.
     pub columns: Vec<CellScope>,
     /// The rows.
@@ -213,6 +216,7 @@ impl ScoreTable {
             part,
             notes: notes(merged, layout, &present),
             bootstrap: *bootstrap,
+            counts_removed: layout.counts_removed,
             columns,
             rows,
         })
@@ -286,7 +290,7 @@ fn row(group: &Group, variant: &crate::VariantKey, cells: Vec<Option<Cell>>, sev
         entries_max: answered().map(|(_, record)| record.kept.entries_max).max().unwrap_or(0),
         entries_nominal: mean(&|_, kept| kept.entries_nominal),
         bytes: mean(&|_, kept| kept.bytes as f64),
-        share: entries_mean / mean(&|info, _| f64::from(info.prompt_tokens)).max(1.0),
+        share_held: entries_mean / mean(&|info, _| f64::from(info.compressed())).max(1.0),
         cells,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::layout::{Column, TableLayout};
 use super::{CellScope, ColumnKind, ScoreRow};
+use crate::budget::Budget;
 use crate::merge::{Group, Merged};
 
 pub(super) fn title(merged: &Merged, layout: &TableLayout, part: &[String]) -> String {
@@ -90,6 +91,24 @@ pub(super) fn notes(merged: &Merged, layout: &TableLayout, present: &[&Column]) 
             .collect();
         if !truncated.is_empty() {
             notes.push(format!("{named}truncated prompts: {}", truncated.join(", ")));
+        }
+        let last_only: Vec<String> = group
+            .variants
+            .iter()
+            .filter_map(|variant| {
+                let answers = || group.examples.values().filter_map(|example| example.answers.get(variant));
+                let count = answers().filter(|answer| answer.record.kept.last_only).count();
+                let name = || {
+                    format!("{}{}", variant.method, variant.budget.map(Budget::suffix).unwrap_or_default())
+                };
+                (count > 0).then(|| format!("{} {count} of {}", name(), answers().count()))
+            })
+            .collect();
+        if !last_only.is_empty() {
+            notes.push(format!(
+                "{named}no room for the method's window in its share of a short prompt, the last entries kept: {}",
+                last_only.join(", ")
+            ));
         }
     }
     let lacking = |(key, _): &&(String, f64)| present.iter().all(|column| column.key() != *key);

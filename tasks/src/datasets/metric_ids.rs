@@ -24,5 +24,9 @@ pub const CODE_SIM_LEVENSHTEIN: &str = "code-sim/levenshtein";
 pub const LOOGLE_ROUGE_L: &str = "rouge-l-recall/pltrdy";
 /// LooGLE's partial match of a cloze answer.
 pub const LOOGLE_CLOZE: &str = "cloze-partial/loogle";
+/// RULER's `string_match_all`, as kvpress computes it.
+pub const RULER_ALL: &str = "ruler-all/kvpress";
+/// RULER's `string_match_part`, as kvpress computes it.
+pub const RULER_PART: &str = "ruler-part/kvpress";
 /// [`ROUGE`] where the script runs as `python -m` (CompressKV): three frames less for its recursion.
 pub const ROUGE_MODULE: &str = "rouge-l/pltrdy-module";

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use super::metric_ids::{CLASSIFICATION, CODE_SIM, COUNT, QA_F1, RETRIEVAL, ROUGE};
+use super::metric_ids::{CLASSIFICATION, CODE_SIM, COUNT, QA_F1, RETRIEVAL, ROUGE, RULER_ALL};
 use super::{Category, DatasetInfo, Language};
 use crate::error::TaskError;
 use crate::example::{Example, hex, key};
@@ -15,7 +15,7 @@ use crate::suite::Suite;
 /// model was trained with.
 ///
 /// # Errors
-/// A category or metric that LongBench does not have.
+/// A category or metric that neither LongBench nor RULER has.
 pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
     let category = match set.category {
         "single-doc-qa" => Category::SingleDocQa,
@@ -24,6 +24,8 @@ pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
         "few-shot" => Category::FewShot,
         "synthetic" => Category::Synthetic,
         "code" => Category::Code,
+        "retrieval" => Category::Retrieval,
+        "tracing" => Category::Tracing,
         other => {
             return Err(TaskError::unknown("category", other, Category::LONGBENCH.iter().map(|c| c.name())));
         }
@@ -35,6 +37,7 @@ pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
         ("retrieval", RETRIEVAL),
         ("count", COUNT),
         ("code_sim", CODE_SIM),
+        ("string_match_all", RULER_ALL),
     ];
     let metric = metrics
         .into_iter()
@@ -43,7 +46,7 @@ pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
     Ok(DatasetInfo {
         name: set.name,
         base: set.name,
-        suite: Suite::LongBench,
+        suite: if Category::LONGBENCH.contains(&category) { Suite::LongBench } else { Suite::Ruler },
         category,
         language: if category == Category::Code { Language::Code } else { Language::English },
         metric,
@@ -57,10 +60,12 @@ pub fn info(set: &MiniDataset) -> Result<DatasetInfo, TaskError> {
     })
 }
 
-static ALL: LazyLock<Vec<DatasetInfo>> =
-    LazyLock::new(|| mini::datasets().iter().filter_map(|set| info(set).ok()).collect());
+static ALL: LazyLock<Vec<DatasetInfo>> = LazyLock::new(|| {
+    let sets = mini::datasets().iter().chain(mini::ruler::TASKS.iter().map(|task| &task.set));
+    sets.filter_map(|set| info(set).ok()).collect()
+});
 
-/// The mini data sets, in their own order. They are no part of [`super::all`].
+/// The mini data sets, in their own order, LongBench's and then RULER's. They are no part of [`super::all`].
 pub fn all() -> &'static [DatasetInfo] {
     &ALL
 }
@@ -87,6 +92,7 @@ pub fn example(index: usize, row: MiniRow) -> Example {
         key,
         dataset: row.dataset,
         input: row.input,
+        answer_prefix: String::new(),
         context: row.context.into(),
         answers: row.answers,
         all_classes: row.all_classes.unwrap_or_default(),

@@ -5,6 +5,7 @@ pub mod longbench_e;
 pub(crate) mod loogle;
 pub mod metric_ids;
 pub mod mini;
+pub(crate) mod ruler;
 
 use std::sync::LazyLock;
 
@@ -31,6 +32,14 @@ pub enum Category {
     ShortDependency,
     /// LooGLE's questions across a document.
     LongDependency,
+    /// RULER's needles.
+    Retrieval,
+    /// RULER's chains of variables.
+    Tracing,
+    /// RULER's frequent words.
+    Aggregation,
+    /// RULER's questions about one of many documents.
+    QuestionAnswering,
 }
 
 impl Category {
@@ -55,6 +64,10 @@ impl Category {
             Self::Code => "code",
             Self::ShortDependency => "short dependency",
             Self::LongDependency => "long dependency",
+            Self::Retrieval => "retrieval",
+            Self::Tracing => "tracing",
+            Self::Aggregation => "aggregation",
+            Self::QuestionAnswering => "question answering",
         }
     }
 }
@@ -123,7 +136,8 @@ impl DatasetInfo {
 }
 
 static ALL: LazyLock<Vec<DatasetInfo>> = LazyLock::new(|| {
-    longbench::DATASETS.into_iter().chain(longbench_e::datasets()).chain(loogle::DATASETS).collect()
+    let longbench = longbench::DATASETS.into_iter().chain(longbench_e::datasets());
+    longbench.chain(loogle::DATASETS).chain(ruler::DATASETS).collect()
 });
 
 /// Every data set, suite by suite, in the official orders.

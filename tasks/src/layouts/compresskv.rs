@@ -48,7 +48,7 @@ impl Layout for CompressKv {
             dir.push("fullkv");
         } else {
             dir.push(component(&meta.method));
-            dir.extend(meta.budget.map(|budget| budget.to_string()));
+            dir.extend(&meta.budget);
         }
         write::flat(&dir, self, predictions)
     }

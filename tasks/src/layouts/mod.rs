@@ -6,8 +6,10 @@
 
 mod adakv;
 mod compresskv;
+mod csv;
 mod headkv;
 mod kvcache_factory;
+mod kvpress;
 mod longbench;
 pub mod needle;
 pub mod official;
@@ -134,7 +136,7 @@ pub trait Layout: Sync {
 }
 
 /// The layouts of data set predictions.
-pub const LAYOUTS: [&dyn Layout; 7] = [
+pub const LAYOUTS: [&dyn Layout; 8] = [
     &longbench::LongBench,
     &longbench::LongBenchE,
     &compresskv::CompressKv,
@@ -142,6 +144,7 @@ pub const LAYOUTS: [&dyn Layout; 7] = [
     &headkv::HeadKv,
     &adakv::AdaKv,
     &snapkv::SnapKv,
+    &kvpress::KvPress,
 ];
 
 /// Every layout's name, the needle ones included.
@@ -163,7 +166,11 @@ pub fn score(dir: &Path, layout_name: &str, metric: Option<&str>) -> Result<Scor
     if let Some((_, variant)) = needle::LAYOUTS.iter().find(|l| l.0 == layout_name) {
         return needle::score(dir, variant).map(Scored::Needle);
     }
-    read::score_tree(dir, layout(layout_name)?, metric).map(Scored::Datasets)
+    let layout = layout(layout_name)?;
+    if layout.name() == kvpress::KvPress.name() {
+        return kvpress::score(dir, metric).map(Scored::Datasets);
+    }
+    read::score_tree(dir, layout, metric).map(Scored::Datasets)
 }
 
 /// The files under `root` in which the layout's own harness keeps such predictions; [`write()`] puts them on disk.

@@ -58,7 +58,7 @@ pub(super) fn nested_files(dir: &Path) -> Result<Vec<PredictionFile>, TaskError>
 }
 
 /// What is in a folder that has not the files asked for.
-fn found(dir: &Path, layout: &dyn Layout) -> String {
+pub(super) fn found(dir: &Path, layout: &dyn Layout) -> String {
     let flat = flat_files(dir, Suite::LongBench).unwrap_or_default();
     let nested = nested_files(dir).unwrap_or_default();
     if let Some(file) = flat.first() {
@@ -72,6 +72,9 @@ fn found(dir: &Path, layout: &dyn Layout) -> String {
         return format!("`{}` (a file of layout kvcache-factory or headkv)", shown.display());
     }
     let names = entries(dir).unwrap_or_default();
+    if names.iter().any(|path| file_name(path) == "predictions.csv") {
+        return "`predictions.csv` (the file of layout kvpress)".to_owned();
+    }
     if names.iter().any(|path| file_name(path).ends_with("_results.json")) {
         return "needle results (`*_results.json`: the needle-* layouts)".to_owned();
     }

@@ -38,14 +38,18 @@ pub struct Prediction {
 }
 
 /// What folder names are made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExportMeta {
     /// Hub id or folder name of the model.
     pub model: String,
+    /// Whether methods saw the question before they compressed.
+    pub question_seen: bool,
+    /// Share of the cache that was removed, 0 to 1.
+    pub removed: f64,
     /// Our name of the method.
     pub method: String,
-    /// The budget; `None` for the full cache.
-    pub budget: Option<usize>,
+    /// The budget as folders spell it, a number of entries or a share kept; `None` for the full cache.
+    pub budget: Option<String>,
 }
 
 /// A file of a layout, not yet on disk.
@@ -116,7 +120,7 @@ struct Long<'a> {
 
 /// `_<method>[_<budget>]`, for layouts that put everything into one folder name.
 pub(super) fn method_suffix(meta: &ExportMeta) -> String {
-    let budget = meta.budget.map(|b| format!("_{b}")).unwrap_or_default();
+    let budget = meta.budget.as_ref().map(|budget| format!("_{budget}")).unwrap_or_default();
     format!("_{}{budget}", component(&meta.method))
 }
 
@@ -164,7 +168,8 @@ pub(super) fn nested(
     predictions: &[Prediction],
 ) -> Result<Vec<ExportFile>, TaskError> {
     // The full cache has no budget; the repositories' own default fills the folder's name.
-    let folder = format!("{}_{}", last_component(&meta.model).to_lowercase(), meta.budget.unwrap_or(128));
+    let budget = meta.budget.as_deref().unwrap_or("128");
+    let folder = format!("{}_{budget}", last_component(&meta.model).to_lowercase());
     let file = |(base, (info, rows)): (&str, (&DatasetInfo, Vec<&Prediction>))| {
         let path = root.join(&folder).join(base).join(format!("{}.json", component(method)));
         let lines = rows.iter().map(|p| {

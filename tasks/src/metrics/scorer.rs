@@ -37,6 +37,13 @@ pub fn bucket_score(row_scores: &[f64]) -> Option<f64> {
     (!row_scores.is_empty()).then(|| numpy_round2(100.0 * numpy_mean(row_scores)))
 }
 
+/// RULER's `string_match_all` and `string_match_part`: divides before the factor, rounds like Python. `None` without
+/// rows, where the official script divides by zero.
+pub fn ruler_score(row_scores: &[f64]) -> Option<f64> {
+    let total = row_scores.iter().fold(0.0, |total, score| total + score);
+    (!row_scores.is_empty()).then(|| round2(total / row_scores.len() as f64 * 100.0))
+}
+
 /// LongBench-E's scores in the order of [`BUCKETS`], from rows of score and stored `length`.
 pub fn bucket_scores(rows: impl IntoIterator<Item = (f64, u64)>) -> [Option<f64>; 3] {
     let mut scores = [const { Vec::new() }; 3];
@@ -54,11 +61,12 @@ pub fn bucket_scores(rows: impl IntoIterator<Item = (f64, u64)>) -> [Option<f64>
 pub fn percent(dataset: &DatasetInfo) -> fn(&[f64]) -> f64 {
     match dataset.suite {
         Suite::LongBenchE => |rows| bucket_score(rows).unwrap_or(f64::NAN),
+        Suite::Ruler => |rows| ruler_score(rows).unwrap_or(f64::NAN),
         Suite::LongBench | Suite::LooGle | Suite::Needle => plain_percent,
     }
 }
 
-/// [`dataset_score`], NaN without rows: the scorer of everything but LongBench-E.
+/// [`dataset_score`], NaN without rows: the scorer of LongBench, LooGLE and the needle test.
 pub fn plain_percent(row_scores: &[f64]) -> f64 {
     dataset_score(row_scores).unwrap_or(f64::NAN)
 }
@@ -87,5 +95,9 @@ mod tests {
         rows[0] = 0.43;
         let score = |name: &str| percent(crate::datasets::by_name(name).unwrap())(&rows);
         assert_eq!((score("lcc"), score("lcc_e")), (1.07, 1.08));
+        // 23 of 160 rows: `100 * 23 / 160` is a tie, 14.38 rounded to even; `23 / 160 * 100` is just below it.
+        let mut rows = [0.0; 160];
+        rows[..23].fill(1.0);
+        assert_eq!(percent(crate::datasets::by_name("vt").unwrap())(&rows), 14.37);
     }
 }

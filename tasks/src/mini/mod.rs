@@ -12,6 +12,7 @@ mod few_shot;
 mod grammar;
 mod multi_doc;
 mod needle;
+pub mod ruler;
 mod single_doc;
 mod summary;
 mod synthetic;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use corpus::{KINDS, TrainingDocument, training_document};
+pub(crate) use needle::hay;
 pub use needle::{Haystack, NEEDLE_PROMPT, NeedleTrial, needle};
 pub use words::estimate_tokens;
 
@@ -81,6 +83,7 @@ fn render(template: &str, context: &str, input: &str) -> String {
 }
 
 const PEOPLE: &str = "Read the text and answer.\n{context}\n\nQuestion: {input}\nAnswer:";
+const GATES: &str = "Read the text.\n{context}\n\nList what the gates report.\nAnswer:";
 const PASSAGES: &str = "Read the passages and answer.\n{context}\n\nQuestion: {input}\nAnswer:";
 
 /// The data sets, two for each category of LongBench.
@@ -130,7 +133,7 @@ const DATASETS: [MiniDataset; 12] = [
         category: "summarization",
         metric: "rouge",
         max_new_tokens: 32,
-        prompt: "Read the text.\n{context}\n\nList what the gates report.\nAnswer:",
+        prompt: GATES,
         build: summary::gates,
     },
     MiniDataset {
@@ -243,7 +246,11 @@ pub fn row(dataset: &MiniDataset, seed: u64, index: u64, tokens: usize) -> MiniR
 
 /// Hash that names one document; `stream` keeps suite and training apart.
 fn digest(stream: &str, name: &str, seed: u64, index: u64) -> [u8; 32] {
-    Sha256::digest(format!("kvsweep-mini/{MINI_VERSION}/{stream}/{name}/{seed}/{index}")).into()
+    digest_of(&format!("kvsweep-mini/{MINI_VERSION}/{stream}/{name}/{seed}/{index}"))
+}
+
+fn digest_of(name: &str) -> [u8; 32] {
+    Sha256::digest(name).into()
 }
 
 /// The source of chance of one document.

@@ -80,6 +80,27 @@ pub fn needle(trial: NeedleTrial, count: &dyn Fn(&str) -> usize) -> Haystack {
     }
 }
 
+/// A haystack alone, of `words` words or a few more.
+pub(crate) fn hay(words: usize) -> String {
+    // An author runs out of people: each page has its own.
+    const PAGE: usize = 2048;
+    let mut text = String::new();
+    let mut told = 0;
+    for page in 0.. {
+        if told >= words {
+            break;
+        }
+        let mut author = Author::new(rng("hay", "page", super::SUITE_SEED, page), NAMES);
+        let extent = Extent { tokens: PAGE, questions: 1, filler: FILLER };
+        for sentence in author.facts(extent, &HAY).0 {
+            told += sentence.split(' ').count();
+            text.push_str(&sentence);
+            text.push(' ');
+        }
+    }
+    text
+}
+
 /// A haystack with as many needles as there are questions; used for training.
 pub(super) fn haystack(author: &mut Author, extent: Extent) -> Document {
     let needles: Vec<(String, String)> =

@@ -83,6 +83,7 @@ impl Written {
             ids: self.ids,
             text: self.text,
             question_at: self.question_at,
+            apart: None,
             truncated: None,
             stop,
             needle,

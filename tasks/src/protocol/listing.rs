@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{ChatRule, FirstTokenBan, NameMatch, Protocol, StopSource, TruncationRule, WrapTime, all};
+use super::{
+    ChatRule, FirstTokenBan, NameMatch, Protocol, QuestionView, StopSource, TruncationRule, WrapTime, all,
+};
 use crate::needle::variants;
 
 /// The generated part of `docs/protocols.md`.
@@ -26,6 +28,9 @@ fn section(protocol: &Protocol) -> String {
         match protocol.truncation {
             TruncationRule::MiddleIds => "middle, by token ids, template included; the count is exact",
             TruncationRule::MiddleText => "middle, two halves decoded and joined as text, encoded again",
+            TruncationRule::ContextRight => {
+                "the end of the context, which is encoded apart from its question"
+            }
         },
     );
     if protocol.chat.is_empty() {
@@ -42,8 +47,15 @@ fn section(protocol: &Protocol) -> String {
         match protocol.stop.ban_first {
             FirstTokenBan::Samsum => "samsum",
             FirstTokenBan::All => "every data set",
+            FirstTokenBan::Nowhere => "nowhere",
         },
     );
+    if protocol.question != QuestionView::default() {
+        row("question", protocol.question.name());
+    }
+    for (suite, more) in &protocol.more_new_tokens {
+        row(&format!("new tokens, {suite}"), &format!("{more} more than the official number"));
+    }
     let metrics: Vec<String> = protocol.metrics.iter().map(|(set, id)| format!("{set}: `{id}`")).collect();
     row("metrics", &if metrics.is_empty() { "official".to_owned() } else { metrics.join(", ") });
     row("averages", &protocol.averages.join(", "));
@@ -60,6 +72,9 @@ fn section(protocol: &Protocol) -> String {
     row("needle", &format!("variant `{}`", protocol.needle.variant));
     let profiles: Vec<String> = protocol.methods.iter().map(|(m, p)| format!("{m}@{p}")).collect();
     row("method profiles", &if profiles.is_empty() { "defaults".to_owned() } else { profiles.join(", ") });
+    if protocol.counts_removed {
+        row("share of the cache", "named by what is removed; `--ratios` take what is kept, tables show both");
+    }
     if let Some(dtype) = &protocol.original.dtype {
         let version = protocol.original.transformers.as_deref().unwrap_or("unknown");
         row("original runs", &format!("{dtype}, transformers {version}"));

@@ -4,6 +4,7 @@
 //! post-processing, metric variants, needle construction and averages of one published repository, its oddities
 //! included; `kvsweep-1` is our own default. What each does and why is in `docs/protocols.md`.
 
+mod apart;
 mod listing;
 mod render;
 mod stop;
@@ -56,6 +57,44 @@ pub enum TruncationRule {
     MiddleIds,
     /// The official way: two halves decoded to text, joined, (wrapped,) encoded again.
     MiddleText,
+    /// kvpress's way: the context is encoded apart from its question and loses its end.
+    ContextRight,
+}
+
+/// Whether methods see the question before they compress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuestionView {
+    /// The whole prompt is read, then compressed.
+    #[default]
+    Seen,
+    /// The context is read and compressed, then the question is read.
+    Unseen,
+}
+
+impl QuestionView {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Seen, Self::Unseen];
+
+    /// The name as typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Unseen => "unseen",
+        }
+    }
+}
+
+/// How a data set's prompt falls into context, question and the beginning of the answer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The context's text with `{context}`; where absent, what stands before the question in the official prompt.
+    pub context: Option<String>,
+    /// The question's text, with `{input}` where the row has one.
+    pub question: String,
+    /// How the answer begins.
+    pub answer_prefix: String,
 }
 
 /// Which names a rule applies to: the lower-cased model name contains all of `all` and one of `any`.
@@ -137,6 +176,8 @@ pub enum FirstTokenBan {
     Samsum,
     /// Every data set.
     All,
+    /// No data set.
+    Nowhere,
 }
 
 /// Stop rules.
@@ -206,6 +247,16 @@ pub struct Protocol {
     pub datasets: BTreeMap<String, Vec<String>>,
     /// How prompts are truncated.
     pub truncation: TruncationRule,
+    /// Whether methods see the question unless the user says otherwise.
+    #[serde(default)]
+    pub question: QuestionView,
+    /// Parts of prompts by data set (LongBench name), for [`TruncationRule::ContextRight`]; the others fall where their
+    /// context ends.
+    #[serde(default)]
+    pub parts: BTreeMap<String, Part>,
+    /// New tokens beyond the official number, by suite.
+    #[serde(default)]
+    pub more_new_tokens: BTreeMap<String, usize>,
     /// Prompt limits by model; models that match none get their own positions less the answer.
     #[serde(default)]
     pub limits: Vec<LimitRule>,
@@ -230,6 +281,10 @@ pub struct Protocol {
     /// Method profiles by method name.
     #[serde(default)]
     pub methods: BTreeMap<String, String>,
+    /// The repository names a share of the cache by what is removed (`compression_ratio`), not by what is kept: tables
+    /// show both.
+    #[serde(default)]
+    pub counts_removed: bool,
     /// About the original runs.
     #[serde(default)]
     pub original: OriginalRun,
@@ -246,7 +301,7 @@ pub enum LimitSource {
     Model,
 }
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     include_str!("../../protocols/kvsweep-1.toml"),
     include_str!("../../protocols/longbench-official.toml"),
     include_str!("../../protocols/compresskv.toml"),
@@ -255,6 +310,7 @@ const FILES: [&str; 8] = [
     include_str!("../../protocols/kvcache-factory-before-46.toml"),
     include_str!("../../protocols/snapkv.toml"),
     include_str!("../../protocols/adakv.toml"),
+    include_str!("../../protocols/kvpress.toml"),
 ];
 
 // A file that does not parse is missing here; a test counts them.
@@ -268,7 +324,7 @@ fn parse(text: &str) -> Option<Protocol> {
 }
 
 /// Fields that explain and decide nothing.
-const PROSE: [&str; 4] = ["summary", "source", "oddities", "original"];
+const PROSE: [&str; 5] = ["summary", "source", "oddities", "counts_removed", "original"];
 
 /// The value as text, tables sorted by key.
 fn canonical(value: &toml::Value) -> String {
@@ -371,7 +427,7 @@ impl Protocol {
     /// Protocols of Python repositories decode as transformers does; ours keeps the text.
     fn decoded_text(&self, model: &ModelFacts, decoded: String) -> String {
         match self.truncation {
-            TruncationRule::MiddleText => model.transformers_text(decoded),
+            TruncationRule::MiddleText | TruncationRule::ContextRight => model.transformers_text(decoded),
             TruncationRule::MiddleIds => decoded,
         }
     }

@@ -1,6 +1,6 @@
 //! From an example to token ids: fill the prompt, wrap it, cut its middle, encode it.
 
-use super::{ChatRule, ModelFacts, Protocol, TruncationRule, WrapTime};
+use super::{ChatRule, ModelFacts, Protocol, QuestionView, TruncationRule, WrapTime};
 use crate::datasets::DatasetInfo;
 use crate::error::{PromptError, TaskError};
 use crate::example::Example;
@@ -9,11 +9,10 @@ use crate::python::format::python_format;
 use crate::text::{ModelText, TextError};
 
 impl Protocol {
-    /// Builds the prompt of an example.
+    /// Builds the prompt of an example, its question seen or not as the protocol has it.
     ///
     /// # Errors
-    /// The tokenizer or the template fails, the protocol needs a template that the model lacks, or the prompt and its
-    /// answer do not fit the model's positions.
+    /// See [`Protocol::render_as`].
     pub fn render(
         &self,
         example: &Example,
@@ -21,11 +20,24 @@ impl Protocol {
         model: &ModelFacts,
         text: &dyn ModelText,
     ) -> Result<Prompt, TaskError> {
-        let raw = Raw {
-            text: python_format(dataset.prompt, &[("context", &example.context), ("input", &example.input)]),
-            question: dataset.question(&example.input),
-        };
-        self.render_raw(&raw, &example.answers, dataset, model, text).map_err(|problem| TaskError::Render {
+        self.render_as(example, dataset, model, text, self.question)
+    }
+
+    /// Builds the prompt of an example. The view moves only where a protocol's context ends
+    /// ([`Prompt::context_tokens`]), and only in one that encodes the two apart.
+    ///
+    /// # Errors
+    /// The tokenizer or the template fails, the protocol needs a template that the model lacks, or the prompt and its
+    /// answer do not fit the model's positions.
+    pub fn render_as(
+        &self,
+        example: &Example,
+        dataset: &DatasetInfo,
+        model: &ModelFacts,
+        text: &dyn ModelText,
+        view: QuestionView,
+    ) -> Result<Prompt, TaskError> {
+        self.render_raw(example, dataset, model, text, view).map_err(|problem| TaskError::Render {
             key: example.key.clone(),
             protocol: self.name.clone(),
             problem,
@@ -34,12 +46,18 @@ impl Protocol {
 
     fn render_raw(
         &self,
-        raw: &Raw,
-        answers: &[String],
+        example: &Example,
         dataset: &DatasetInfo,
         model: &ModelFacts,
         text: &dyn ModelText,
+        view: QuestionView,
     ) -> Result<Prompt, PromptError> {
+        let raw = Raw {
+            text: python_format(dataset.prompt, &[("context", &example.context), ("input", &example.input)]),
+            question: dataset.question(&example.input),
+            answer_prefix: &example.answer_prefix,
+        };
+        let (raw, answers) = (&raw, &example.answers);
         let stop = self.stop_rule(dataset, model, text)?;
         let (answer, positions) = (stop.max_new, model.max_positions);
         let (limit, _) = self.limit(model, answer);
@@ -60,15 +78,19 @@ impl Protocol {
             TruncationRule::MiddleText => {
                 // Without a limit of the protocol's own, wrapper and seam must fit beside the prompt, too.
                 let full = limit == positions.saturating_sub(answer);
-                let around = if full { around(rule, text)? } else { 0 };
+                let around = if full { around(rule, raw.answer_prefix, text)? } else { 0 };
                 let limit = limit
                     .checked_sub(around)
                     .filter(|limit| *limit >= 2)
                     .ok_or(PromptError::TemplateTooLong { around, limit })?;
                 self.cut_text(raw, rule, limit, model, text)?
             }
+            TruncationRule::ContextRight => {
+                let room = positions.saturating_sub(answer);
+                self.apart(example, dataset, (room, model.max_prompt), view, text)?
+            }
         };
-        let Cut { ids, text: whole, question_at, untruncated_tokens, removed } = cut;
+        let Cut { ids, text: whole, question_at, untruncated_tokens, removed, context_tokens } = cut;
         if ids.len() + answer > positions {
             return Err(PromptError::TooLong { tokens: ids.len(), answer, positions });
         }
@@ -81,29 +103,46 @@ impl Protocol {
             }),
             None => None,
         };
-        Ok(Prompt { ids, text: whole, question_at, untruncated_tokens, truncated, stop, needle: None })
+        Ok(Prompt {
+            ids,
+            text: whole,
+            question_at,
+            apart: context_tokens,
+            untruncated_tokens,
+            truncated,
+            stop,
+            needle: None,
+        })
     }
 
     /// Wraps, encodes once, and removes ids from the middle: the count is exact and the seam is the only change.
     fn cut_ids(
         &self,
-        raw: &Raw,
+        raw: &Raw<'_>,
         rule: Option<&ChatRule>,
         limit: usize,
         text: &dyn ModelText,
     ) -> Result<Cut, PromptError> {
-        let whole = match rule {
+        let mut whole = match rule {
             Some(rule) => wrap(rule, &raw.text, text)?,
             None => raw.text.clone(),
         };
         let question_at = raw.question_in(&whole);
+        whole.push_str(raw.answer_prefix);
         let mut ids = text.encode(&whole, rule.is_none_or(|r| r.add_special_tokens))?;
         if self.one_bos {
             keep_one_bos(&mut ids, text.bos_id());
         }
         let untruncated_tokens = ids.len();
         if ids.len() <= limit {
-            return Ok(Cut { ids, text: whole, question_at, untruncated_tokens, removed: None });
+            return Ok(Cut {
+                ids,
+                text: whole,
+                question_at,
+                untruncated_tokens,
+                removed: None,
+                context_tokens: None,
+            });
         }
         let tail = limit / 2;
         let head = limit - tail;
@@ -111,14 +150,21 @@ impl Protocol {
         let (front, back) = ids.split_at(head);
         let left = text.decode(front, false)? + &text.decode(back, false)?;
         let question_at = end_of(&left, question_at.and_then(|at| whole.get(at..)));
-        Ok(Cut { ids, text: left, question_at, untruncated_tokens, removed: Some(removed) })
+        Ok(Cut {
+            ids,
+            text: left,
+            question_at,
+            untruncated_tokens,
+            removed: Some(removed),
+            context_tokens: None,
+        })
     }
 
     /// The official way (THUDM/LongBench, `pred.py`): both halves are decoded on their own, joined without separator,
     /// and the text is encoded again, so the token count may differ from the limit. An odd limit loses one token.
     fn cut_text(
         &self,
-        raw: &Raw,
+        raw: &Raw<'_>,
         rule: Option<&ChatRule>,
         limit: usize,
         model: &ModelFacts,
@@ -128,6 +174,11 @@ impl Protocol {
             Some(rule) if rule.wrap == WrapTime::BeforeTruncation => wrap(rule, &raw.text, text)?,
             _ => raw.text.clone(),
         };
+        // Behind the wrapper; where that comes later, the beginning of the answer does, too.
+        let wrapped_later = rule.is_some_and(|rule| rule.wrap == WrapTime::AfterTruncation);
+        if !wrapped_later {
+            whole.push_str(raw.answer_prefix);
+        }
         let mut question = raw.question_in(&whole).and_then(|at| whole.get(at..)).map(str::to_owned);
         let ids = text.encode(&whole, true)?;
         let untruncated_tokens = ids.len();
@@ -149,45 +200,51 @@ impl Protocol {
                 if rule.wrap == WrapTime::AfterTruncation {
                     let wrapped = wrap(rule, &whole, text)?;
                     at = at.and_then(|at| question_at(&wrapped, &whole, whole.get(at..)?));
-                    whole = wrapped;
+                    whole = wrapped + raw.answer_prefix;
                 }
                 text.encode(&whole, rule.add_special_tokens)?
             }
             None if removed.is_some() => text.encode(&whole, true)?,
             None => ids,
         };
-        Ok(Cut { ids, text: whole, question_at: at, untruncated_tokens, removed })
+        Ok(Cut { ids, text: whole, question_at: at, untruncated_tokens, removed, context_tokens: None })
     }
 }
 
 /// Tokens that wrapping and encoding again may add to a truncated prompt.
-fn around(rule: Option<&ChatRule>, text: &dyn ModelText) -> Result<usize, PromptError> {
+fn around(rule: Option<&ChatRule>, prefix: &str, text: &dyn ModelText) -> Result<usize, PromptError> {
     const SEAM: usize = 8;
     match rule.filter(|rule| rule.wrap == WrapTime::AfterTruncation) {
-        Some(rule) => Ok(SEAM + text.encode(&wrap(rule, "", text)?, rule.add_special_tokens)?.len()),
+        Some(rule) => {
+            Ok(SEAM + text.encode(&(wrap(rule, "", text)? + prefix), rule.add_special_tokens)?.len())
+        }
         None => Ok(SEAM),
     }
 }
 
 /// A filled prompt, neither wrapped nor cut.
-struct Raw {
+struct Raw<'a> {
     text: String,
     /// What stands behind the context, if the question does not stand before it.
     question: Option<String>,
+    /// Stands behind everything.
+    answer_prefix: &'a str,
 }
 
-impl Raw {
+impl Raw<'_> {
     fn question_in(&self, wrapped: &str) -> Option<usize> {
         question_at(wrapped, &self.text, self.question.as_deref()?)
     }
 }
 
-struct Cut {
-    ids: Vec<u32>,
-    text: String,
-    question_at: Option<usize>,
-    untruncated_tokens: usize,
-    removed: Option<Vec<u32>>,
+pub(super) struct Cut {
+    pub(super) ids: Vec<u32>,
+    pub(super) text: String,
+    pub(super) question_at: Option<usize>,
+    pub(super) untruncated_tokens: usize,
+    pub(super) removed: Option<Vec<u32>>,
+    /// How many ids are the context's, where it was encoded apart.
+    pub(super) context_tokens: Option<usize>,
 }
 
 /// Where `end` begins in a text that ends with it.
@@ -256,6 +313,7 @@ mod tests {
             key: "multi_news#0-x".into(),
             dataset: "multi_news".into(),
             input: String::new(),
+            answer_prefix: String::new(),
             context: context.into(),
             answers: vec!["NEEDLE".into()],
             all_classes: Vec::new(),

@@ -19,8 +19,13 @@ impl Protocol {
         let samsum = dataset.base == "samsum";
         let sources = if samsum { &self.stop.samsum } else { &self.stop.normal };
         let mut stop = stop_ids(sources, model, text)?;
-        stop.max_new = dataset.max_new_tokens;
-        stop.ban_stop_on_first = samsum || self.stop.ban_first == FirstTokenBan::All;
+        stop.max_new =
+            dataset.max_new_tokens + self.more_new_tokens.get(dataset.suite.name()).copied().unwrap_or(0);
+        stop.ban_stop_on_first = match self.stop.ban_first {
+            FirstTokenBan::Samsum => samsum,
+            FirstTokenBan::All => true,
+            FirstTokenBan::Nowhere => false,
+        };
         Ok(stop)
     }
 

@@ -42,12 +42,9 @@ impl MiniNeedle {
 impl Source for MiniNeedle {
     fn read(&self, renderer: &Renderer<'_>) -> Result<Dataset, TaskError> {
         let Renderer { model, text, .. } = *renderer;
+        super::check_lengths(&self.lengths, 0, model)?;
         let mut cases = Vec::new();
         for &length in &self.lengths {
-            if length > model.max_positions {
-                let (positions, model) = (model.max_positions, model.name.clone());
-                return Err(TaskError::NeedleLength { length, positions, model });
-            }
             for &depth in &self.depths {
                 for number in 0..self.trials as u64 {
                     let trial = NeedleTrial { seed: self.seed, length, depth: depth as usize, number };

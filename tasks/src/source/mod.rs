@@ -3,9 +3,11 @@
 mod essay_needle;
 mod mini_needle;
 mod mini_rows;
+mod mini_ruler;
 mod needles;
 mod row_file;
 mod rows;
+mod ruler;
 mod spread;
 
 use std::collections::BTreeSet;
@@ -13,11 +15,14 @@ use std::sync::Arc;
 
 use crate::ask::{Ask, NeedleCell, Question, Renderer};
 use crate::error::TaskError;
+use crate::protocol::ModelFacts;
 
 pub use essay_needle::EssayNeedle;
 pub use mini_needle::MiniNeedle;
 pub use mini_rows::MiniRows;
+pub use mini_ruler::MiniRuler;
 pub use row_file::RowFile;
+pub use ruler::{GeneratedRuler, PublishedRuler};
 pub use spread::rows as spread_rows;
 
 /// The one data set of the needle test.
@@ -77,8 +82,27 @@ impl Dataset {
         self.asks.iter().flat_map(|ask| &ask.questions)
     }
 
+    /// The context lengths in tokens of a suite that has several.
+    pub fn lengths(&self) -> BTreeSet<usize> {
+        self.questions().filter_map(|question| question.context_length()).collect()
+    }
+
     /// The cells of the needle's heatmap that are asked.
     pub fn cells(&self) -> BTreeSet<NeedleCell> {
         self.questions().filter_map(|question| question.cell()).collect()
     }
+}
+
+/// Says whether prompts of these lengths can be made for a model: each at least `shortest`, none beyond its positions.
+fn check_lengths(lengths: &[usize], shortest: usize, model: &ModelFacts) -> Result<(), TaskError> {
+    for &length in lengths {
+        if length > model.max_positions {
+            let (positions, model) = (model.max_positions, model.name.clone());
+            return Err(TaskError::LengthBeyondModel { length, positions, model });
+        }
+        if length < shortest {
+            return Err(TaskError::LengthTooShort { length, shortest });
+        }
+    }
+    Ok(())
 }

@@ -33,6 +33,36 @@ pub(super) fn questions(
     })
 }
 
+/// What an answer to a row is worth.
+pub(super) fn grade(
+    info: &DatasetInfo,
+    protocol: &Protocol,
+    prediction: &str,
+    example: &Example,
+) -> Result<Grade, TaskError> {
+    Ok(Grade {
+        metric: protocol.metric(info).to_owned(),
+        score: score_prediction(info, protocol, prediction, example)?,
+        others: other_scores(info, protocol, prediction, example),
+    })
+}
+
+/// What is known of a row besides its prompt.
+pub(super) fn description<'a>(info: &DatasetInfo, example: &'a Example) -> Description<'a> {
+    let length = example.length;
+    Description {
+        answers: &example.answers,
+        all_classes: &example.all_classes,
+        language: &example.language,
+        length: Some(length),
+        bucket: match info.suite {
+            Suite::LongBenchE => Some(longbench_e::bucket(length).to_owned()),
+            Suite::Ruler => Some(length.to_string()),
+            Suite::LongBench | Suite::LooGle | Suite::Needle => None,
+        },
+    }
+}
+
 impl Question for RowQuestion {
     fn key(&self) -> &str {
         &self.example.key
@@ -47,27 +77,20 @@ impl Question for RowQuestion {
     }
 
     fn prompt(&self, renderer: &Renderer<'_>) -> Result<Prompt, TaskError> {
-        renderer.protocol.render(&self.example, self.info, renderer.model, renderer.text)
+        let Renderer { protocol, model, text, question } = *renderer;
+        protocol.render_as(&self.example, self.info, model, text, question)
     }
 
     fn grade(&self, protocol: &Protocol, prediction: &str) -> Result<Grade, TaskError> {
-        Ok(Grade {
-            metric: protocol.metric(self.info).to_owned(),
-            score: score_prediction(self.info, protocol, prediction, &self.example)?,
-            others: other_scores(self.info, protocol, prediction, &self.example),
-        })
+        grade(self.info, protocol, prediction, &self.example)
     }
 
     fn description(&self) -> Description<'_> {
-        let length = self.example.length;
-        let bucketed = self.info.suite == Suite::LongBenchE;
-        Description {
-            answers: &self.example.answers,
-            all_classes: &self.example.all_classes,
-            language: &self.example.language,
-            length: Some(length),
-            bucket: bucketed.then(|| longbench_e::bucket(length).to_owned()),
-        }
+        description(self.info, &self.example)
+    }
+
+    fn context_length(&self) -> Option<usize> {
+        (self.info.suite == Suite::Ruler).then_some(self.example.length as usize)
     }
 
     fn dataset(&self) -> Option<&DatasetInfo> {
@@ -86,6 +109,7 @@ mod tests {
             key: format!("{dataset}#{input}"),
             dataset: dataset.into(),
             input: (*input).into(),
+            answer_prefix: String::new(),
             context: (*context).into(),
             answers: vec!["a".into()],
             all_classes: Vec::new(),

@@ -240,7 +240,12 @@ fn put(files: &[ExportFile]) -> Vec<PathBuf> {
 
 #[test]
 fn needle_exports_score_as_they_did() {
-    let meta = ExportMeta { model: "org/Model-1.5".into(), method: "snapkv".into(), budget: Some(64) };
+    let meta = ExportMeta {
+        model: "org/Model-1.5".into(),
+        method: "snapkv".into(),
+        budget: Some("64".into()),
+        ..ExportMeta::default()
+    };
     let record = |depth: f64, response: &str| NeedleRecord {
         length: 1000,
         prompt_tokens: 846,
@@ -293,7 +298,12 @@ fn predictions() -> Vec<Prediction> {
 fn exports_score_as_they_did() {
     for layout in ["longbench", "compresskv", "kvcache-factory", "headkv", "adakv", "snapkv", "longbench-e"] {
         let dir = tempfile::tempdir().unwrap();
-        let meta = ExportMeta { model: "org/model-1".into(), method: "snapkv".into(), budget: Some(64) };
+        let meta = ExportMeta {
+            model: "org/model-1".into(),
+            method: "snapkv".into(),
+            budget: Some("64".into()),
+            ..ExportMeta::default()
+        };
         let mut rows = predictions();
         if layout == "longbench-e" {
             rows.retain(|row| ["qasper", "hotpotqa"].contains(&row.dataset.as_str()));
@@ -343,7 +353,7 @@ fn mixed_up_layouts_say_what_was_expected_and_found() {
         fails("longbench").contains("expected `<data set>.jsonl` files")
             && fails("longbench").contains("empty folder")
     );
-    let meta = ExportMeta { model: "m".into(), method: "full".into(), budget: None };
+    let meta = ExportMeta { model: "m".into(), method: "full".into(), budget: None, ..ExportMeta::default() };
     put(&export(dir.path(), "kvcache-factory", &meta, &predictions()).unwrap());
     let hint = fails("kvcache-factory");
     assert!(hint.contains("no such file here, but in") && hint.contains("m_128"), "{hint}");

@@ -4,12 +4,12 @@ use candle_core::{DType, quantized::GgmlDType};
 
 use super::{
     Header,
-    tensors::{ROPE_DIVISORS, widened},
+    tensors::{LONG_ROPE_DIVISORS, ROPE_DIVISORS, widened},
 };
 use crate::{
     error::{EngineError, Result},
     model::{
-        config::{Family, ModelConfig},
+        config::{Family, ModelConfig, Sliding},
         raw::{RawConfig, RawRope, TokenIds},
     },
 };
@@ -78,8 +78,13 @@ impl Header<'_> {
         let query_heads = needed("attention.head_count", per_layer("attention.head_count")?)?;
         let hidden_size = needed("embedding_length", size("embedding_length")?)?;
         let head_dim = size("attention.key_length")?.or_else(|| whole_part(hidden_size?, query_heads?));
-        for name in ["attention.value_length", "rope.dimension_count"] {
-            if let (Some(found), Some(dim)) = (size(name)?, head_dim)
+        let rotated = size("rope.dimension_count")?;
+        let whole = [
+            ("attention.value_length", size("attention.value_length")?),
+            ("rope.dimension_count", rotated.filter(|_| !family.spec().rotates_in_part)),
+        ];
+        for (name, found) in whole {
+            if let (Some(found), Some(dim)) = (found, head_dim)
                 && found != dim
             {
                 return Err(self.wrong(&key(name), format!("{dim}, the size of a head")));
@@ -90,8 +95,9 @@ impl Header<'_> {
             tensor: EMBEDDING.to_owned(),
             hint: "a file of a model has one: fetch or copy it again",
         })?;
-        let narrow = self
-            .tensor("blk.0.attn_q.weight")
+        let narrow = ["blk.0.attn_q.weight", "blk.0.attn_qkv.weight"]
+            .into_iter()
+            .find_map(|name| self.tensor(name))
             .is_some_and(|tensor| matches!(tensor.kind, GgmlDType::F16 | GgmlDType::BF16));
         let id = |name: &str| -> Result<Option<u32>> {
             let key = format!("tokenizer.ggml.{name}_token_id");
@@ -102,7 +108,7 @@ impl Header<'_> {
         // The end of a turn, where it differs from the end of a text, ends an answer as well.
         let ends = [id("eos")?, id("eot")?, id("eom")?];
         let raw = RawConfig {
-            model_type: Some(family.spec().model_type.to_owned()),
+            model_type: family.spec().model_types.first().map(|&name| name.to_owned()),
             vocab_size: table.shape.first().copied(),
             hidden_size,
             intermediate_size: needed("feed_forward_length", per_layer("feed_forward_length")?)?,
@@ -116,7 +122,17 @@ impl Header<'_> {
                     .ok_or_else(|| self.wrong(&key("attention.layer_norm_rms_epsilon"), "a number"))?,
             ),
             rope_theta: self.float(&key("rope.freq_base"))?,
-            rope_scaling: self.rope(architecture, head_dim, bytes)?,
+            rope_scaling: self.rope(architecture, rotated.or(head_dim), bytes)?,
+            original_max_position_embeddings: size("rope.scaling.original_context_length")?,
+            rope_local_base_freq: self.float(&key("rope.freq_base_swa"))?,
+            partial_rotary_factor: rotated.zip(head_dim).map(|(rotated, dim)| rotated as f64 / dim as f64),
+            sliding_window_pattern: size("attention.sliding_window_pattern")?,
+            // No entry says it: llama.cpp knows the largest Gemma 3 by its layers.
+            query_pre_attn_scalar: match size("block_count")? {
+                Some(62) => hidden_size.zip(query_heads).and_then(|(width, heads)| whole_part(width, heads)),
+                _ => head_dim,
+            }
+            .map(|scalar| scalar as f64),
             dtype: narrow.then(|| "float16".to_owned()),
             tie_word_embeddings: Some(self.tensor("output.weight").is_none()),
             sliding_window: size("attention.sliding_window")?.filter(|&window| window > 0).map(Some),
@@ -125,12 +141,42 @@ impl Header<'_> {
             ..RawConfig::default()
         };
         let window = raw.sliding_window.flatten();
+        let mut config = ModelConfig::from_raw(raw, self.path())?;
         // Not every family's configuration of the hub knows a window of all layers.
-        Ok(ModelConfig { sliding_window: window, ..ModelConfig::from_raw(raw, self.path())? })
+        if let (None, Some(window)) =
+            (&config.sliding, window.filter(|&window| window < config.max_positions))
+        {
+            config.sliding =
+                Some(Sliding { window, layers: vec![true; config.layers.min(MOST_LAYERS)], rope: None });
+        }
+        Ok(config)
     }
 
-    fn rope(&self, architecture: &str, head_dim: Option<usize>, bytes: &[u8]) -> Result<Option<RawRope>> {
+    /// One number for each pair that is rotated, of a tensor.
+    fn divisors(&self, name: &str, rotated: Option<usize>, bytes: &[u8]) -> Result<Option<Vec<f32>>> {
+        let Some(info) = self.tensor(name) else { return Ok(None) };
+        if Some(2 * info.shape.iter().product::<usize>()) != rotated {
+            return Err(self.wrong(name, "a divisor for each pair of a head"));
+        }
+        let tensor = widened(&bytes[info.place.clone()], info.kind, &info.shape)?;
+        Ok(Some(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?))
+    }
+
+    fn rope(&self, architecture: &str, rotated: Option<usize>, bytes: &[u8]) -> Result<Option<RawRope>> {
         let key = |name: &str| format!("{architecture}.rope.{name}");
+        let original = self.unsigned(&key("scaling.original_context_length"))?;
+        let original = original.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        let [long, short] = LONG_ROPE_DIVISORS;
+        if let Some(long) = self.divisors(long, rotated, bytes)? {
+            return Ok(Some(RawRope {
+                rope_type: Some("longrope".to_owned()),
+                long_factor: Some(long),
+                short_factor: self.divisors(short, rotated, bytes)?,
+                original_max_position_embeddings: original,
+                attention_factor: self.float(&key("scaling.attn_factor"))?,
+                ..RawRope::default()
+            }));
+        }
         let factor = match self.float(&key("scaling.factor"))? {
             // What it was called before.
             None => self.float(&key("scale_linear"))?,
@@ -142,27 +188,17 @@ impl Header<'_> {
             None => factor.filter(|&factor| factor != 0.0 && factor != 1.0).map(|_| "linear"),
             kind => kind,
         };
-        let divisors = match self.tensor(ROPE_DIVISORS) {
-            None => None,
-            Some(info) => {
-                if Some(2 * info.shape.iter().product::<usize>()) != head_dim {
-                    return Err(self.wrong(ROPE_DIVISORS, "a divisor for each pair of a head"));
-                }
-                let tensor = widened(&bytes[info.place.clone()], info.kind, &info.shape)?;
-                Some(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
-            }
-        };
+        let divisors = self.divisors(ROPE_DIVISORS, rotated, bytes)?;
         let Some(kind) = kind else {
             return Ok(divisors.map(|by| RawRope { divisors: Some(by), ..RawRope::default() }));
         };
         if divisors.is_some() {
             return Err(self.wrong(&key("scaling.type"), format!("none, as there is `{ROPE_DIVISORS}`")));
         }
-        let original = self.unsigned(&key("scaling.original_context_length"))?;
         Ok(Some(RawRope {
             rope_type: Some(kind.to_owned()),
             factor,
-            original_max_position_embeddings: original.map(|len| usize::try_from(len).unwrap_or(usize::MAX)),
+            original_max_position_embeddings: original,
             attention_factor: attention_factor(self.float(&key("scaling.attn_factor"))?, factor),
             beta_fast: self.float(&key("scaling.yarn_beta_fast"))?,
             beta_slow: self.float(&key("scaling.yarn_beta_slow"))?,

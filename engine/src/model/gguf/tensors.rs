@@ -15,6 +15,9 @@ use crate::{
 /// Tensors that say something of the graph and are read with the configuration.
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
+/// The same of LongRoPE: for long texts, and for short ones.
+pub(super) const LONG_ROPE_DIVISORS: [&str; 2] = ["rope_factors_long.weight", "rope_factors_short.weight"];
+
 /// The tensors of an open file.
 pub(in crate::model) struct Opened<'a> {
     header: Header<'a>,
@@ -30,7 +33,9 @@ impl<'a> Opened<'a> {
     /// Refuses a file with tensors that nobody asked for: the model is not of the graph that was built.
     pub(in crate::model) fn all_taken(&self) -> Result<()> {
         let taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match self.header.tensor_names().find(|name| !taken.contains(*name) && *name != ROPE_DIVISORS) {
+        let of_graph =
+            |name: &&str| ![[ROPE_DIVISORS].as_slice(), &LONG_ROPE_DIVISORS].concat().contains(name);
+        match self.header.tensor_names().find(|name| !taken.contains(*name) && of_graph(name)) {
             None => Ok(()),
             Some(name) => Err(EngineError::ForeignTensor {
                 path: self.header.path().to_path_buf(),

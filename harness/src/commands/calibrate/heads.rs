@@ -109,7 +109,7 @@ pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyho
                 ),
                 None => "no prompt holds the tokens of its needle".to_owned(),
             },
-            calibration::command(input, &args.model),
+            calibration::command(input, &args.model).unwrap_or_default(),
         );
     }
     params.insert("passed".to_owned(), json!(passed.len()));
@@ -196,7 +196,7 @@ fn test_heads<B: Backend>(
 
 /// `N:FROM..TO`, or what suits the kind and the model's positions.
 fn lengths(args: &CalibrateArgs, model: &Model, kind: HeadKind) -> anyhow::Result<Vec<usize>> {
-    let room = model.config.positions().saturating_sub(MAX_NEW);
+    let room = model.config.max_positions.saturating_sub(MAX_NEW);
     let (n, from, to) = match &args.lengths {
         Some(text) => {
             let bad = || usage(format!("`--lengths {text}`: expected N:FROM..TO, e.g. 20:1000..4000"));

@@ -38,7 +38,7 @@ pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyho
         inputs.has(InputKind::HeadRanking),
         "layer errors are measured with the CompressKV selection, which needs a semantic head ranking of this model\n\
          hint: make it with `{}`",
-        calibration::command(InputKind::HeadRanking, &args.model)
+        calibration::command(InputKind::HeadRanking, &args.model).unwrap_or_default()
     );
     // 32 entries a layer, window 8, kernel 5, 4 heads (CompressKV, `run_longbench_get_score.sh`).
     let uniform = [("allocation".to_owned(), "uniform".to_owned())];
