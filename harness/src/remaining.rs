@@ -439,4 +439,20 @@ mod tests {
         let planned = Planner::new(&config, 4).prefill(4000).flops;
         assert!((read.total() / planned - 1.0).abs() < 1e-12);
     }
+
+    #[test]
+    fn windows_and_second_passes_are_counted_as_a_dry_run_counts_them() {
+        let config = known::config("google/gemma-3-1b-it").unwrap().unwrap();
+        let planner = Planner::new(&config, 4);
+        let at = |name: &str| MethodSpec::parse(name, &[], None).unwrap().at(128).unwrap();
+        let reading = |name| Efforts::new(planner, [&at(name)], 1).reading(&sizes(8000, 100));
+        let once = reading("snapkv");
+        assert!((once.total() / planner.prefill(8000).flops - 1.0).abs() < 1e-12);
+        // Four of 26 layers look at everything, the others at 512 tokens.
+        let everything = planner.pair_flops() * 8000.0 * 8001.0 / 2.0;
+        assert!((0.2..0.3).contains(&(once.attention / everything)), "{once:?}");
+        let kvzip = at("kvzip").observations();
+        let again: f64 = kvzip.iter().map(|&one| planner.replay(8000, one).flops).sum();
+        assert!((reading("kvzip").total() / (once.total() + again) - 1.0).abs() < 1e-12);
+    }
 }

@@ -181,15 +181,16 @@ impl Manifest {
     /// Which part of each data set a limit leaves, in words.
     pub fn limited(&self) -> Option<String> {
         let limit = self.limit?;
-        let rows = if limit == 1 { "row" } else { "rows" };
-        Some(match self.settings.get(LIMIT_TAKES).is_some_and(|takes| takes == SPREAD) {
+        let spread = self.settings.get(LIMIT_TAKES).is_some_and(|takes| takes == SPREAD);
+        let rows = if limit == 1 { "row".to_owned() } else { format!("{limit} rows") };
+        Some(match self.suite.as_str() {
             // A needle's limit is one of trials or cells, by its variant.
-            spread if self.suite == "needle" => {
-                format!("limited to {limit}{}", if spread { " cells, spread over their lengths" } else { "" })
-            }
-            true => format!("{limit} {rows} of each data set, spread over their lengths"),
-            false if limit == 1 => "first row of each data set".to_owned(),
-            false => format!("first {limit} rows of each data set"),
+            "needle" if spread => format!("limited to {limit} cells, spread over their lengths"),
+            "needle" => format!("limited to {limit}"),
+            "ruler" if self.split == "full" => format!("first {rows} of each length"),
+            _ if spread && limit == 1 => "1 row of each data set, of the middle length".to_owned(),
+            _ if spread => format!("{rows} of each data set, spread over their lengths"),
+            _ => format!("first {rows} of each data set"),
         })
     }
 
