@@ -354,9 +354,9 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(row, &length)| {
-                // The first half answers in full, the second in a twentieth of 512 tokens.
+                // The first half answers in full, the second in a quarter of 128 tokens.
                 let first = row < lengths.len() / 2;
-                let (name, new, tokens) = if first { ("a", 64, 64.0) } else { ("b", 512, 25.0) };
+                let (name, new, tokens) = if first { ("a", 64, 64.0) } else { ("b", 128, 32.0) };
                 (key(name, row), sizes(length, new), tokens)
             })
             .collect();
@@ -396,7 +396,7 @@ mod tests {
         }
         // Once answers of the second data set were seen.
         for at in 24..39 {
-            assert!(error(at) < 0.05, "{at}: {:?}", seen[at]);
+            assert!(error(at) < 0.08, "{at}: {:?}", seen[at]);
         }
         assert_eq!(seen[39].0, 0.0);
     }
