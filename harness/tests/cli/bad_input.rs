@@ -82,6 +82,7 @@ fn messages_name_what_where_and_the_remedy() {
         &format!("{}\n", row.replace("\"answers\":[\"a\"],", "").replace("qasper", "hotpotqa")),
     );
     write("cut/config.json", "{");
+    write("cut/model.safetensors", "x");
     write("foreign/config.json", r#"{"architectures":["GPT2LMHeadModel"],"model_type":"gpt2"}"#);
     write("foreign/model.safetensors", "x");
     write("pickled/config.json", r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#);
