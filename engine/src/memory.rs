@@ -261,7 +261,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Operations of one query position against one key position, in all layers and query heads.
-    fn pair_flops(&self) -> f64 {
+    #[must_use]
+    pub fn pair_flops(&self) -> f64 {
         product([4, self.config.layers, self.config.query_heads, self.config.head_dim]) as f64
     }
 

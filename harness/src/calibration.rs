@@ -8,7 +8,7 @@ use kvsweep_engine::decode::HeadSet;
 use kvsweep_engine::model::Model;
 use kvsweep_methods::inputs::{Calibration, InputKind, InputModel, Inputs};
 use kvsweep_methods::spec::MethodSpec;
-use kvsweep_results::CALIBRATION;
+use kvsweep_results::{CALIBRATION, shell_word};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -56,11 +56,13 @@ fn file_name(kind: InputKind) -> String {
 }
 
 impl Calibrations {
-    /// Collects what there is: embedded, then the default folder, then `files`; later ones win.
+    /// Collects what there is: embedded, then the default folder, then `files`; later ones win. `typed` names the model in
+    /// advice.
     ///
     /// # Errors
     /// A file that cannot be read, that belongs to other weights, or has another shape.
-    pub(crate) fn load(model: &Model, files: &[PathBuf]) -> anyhow::Result<Self> {
+    pub(crate) fn load(model: &Model, files: &[PathBuf], typed: &ModelArgs) -> anyhow::Result<Self> {
+        let made = |kind| format!("hint: {}", remedy(kind, typed));
         let mut this = Self { inputs: Inputs::default(), hashes: BTreeMap::new(), semantic: None };
         for &(kind, text) in EMBEDDED {
             let own = Calibration::parse(text).ok().flatten();
@@ -71,7 +73,8 @@ impl Calibrations {
         for kind in InputKind::ALL {
             let path = default_path(model, kind);
             if path.is_file() {
-                this.add(kind, &fs_err::read_to_string(&path)?, &path, model)?;
+                let added = this.add(kind, &fs_err::read_to_string(&path)?, &path, model);
+                added.map_err(|error| anyhow::anyhow!("{}\n{}", output::causes(&error), made(kind)))?;
             }
         }
         for path in files {
@@ -82,7 +85,8 @@ impl Calibrations {
                 Some(own) => own.kind,
                 None => published_kind(path)?,
             };
-            this.add(kind, &text, path, model)?;
+            let added = this.add(kind, &text, path, model);
+            added.map_err(|error| anyhow::anyhow!("{}\n{}", output::causes(&error), made(kind)))?;
         }
         Ok(this)
     }
@@ -186,11 +190,7 @@ impl Calibrations {
                 model.name
             )));
         }
-        let missing = |kind: InputKind| {
-            let how =
-                command(kind, typed).map_or_else(|| kind.remedy(), |it| format!("make them with `{it}`"));
-            format!("this model has no {kind}; {how}")
-        };
+        let missing = |kind: InputKind| format!("this model has no {kind}; {}", remedy(kind, typed));
         let semantic = || self.semantic.as_ref().with_context(|| missing(InputKind::HeadRanking));
         match kind {
             "semantic" => Ok(best(semantic()?, count)),
@@ -216,15 +216,21 @@ impl Calibrations {
     }
 }
 
-/// The command that makes the inputs of one kind for the model that the command line names, if one does.
+/// The command that makes the inputs of one kind for the model that the command line names, where it computes, if one does.
 pub(crate) fn command(kind: InputKind, model: &ModelArgs) -> Option<String> {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=".contains(c);
-    let command = kind.command()?;
-    Some(match &model.model {
-        None => command.to_owned(),
-        Some(name) if name.chars().all(plain) => format!("{command} --model {name}"),
-        Some(name) => format!("{command} --model '{}'", name.replace('\'', r"'\''")),
-    })
+    let ModelArgs { model, device, dtype } = model;
+    let mut command = kind.command()?.to_owned();
+    for (option, value) in [("--model", model), ("--device", device), ("--dtype", dtype)] {
+        if let Some(value) = value {
+            command.push_str(&format!(" {option} {}", shell_word(value)));
+        }
+    }
+    Some(command)
+}
+
+/// How to get the inputs of one kind for that model, as a message goes on.
+fn remedy(kind: InputKind, model: &ModelArgs) -> String {
+    command(kind, model).map_or_else(|| kind.remedy(), |command| format!("make them with `{command}`"))
 }
 
 /// The `count` best heads over all layers; equal scores keep layer and head order.

@@ -201,8 +201,9 @@ pub(crate) struct RunArgs {
     /// Data sets of the suite [default: all that are there]
     #[arg(long, value_delimiter = ',', value_parser = trimmed::<String>, value_name = "NAMES")]
     pub datasets: Option<Vec<String>>,
-    /// The first N rows of each data set; for needle, N trials a cell of the embedded test, the first N cells in essays; for
-    /// RULER but the embedded tasks, N rows of each length
+    /// N rows of each data set, spread over their lengths (of the mini split the first, which have all lengths in turn);
+    /// for needle, N trials a cell of the embedded test, or N cells in essays; for RULER but the embedded tasks, N rows of
+    /// each length
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Seed of the mini split's rows; other seeds give fresh rows of the same kind [default: 0, the suite]
@@ -414,7 +415,7 @@ pub(crate) struct PaperArgs {
     /// A directory with rows
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The first N rows of each data set (a part: its cells bear no verdict)
+    /// N rows of each data set, as `run` takes them (a part: its cells bear no verdict)
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Budgets of the table to run [default: all of them]
@@ -487,6 +488,9 @@ pub(crate) struct ReportArgs {
     /// The rows the runs were made from, where they read local ones; shows which tokens were kept
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// The runs' models, where they are not found by the names that the runs have; may be given several times
+    #[arg(long, value_name = "MODEL")]
+    pub model: Vec<String>,
     /// The page
     #[arg(short, long, value_name = "FILE.html")]
     pub output: PathBuf,
@@ -609,6 +613,9 @@ pub(crate) struct ExplainArgs {
     /// The rows the run was made from, where it read local ones
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// The run's model, where it is not found by the name that the run has
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -11,7 +11,8 @@ use kvsweep_methods::spec::Variant;
 use serde::Serialize;
 
 use crate::footprint::Footprint;
-use crate::lengths::{Lengths, PromptLength};
+use crate::lengths::Lengths;
+use crate::survey::PromptLength;
 
 /// A device by its data sheet.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use kvsweep_methods::identify::{self, HeadKind};
 use kvsweep_tasks::needle::{self, insert};
-use kvsweep_tasks::protocol::ModelFacts;
+use kvsweep_tasks::protocol::{ModelFacts, keep_one_bos};
 use kvsweep_tasks::{ModelText, metrics, mini};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -165,9 +165,11 @@ impl Haystacks {
             }
             Self::Folder { needles, haystacks, .. } => {
                 let longest = lengths.iter().copied().max().unwrap_or_default();
-                let periods = text.encode(".", true)?;
+                // Raw prompts are the scripts', special tokens at every seam. The model's own template writes its own.
+                let special = !text.has_chat_template();
+                let periods = text.encode(".", special)?;
                 for (index, (needle, haystack)) in needles.iter().zip(haystacks).enumerate() {
-                    let hay = repeated(haystack, longest, text)?;
+                    let hay = repeated(haystack, longest, special, text)?;
                     for &length in lengths {
                         for &depth in depths {
                             let place = (length, depth);
@@ -189,18 +191,19 @@ impl Haystacks {
     }
 }
 
-/// The haystack's ids, with BOS, repeated until there are `longest`.
-fn repeated(haystack: &str, longest: usize, text: &TextSide<'_>) -> anyhow::Result<Vec<u32>> {
-    let once = text.encode(haystack, true)?;
+/// The haystack's ids, repeated until there are `longest`.
+fn repeated(haystack: &str, longest: usize, special: bool, text: &TextSide<'_>) -> anyhow::Result<Vec<u32>> {
+    let once = text.encode(haystack, special)?;
     if once.len() >= longest {
         return Ok(once);
     }
     let copies = longest.div_ceil(once.len().max(1)) + 1;
-    Ok(text.encode(&haystack.repeat(copies), true)?)
+    Ok(text.encode(&haystack.repeat(copies), special)?)
 }
 
-/// Builds a prompt as the published scripts do (section "head identification" of docs/calibration.md): needle and
-/// context are encoded with BOS, decoded with special tokens kept, and encoded again.
+/// Builds a prompt as the published scripts do ("What is measured" in docs/calibration.md): needle and context are encoded
+/// with BOS, decoded with special tokens kept, and encoded again. A model with a chat template gets the same text as a
+/// user's turn, without the BOS in its middle.
 fn folder_test(
     kind: HeadKind,
     (index, needle): (usize, &DetectionNeedle),
@@ -211,12 +214,16 @@ fn folder_test(
     text: &TextSide<'_>,
 ) -> anyhow::Result<NeedleTest> {
     let encode = |part: &str, special| text.encode(part, special);
-    let needle_ids = encode(&needle.needle, true)?;
+    let templated = text.has_chat_template();
+    let needle_ids = encode(&needle.needle, !templated)?;
     let context = hay.get(..length).unwrap_or(hay);
     let with_needle = insert::insert_needle(context, &needle_ids, periods, f64::from(depth), length, BUFFER);
     let context = facts.transformers_text(text.decode(&with_needle, false)?);
     let prompt = format!("{context}Based on the content of the book, Question: {}\nAnswer:", needle.question);
-    let ids = encode(&prompt, true)?;
+    let mut ids = encode(&if templated { text.render_user(&prompt)? } else { prompt }, true)?;
+    if templated {
+        keep_one_bos(&mut ids, text.bos_id());
+    }
     let wanted = encode(&needle.real_needle, false)?;
     let span = match kind {
         HeadKind::Reasoning => Some(identify::find_needle_reasoning(&ids, &wanted, text.bos_id())),
@@ -251,12 +258,42 @@ pub(crate) fn linspace(from: usize, to: usize, n: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::linspace;
+    use kvsweep_engine::model::Card;
+    use kvsweep_engine::source;
+
+    use super::*;
 
     #[test]
     fn depths_are_those_of_the_papers() {
         assert_eq!(linspace(0, 100, 10), [0, 11, 22, 33, 44, 56, 67, 78, 89, 100]);
         assert_eq!(linspace(0, 10_000, 5), [0, 2500, 5000, 7500, 10_000]);
         assert_eq!(linspace(7, 9, 1), [7]);
+    }
+
+    /// A model with a template is asked in it, and its beginning stands once.
+    #[test]
+    fn a_model_with_a_template_is_asked_in_it() {
+        let card = Card::load(&source::resolve_card("tiny").unwrap()).unwrap();
+        let (text, facts) = (TextSide::new(&card).unwrap(), crate::model::facts(&card));
+        let needle = DetectionNeedle {
+            needle: "\nThe cat sleeps.\n".into(),
+            question: "What does the cat do?".into(),
+            real_needle: "The cat sleeps.".into(),
+            answer: None,
+        };
+        let haystacks = Haystacks::Folder {
+            needles: vec![needle],
+            haystacks: vec!["The dog barks at night. ".repeat(40)],
+            sha256: String::new(),
+        };
+        let tests = haystacks.tests(HeadKind::Retrieval, &[300], &[50], &facts, &text).unwrap();
+        let ids = &tests[0].ids;
+        let asked = text.decode(ids, false).unwrap();
+        assert!(
+            asked.starts_with("<|bos|><|user|>") && asked.ends_with("Answer:<|end|><|assistant|>"),
+            "{asked}"
+        );
+        assert_eq!(ids.iter().filter(|&&id| Some(id) == text.bos_id()).count(), 1, "{asked}");
+        assert!(tests[0].span.is_some());
     }
 }

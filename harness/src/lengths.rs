@@ -1,40 +1,16 @@
 //! How long the prompts of a sweep are, for `--dry-run`: rendered where rows and tokenizer are there, else estimated.
 
-use anyhow::Context;
+use std::collections::BTreeSet;
+
 use kvsweep_engine::model::Card;
 use kvsweep_tasks::datasets::Language;
 use kvsweep_tasks::protocol::Protocol;
-use kvsweep_tasks::{ModelFacts, QuestionView, Renderer, Suite, estimate};
+use kvsweep_tasks::{ModelFacts, QuestionView, Suite, estimate};
 
 use crate::cli::Split;
 use crate::model::{self, TextSide};
-use crate::plan;
 use crate::questions::{self, Selected};
-
-/// One prompt of a sweep, in tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PromptLength {
-    /// What is compressed of it.
-    pub compressed: usize,
-    /// What is read behind that: a question that stays unseen.
-    pub follow: usize,
-    /// New tokens at most.
-    pub new: usize,
-    /// The prompt before it has the same context, which is not read again.
-    pub read_before: bool,
-}
-
-impl PromptLength {
-    /// A prompt that is compressed whole.
-    fn seen((tokens, new): (usize, usize)) -> Self {
-        Self { compressed: tokens, follow: 0, new, read_before: false }
-    }
-
-    /// All its tokens.
-    pub(crate) fn tokens(self) -> usize {
-        self.compressed + self.follow
-    }
-}
+use crate::survey::{PromptLength, Surveyor};
 
 /// The prompts of a sweep.
 pub(crate) struct Lengths {
@@ -68,7 +44,8 @@ impl Lengths {
             });
         }
         if selected.has_rows() && (selected.split == Split::Mini || card.tokenizer().is_ok()) {
-            return Self::rendered(selected, protocol, &facts, &TextSide::new(card)?, question);
+            let surveyor = Surveyor { protocol, facts: &facts, text: TextSide::new(card)?, question };
+            return Self::rendered(selected, &surveyor);
         }
         if selected.suite == Suite::Needle {
             return Self::grid(selected, protocol, &facts);
@@ -126,43 +103,21 @@ impl Lengths {
         Ok(this)
     }
 
-    fn rendered(
-        selected: &Selected,
-        protocol: &'static Protocol,
-        facts: &ModelFacts,
-        text: &TextSide<'_>,
-        question: QuestionView,
-    ) -> anyhow::Result<Self> {
-        let renderer = Renderer { protocol, model: facts, text, question };
-        let datasets = questions::read(selected, &renderer)?;
-        let mut prompts = Vec::new();
-        for ask in datasets.iter().flat_map(|dataset| &dataset.asks) {
-            // What the prompt before had compressed, where it can be the same.
-            let mut last: Option<Vec<u32>> = None;
-            for one in &ask.questions {
-                let prompt = one.prompt(&renderer)?;
-                let compressed = plan::compressed_tokens(question, protocol, &prompt, text)
-                    .with_context(|| format!("example `{}`", one.key()))?;
-                let (context, follow) = prompt.ids.split_at(compressed);
-                prompts.push(PromptLength {
-                    compressed,
-                    follow: follow.len(),
-                    new: prompt.stop.max_new,
-                    read_before: last.as_deref() == Some(context),
-                });
-                last = (!follow.is_empty()).then(|| context.to_vec());
-            }
-        }
+    fn rendered(selected: &Selected, surveyor: &Surveyor<'_>) -> anyhow::Result<Self> {
+        let datasets = questions::read(selected, &surveyor.renderer())?;
+        let survey = surveyor.survey(&datasets, &BTreeSet::new(), &|_| Ok(()))?;
+        let prompts = survey.prompts.into_iter().map(|(_, length)| length).collect();
         Ok(Self { datasets: datasets.len(), prompts, assumed: Vec::new() })
     }
 
     fn grid(selected: &Selected, protocol: &Protocol, facts: &ModelFacts) -> anyhow::Result<Self> {
         let (variant, lengths, depths) = selected.grid(protocol, facts)?;
-        let cell = |length| PromptLength::seen((length, variant.max_new_tokens));
-        let cells = lengths.iter().flat_map(|&length| depths.iter().map(move |_| cell(length)));
+        let cells: Vec<usize> =
+            lengths.iter().flat_map(|&length| std::iter::repeat_n(length, depths.len())).collect();
+        let cells = selected.remaining_lengths(&cells).into_iter();
         Ok(Self {
             datasets: 1,
-            prompts: cells.take(selected.remaining(lengths.len() * depths.len())).collect(),
+            prompts: cells.map(|length| PromptLength::seen((length, variant.max_new_tokens))).collect(),
             assumed: vec!["every needle prompt of its full context length".to_owned()],
         })
     }

@@ -29,9 +29,12 @@ mod progress;
 mod provenance;
 mod questions;
 mod recorded;
+mod remaining;
 mod repeat;
 mod runner;
 mod slurm;
+mod stop;
+mod survey;
 mod tables;
 mod variants;
 

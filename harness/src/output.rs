@@ -48,8 +48,19 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn failure(error: &anyhow::Error) -> Exit {
     let red = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let label = if red { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
-    let _ = writeln!(std::io::stderr().lock(), "{label}: {}", printable(&format!("{error:#}")));
+    let _ = writeln!(std::io::stderr().lock(), "{label}: {}", printable(&causes(error)));
     if error.downcast_ref::<crate::exit::UsageError>().is_some() { Exit::Usage } else { Exit::Failed }
+}
+
+/// An error and what caused it, each said once: some errors have their cause in their own text already.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    text
 }
 
 /// JSON in which hidden characters, which occur inside strings only, are escapes; the line ends between values stay.
@@ -68,6 +79,16 @@ fn escaped(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let end = || anyhow::anyhow!("the file ended");
+        assert_eq!(causes(&end().context("row 3").context("rows")), "rows: row 3: the file ended");
+        assert_eq!(
+            causes(&end().context("row 3: the file ended").context("rows")),
+            "rows: row 3: the file ended"
+        );
+    }
 
     #[test]
     fn json_keeps_its_values_and_hides_nothing() {

@@ -11,8 +11,8 @@ use kvsweep_methods::inputs::Inputs;
 use kvsweep_methods::observation::Observation;
 use kvsweep_methods::spec::Variant;
 use kvsweep_results::{
-    ExampleKey, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, NO_TEMPLATE,
-    ProgramInfo, ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
+    MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo, NO_TEMPLATE, ProgramInfo,
+    ProtocolInfo, QUESTION, RunDataset, SCHEMA, UNSEEN, VariantKey,
 };
 use kvsweep_tasks::protocol::{self, Protocol};
 use kvsweep_tasks::{ModelFacts, ModelText, Prompt, QuestionView, Renderer, Suite, path};
@@ -21,7 +21,8 @@ use crate::calibration::Calibrations;
 use crate::cli::RunArgs;
 use crate::exit::usage;
 use crate::model::{TINY, TextSide, device_kind, dtype_name};
-use crate::questions::{self, DatasetPart, KeyedQuestion, Selected};
+use crate::questions::{self, DatasetPart, Selected};
+use crate::survey::{Surveyor, compressed_tokens};
 use crate::variants::Variants;
 use crate::{kept, output, provenance};
 
@@ -100,7 +101,7 @@ impl Plan {
         let text = TextSide::new(model)?;
         let facts = crate::model::facts(model);
         let files = args.variants.calibration.as_deref().unwrap_or_default();
-        let calibrations = Calibrations::load(model, files)?;
+        let calibrations = Calibrations::load(model, files, &args.model)?;
         calibrations.fit(&mut variants, args.variants.methods.is_some(), &args.model)?;
         if selected.suite != Suite::Needle {
             protocol.notes(&facts, selected.suite).iter().for_each(|note| output::note(note));
@@ -157,12 +158,17 @@ impl Plan {
         Ok((plan, session))
     }
 
-    /// How many of a prompt's tokens are read before the methods compress; the others follow.
+    /// What makes the prompts of the sweep.
+    pub(crate) fn surveyor<'a>(&'a self, text: TextSide<'a>) -> Surveyor<'a> {
+        Surveyor { protocol: self.protocol, facts: &self.facts, text, question: self.question }
+    }
+
+    /// See [`compressed_tokens`].
     ///
     /// # Errors
     /// A question that must stay unseen and cannot be told from its context.
     pub(crate) fn compressed_tokens(&self, prompt: &Prompt, text: &dyn ModelText) -> anyhow::Result<usize> {
-        compressed_tokens(self.question, self.protocol, prompt, text)
+        compressed_tokens(prompt, self.question, self.protocol, text)
     }
 
     /// How many of a prompt's last tokens are its question's, where a method reads the question.
@@ -195,41 +201,6 @@ impl Plan {
     /// Everything that the variants want observed.
     pub(crate) fn observations(&self) -> BTreeSet<Observation> {
         self.variants.iter().flat_map(|planned| planned.variant.observations()).collect()
-    }
-
-    /// Prompt tokens that the examples which are not `finished` are expected to have.
-    pub(crate) fn tokens_ahead(&self, finished: &BTreeSet<ExampleKey>) -> u64 {
-        let questions = self.datasets.iter().flat_map(DatasetPart::questions);
-        let missing = questions.filter(|question| !finished.contains(&question.key));
-        missing.map(|question| self.expected_tokens(&question)).sum()
-    }
-
-    /// About how many tokens a question's prompt will have; never none.
-    pub(crate) fn expected_tokens(&self, asked: &KeyedQuestion<'_>) -> u64 {
-        asked.question.expected_tokens(self.protocol, &self.facts).max(1) as u64
-    }
-}
-
-/// See [`Plan::compressed_tokens`].
-///
-/// # Errors
-/// A question that must stay unseen and cannot be told from its context.
-pub(crate) fn compressed_tokens(
-    question: QuestionView,
-    protocol: &Protocol,
-    prompt: &Prompt,
-    text: &dyn ModelText,
-) -> anyhow::Result<usize> {
-    if question == QuestionView::Seen && prompt.apart.is_none() {
-        return Ok(prompt.ids.len());
-    }
-    match prompt.context_tokens(text)? {
-        Some(tokens) if tokens > 0 => Ok(tokens),
-        _ => anyhow::bail!(
-            "under protocol `{}` this prompt has no context in front of its question, so the question cannot stay unseen\n\
-             hint: leave its data set out with --datasets, or ask with --question seen",
-            protocol.name
-        ),
     }
 }
 

@@ -11,9 +11,9 @@ use kvsweep_tasks::protocol::{self, Protocol};
 use kvsweep_tasks::{ModelFacts, ModelText, Prompt, QuestionView, Renderer, Suite, TextError};
 
 use crate::cli::{ModelArgs, RunArgs, Split};
-use crate::kept;
 use crate::model::{self, TextSide};
 use crate::questions::{self, DatasetPart, Selected};
+use crate::{kept, output};
 
 /// A run's questions, and what renders them.
 pub(crate) struct Recorded {
@@ -25,7 +25,8 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Reads what the run read: `names` of its data sets, from `data` where it had local rows.
+    /// Reads what the run read: `names` of its data sets, from `data` where it had local rows. The model is the one of
+    /// `models` that has the run's tokenizer, or goes by the run's name for it.
     ///
     /// # Errors
     /// A suite, protocol, model or rows that are not there any more.
@@ -33,19 +34,22 @@ impl Recorded {
         manifest: &Manifest,
         names: Option<Vec<String>>,
         data: Option<&Path>,
+        models: &[String],
     ) -> anyhow::Result<Self> {
         let suite = Suite::by_name(&manifest.suite)
             .with_context(|| format!("the run's suite `{}` is unknown", manifest.suite))?;
+        let mini = manifest.split == questions::MINI;
         let setting = |name: &str| manifest.settings.get(name).map(|list| list.split(','));
+        let generated = mini || setting(questions::GENERATOR).is_some();
         let args = RunArgs {
             suite: Some(suite),
-            model: ModelArgs { model: Some(manifest.model.name.clone()), ..ModelArgs::default() },
-            split: Some(if manifest.split == questions::MINI { Split::Mini } else { Split::Full }),
+            model: model_args(&manifest.model.name),
+            split: Some(if mini { Split::Mini } else { Split::Full }),
             data: data.map(Path::to_owned),
             datasets: names.filter(|_| suite != Suite::Needle),
-            limit: manifest.limit.map(|limit| limit as usize),
-            seed: (manifest.split == questions::MINI || setting(questions::GENERATOR).is_some())
-                .then_some(manifest.seed),
+            // A file's rows are all read: examples are looked up by their keys.
+            limit: manifest.limit.filter(|_| generated).map(|limit| limit as usize),
+            seed: generated.then_some(manifest.seed),
             without_context: setting(WITHOUT_CONTEXT).is_some(),
             lengths: setting(NEEDLE_LENGTHS)
                 .or_else(|| setting(RULER_LENGTHS))
@@ -55,7 +59,7 @@ impl Recorded {
         };
         let selected = Selected::of(suite, &args)?;
         let protocol = protocol::by_name(&manifest.protocol.name)?;
-        let (card, _) = args.model.card()?;
+        let card = card(manifest, models)?;
         let facts = model::facts(&card);
         let text = TextSide::new(&card)?;
         // A run that says nothing of its question was asked with it seen.
@@ -98,6 +102,29 @@ impl Recorded {
         let ids = self.prompt(key, sha256)?.ids;
         Ok(pieces(&ids, &|ids| text.decode(ids, false))?)
     }
+}
+
+fn model_args(name: &str) -> ModelArgs {
+    ModelArgs { model: Some(name.to_owned()), ..ModelArgs::default() }
+}
+
+/// The run's model without its weights.
+fn card(manifest: &Manifest, models: &[String]) -> anyhow::Result<Card> {
+    let recorded = &manifest.model;
+    for model in models {
+        let (card, _) = model_args(model).card()?;
+        if card.tokenizer().is_ok_and(|tokenizer| tokenizer.sha256() == recorded.tokenizer_sha256) {
+            return Ok(card);
+        }
+    }
+    if let [model] = models {
+        anyhow::bail!("`{model}` has another tokenizer than the run's model `{}`", recorded.name);
+    }
+    let (card, _) = model_args(&recorded.name).card().map_err(|error| {
+        let causes = output::causes(&error);
+        anyhow::anyhow!("{causes}\nhint: `--model` names the run's model where it lies elsewhere")
+    })?;
+    Ok(card)
 }
 
 /// Tokens that one character may be spread over.

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use kvsweep_results::shell_word;
+
 /// What a script runs, and with what.
 pub(crate) struct Script {
     /// The program.
@@ -21,17 +23,8 @@ pub(crate) struct Script {
     pub task: Vec<String>,
 }
 
-/// A word of a shell's command line that stands for `text`.
-pub(crate) fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 fn words(arguments: &[String]) -> String {
-    arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+    arguments.iter().map(|argument| shell_word(argument)).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Script {
@@ -58,9 +51,9 @@ impl fmt::Display for Script {
             }
         }
         writeln!(f, "set -euo pipefail")?;
-        writeln!(f, "cd {}", quoted(folder))?;
-        writeln!(f, "kvsweep={}", quoted(program))?;
-        writeln!(f, "out={}", quoted(out))?;
+        writeln!(f, "cd {}", shell_word(folder))?;
+        writeln!(f, "kvsweep={}", shell_word(program))?;
+        writeln!(f, "out={}", shell_word(out))?;
         writeln!(f)?;
         writeln!(f, "case \"${{1:-}}\" in")?;
         writeln!(f, "part)")?;
@@ -91,29 +84,5 @@ impl fmt::Display for Script {
         writeln!(f, "  echo \"table and report: job ${{together%%;*}}\"")?;
         writeln!(f, "  ;;")?;
         writeln!(f, "esac")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_reads_back_what_was_quoted() {
-        for text in [
-            "plain",
-            "",
-            "two words",
-            "it's",
-            "$(rm -rf x)`id`",
-            "snapkv[window=16],full",
-            "a\nb",
-            "\\",
-            "ü\"*?",
-        ] {
-            let script = format!("printf %s {}", quoted(text));
-            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
-        }
     }
 }

@@ -104,7 +104,7 @@ pub enum MethodError {
         input: InputKind,
     },
     /// An input that was made for another model.
-    #[error("{} holds {input} of {found}, not of {expected}; {}", path.display(), input.remedy())]
+    #[error("{} holds {input} of {found}, not of {expected}", path.display())]
     ForeignInput {
         /// What it is.
         input: InputKind,

@@ -148,7 +148,9 @@ pub fn task_grid(group: &Group) -> Option<Grid> {
 type MapOf = fn(&Group, &VariantKey) -> Option<Heatmap>;
 
 fn grid(group: &Group, title: &str, subtitle: String, map_of: MapOf) -> Option<Grid> {
-    let budgets: BTreeSet<Budget> = group.variants.iter().filter_map(|v| v.budget).collect();
+    // A group may hold another suite's runs, at budgets of their own.
+    let asked = |variant: &&VariantKey| map_of(group, variant).is_some();
+    let budgets: BTreeSet<Budget> = group.variants.iter().filter(asked).filter_map(|v| v.budget).collect();
     let mut rows = Vec::new();
     for (label, variants) in by_method(group) {
         let map = |budget: &Budget| map_of(group, variants.iter().find(|v| v.budget == Some(*budget))?);

@@ -450,5 +450,19 @@ fn a_narrow_window_does_not_scroll_sideways() {
     let overflow =
         browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
     assert_eq!(overflow, 0);
+    // The head stays at the top, each of its cells above its own column, and only the first column stays at the left.
+    let strayed = "const table = document.querySelector('#scores table');
+        const lefts = row => [...row.cells].map(cell => Math.round(cell.getBoundingClientRect().left));
+        const [head, body] = [lefts(table.tHead.rows[0]), lefts(table.tBodies[0].rows[0])];
+        return head.filter((left, place) => left !== body[place]).length";
+    assert_eq!(browser.run(strayed), 0);
+    browser.run("document.querySelector('#scores .scroll').scrollTo(120, 300)");
+    assert_eq!(browser.run(strayed), 0, "scrolled");
+    if let Some(folder) = std::env::var_os("KVSWEEP_GALLERY") {
+        browser.run("document.querySelector('#scores').scrollIntoView()");
+        let picture =
+            browser.request("GET", &format!("/session/{}/screenshot", browser.session), &Value::Null);
+        std::fs::write(Path::new(&folder).join("narrow.png.base64"), picture.as_str().unwrap()).unwrap();
+    }
     assert_eq!(browser.console(), Vec::<String>::new());
 }

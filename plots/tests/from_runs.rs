@@ -79,8 +79,11 @@ fn layers(method: &str, budget: Option<Budget>) -> Vec<LayerKept> {
 }
 
 fn write_run(path: &Path) -> Run {
-    let manifest = manifest();
-    let mut run = RunDir::create_or_continue(path, &manifest).unwrap();
+    write(path, &manifest())
+}
+
+fn write(path: &Path, manifest: &Manifest) -> Run {
+    let mut run = RunDir::create_or_continue(path, manifest).unwrap();
     for dataset in &manifest.datasets {
         for row in 0..dataset.examples {
             let is_needle = dataset.name == "needle";
@@ -208,6 +211,37 @@ fn records_become_pictures() {
     assert_eq!(headkv.points[0].x, 2.0 * snapkv.points[0].x, "bytes per query head show");
     assert!(curves.panels[0].lines[0].reference);
     assert_eq!(sweep::score_curves(&table, Columns::Datasets, XAxis::Budget).unwrap().panels.len(), 2);
+}
+
+/// Two suites of one model, at other budgets: what the page says of each is its own.
+#[test]
+fn a_page_of_two_suites_says_of_each_what_is_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut rows, mut needles) = (manifest(), manifest());
+    rows.datasets.truncate(1);
+    needles.datasets.drain(..2);
+    needles.suite = "needle".into();
+    needles.budgets.truncate(1);
+    needles.limit = Some(1);
+    let runs = [write(&folder.path().join("rows"), &rows), write(&folder.path().join("needles"), &needles)];
+    let merged = Merged::of(&runs, false).unwrap();
+    let [group] = &merged.groups[..] else { panic!("{} groups", merged.groups.len()) };
+    let grid = sweep::needle_grid(group).unwrap();
+    assert_eq!(grid.columns, ["budget 64"], "128 is the other suite's");
+    let data = from_runs(
+        &merged,
+        Options {
+            title: String::new(),
+            generator: String::new(),
+            tables: &[],
+            papers: &[],
+            oddities: &|_| Vec::new(),
+            tokens: &|_, _| None,
+        },
+    )
+    .unwrap();
+    let notes: Vec<&str> = data.summary.iter().map(|fact| fact.note.as_str()).collect();
+    assert_eq!(notes, ["2 data sets", "4 to 7 variants of a prefill"]);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::text::shell_word;
+
 /// A field of two manifests that has two values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -119,8 +121,10 @@ pub enum ResultsError {
     Conflict(Box<Conflict>),
     /// Runs of different models, protocols or data were given for one table.
     #[error(
-        "`{first}` and `{second}` cannot share one table:\n{}\nhint: `kvsweep table --mixed` prints a table of each",
-        lines(differences)
+        "`{first}` and `{second}` cannot share one table:\n{}\nhint: `kvsweep table --mixed {} {}` prints a table of each",
+        lines(differences),
+        shell_word(first),
+        shell_word(second)
     )]
     NotComparable {
         /// The first run.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Difference;
 use crate::io::hash_parts;
 use crate::manifest::{
-    CALIBRATION, ESSAYS, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, NEEDLE_DEPTHS, NEEDLE_LENGTHS,
-    ProgramInfo, ProtocolInfo, RULER_LENGTHS, RunDataset, Shard,
+    CALIBRATION, ESSAYS, LIMIT_TAKES, MASKED_HEADS, Manifest, MethodInfo, ModelInfo, NEEDLE_DEPTHS,
+    NEEDLE_LENGTHS, ProgramInfo, ProtocolInfo, RULER_LENGTHS, RunDataset, Shard,
 };
 
 impl Manifest {
@@ -130,6 +130,7 @@ impl Identity {
                 NEEDLE_LENGTHS | NEEDLE_DEPTHS => (if *schema == 1 { Part } else { Extent }, 1),
                 RULER_LENGTHS => (Extent, 2),
                 ESSAYS => (Source, 2),
+                LIMIT_TAKES => (Extent, 1),
                 MASKED_HEADS => (Measurement, 2),
                 name if name.starts_with(CALIBRATION) => (Source, 1),
                 // Masked heads, removed contexts, and what will be added: refused rather than joined unseen.

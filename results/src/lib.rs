@@ -51,9 +51,9 @@ pub use error::{Conflict, Difference, ResultsError};
 pub use io::write_atomic;
 pub use kept::{KeptPositions, LayerKept, VariantKept};
 pub use manifest::{
-    CALIBRATION, ESSAYS, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
+    CALIBRATION, ESSAYS, LIMIT_TAKES, MASK_HEADS, MASKED_HEADS, MODEL_SHAPE, Manifest, MethodInfo, ModelInfo,
     NEEDLE_DEPTHS, NEEDLE_LENGTHS, NO_TEMPLATE, ProgramInfo, ProtocolInfo, QUESTION, RULER_LENGTHS,
-    RunDataset, Shard, UNSEEN, WITHOUT_CONTEXT,
+    RunDataset, SPREAD, Shard, UNSEEN, WITHOUT_CONTEXT,
 };
 pub use merge::{Group, Merged, MergedExample};
 pub use record::{
@@ -66,7 +66,7 @@ pub use shared::SharedText;
 pub use stats::{Bootstrap, Estimate, PairedTest};
 pub use status::{PartState, PartStatus, RunStatus};
 pub use table::{Cell, CellScope, Column, ColumnKind, Mean, ScoreRow, ScoreTable, TableLayout};
-pub use text::{is_hidden, printable, visible};
+pub use text::{is_hidden, printable, shell_word, visible};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, ResultsError>;

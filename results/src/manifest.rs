@@ -122,7 +122,7 @@ pub struct Manifest {
     pub device: String,
     /// `f32`, `f16`, `bf16`.
     pub dtype: String,
-    /// First rows of each data set only.
+    /// So many rows of each data set only: which ones, [`Manifest::limited`] says.
     pub limit: Option<u64>,
     /// Which part of the run this is; none for all of it.
     pub shard: Option<Shard>,
@@ -162,6 +162,12 @@ pub const NEEDLE_LENGTHS: &str = "needle-lengths";
 /// The setting that lists the needle's depths.
 pub const NEEDLE_DEPTHS: &str = "needle-depths";
 
+/// The setting that says which rows a limit takes, where they are not the first ones.
+pub const LIMIT_TAKES: &str = "limit-takes";
+
+/// See [`LIMIT_TAKES`].
+pub const SPREAD: &str = "rows spread over their lengths";
+
 /// The setting that lists RULER's context lengths.
 pub const RULER_LENGTHS: &str = "ruler-lengths";
 
@@ -172,6 +178,22 @@ pub const ESSAYS: &str = "essays-sha256";
 pub const CALIBRATION: &str = "calibration of ";
 
 impl Manifest {
+    /// Which part of each data set a limit leaves, in words.
+    pub fn limited(&self) -> Option<String> {
+        let limit = self.limit?;
+        let spread = self.settings.get(LIMIT_TAKES).is_some_and(|takes| takes == SPREAD);
+        let rows = if limit == 1 { "row".to_owned() } else { format!("{limit} rows") };
+        Some(match self.suite.as_str() {
+            // A needle's limit is one of trials or cells, by its variant.
+            "needle" if spread => format!("limited to {limit} cells, spread over their lengths"),
+            "needle" => format!("limited to {limit}"),
+            "ruler" if self.split == "full" => format!("first {rows} of each length"),
+            _ if spread && limit == 1 => "1 row of each data set, of the middle length".to_owned(),
+            _ if spread => format!("{rows} of each data set, spread over their lengths"),
+            _ => format!("first {rows} of each data set"),
+        })
+    }
+
     /// The variants of every example, in the order they are recorded: methods, and inside a method the budgets.
     pub fn variants(&self) -> Vec<VariantKey> {
         let of = |method: &MethodInfo| -> Vec<VariantKey> {

@@ -10,7 +10,7 @@ use crate::manifest::{Manifest, Shard};
 const NAMED: usize = 8;
 
 impl Shard {
-    /// How many of `total` rows are in this part: row `r`, from 0, is in part `r mod count + 1`.
+    /// How many of `total` rows are in this part: the one at place `p`, from 0, is in part `p mod count + 1`.
     pub fn rows(self, total: u64) -> u64 {
         let (index, count) = (u64::from(self.index), u64::from(self.count));
         if total < index { 0 } else { (total - index) / count + 1 }

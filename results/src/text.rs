@@ -83,6 +83,15 @@ pub(crate) fn paragraph(text: &str, most: usize) -> String {
     lines.join(&format!("\n{INDENT}")) + "\n"
 }
 
+/// A text as one word of a POSIX shell, quoted where it must be.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,=%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// A time for people: `40 s`, `12 min`, `3 h 05 min`.
 pub(crate) fn short_time(seconds: f64) -> String {
     let whole = seconds.round().max(0.0) as u64;
@@ -96,6 +105,25 @@ pub(crate) fn short_time(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        for text in [
+            "plain",
+            "",
+            "two words",
+            "it's",
+            "$(rm -rf x)`id`",
+            "snapkv[window=16],full",
+            "a\nb",
+            "\\",
+            "ü\"*?",
+        ] {
+            let script = format!("printf %s {}", shell_word(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        }
+    }
 
     #[test]
     fn what_moves_the_cursor_or_the_order_is_written_out() {

@@ -159,7 +159,7 @@ fn targets(scratch: &Path) -> Vec<Target> {
             let packed = packs && bytes.len() % 2 == 0;
             let content = if packed { pack(&path, info.name, bytes) } else { bytes.to_vec() };
             if fs_err::write(&path, content).is_ok() {
-                let _ = read_rows(&path, info.name, Some(2));
+                let _ = read_rows(&path, info.name);
             }
         }));
     }

@@ -88,9 +88,6 @@ pub trait Question: Send + Sync {
     /// See [`Protocol::render`].
     fn prompt(&self, renderer: &Renderer<'_>) -> Result<Prompt, TaskError>;
 
-    /// About how many tokens the prompt will have, for estimates of time.
-    fn expected_tokens(&self, protocol: &Protocol, model: &ModelFacts) -> usize;
-
     /// Scores an answer.
     ///
     /// # Errors

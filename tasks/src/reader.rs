@@ -13,6 +13,7 @@ use crate::datasets::{self, DatasetInfo, Language, loogle};
 use crate::error::TaskError;
 use crate::example::{Example, hex, key};
 use crate::row::{FIX_ROW, FileLine, Row};
+use crate::suite::Suite;
 
 /// The longest line accepted, in bytes. The longest official row has about 2 MB.
 pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
@@ -24,12 +25,10 @@ const MAX_BLANK_LINES: usize = 100_000;
 /// The rows of one data set file.
 #[derive(Debug, Clone)]
 pub struct DatasetRows {
-    /// The first `limit` examples.
+    /// The examples.
     pub examples: Vec<Example>,
     /// SHA-256 of the whole uncompressed content, so that it does not depend on the container.
     pub sha256: String,
-    /// Examples in the whole file.
-    pub total: usize,
 }
 
 /// Finds the file of data set `name` in `dir` (or in `dir` itself where it is a zip): `name.jsonl`, `.jsonl.gz`,
@@ -87,23 +86,22 @@ fn stems(info: &DatasetInfo) -> Vec<&'static str> {
     stems
 }
 
-/// Reads the first `limit` examples (all, if `None`) of data set `dataset` from the file [`find_dataset`] found.
+/// Reads the examples of data set `dataset` from the file [`find_dataset`] found.
 ///
 /// # Errors
 /// A malformed row (file, line, field), a file that is not UTF-8 or beyond the size limits, a zip that lies.
-pub fn read_rows(path: &Path, dataset: &str, limit: Option<usize>) -> Result<DatasetRows, TaskError> {
+pub fn read_rows(path: &Path, dataset: &str) -> Result<DatasetRows, TaskError> {
     let info = datasets::by_name(dataset)?;
-    let mut rows =
-        RowsBuilder { info, examples: Vec::new(), limit: limit.unwrap_or(usize::MAX), total: 0, row: 0 };
+    let mut rows = RowsBuilder { info, examples: Vec::new(), row: 0 };
     let sha256 = for_each_line(path, Some(info), |place, line| rows.line(place, line))?;
-    if rows.total == 0 {
+    if rows.examples.is_empty() {
         return Err(TaskError::File {
             path: path.to_path_buf(),
             problem: format!("holds no rows of data set `{dataset}`"),
             remedy: "fetch it again".to_owned(),
         });
     }
-    Ok(DatasetRows { examples: rows.examples, sha256, total: rows.total })
+    Ok(DatasetRows { examples: rows.examples, sha256 })
 }
 
 /// Calls `each` for every non-blank line of a (compressed) file and returns the SHA-256 of the whole content.
@@ -254,8 +252,6 @@ fn lines(
 struct RowsBuilder {
     info: &'static DatasetInfo,
     examples: Vec<Example>,
-    limit: usize,
-    total: usize,
     row: usize,
 }
 
@@ -265,21 +261,14 @@ impl RowsBuilder {
         let index = self.row;
         self.row += 1;
         if row.has("qa_pairs") {
-            for example in loogle::examples(self.info, &mut row, index)? {
-                self.push(example);
-            }
-            return Ok(());
+            self.examples.extend(loogle::examples(self.info, &mut row, index)?);
+        } else if self.info.suite == Suite::LooGle && row.has("question") {
+            let before = self.examples.last().map(|example| &example.context);
+            self.examples.extend(loogle::flat_example(self.info, &mut row, index, before)?);
+        } else {
+            self.examples.push(longbench_example(self.info, &mut row, index)?);
         }
-        let example = longbench_example(self.info, &mut row, index)?;
-        self.push(example);
         Ok(())
-    }
-
-    fn push(&mut self, example: Example) {
-        self.total += 1;
-        if self.examples.len() < self.limit {
-            self.examples.push(example);
-        }
     }
 }
 
@@ -342,7 +331,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs_err::write(&path, content).unwrap();
-        read_rows(&path, "hotpotqa", None)
+        read_rows(&path, "hotpotqa")
     }
 
     fn complaint(content: &str) -> String {
@@ -363,7 +352,7 @@ mod tests {
     fn rows_are_read_from_every_container_with_one_hash() {
         let content = format!("{}\n\n{}\r\n", row("hotpotqa", "x1"), row("hotpotqa", "x2"));
         let plain = read("hotpotqa.jsonl", content.as_bytes()).unwrap();
-        assert_eq!(plain.total, 2);
+        assert_eq!(plain.examples.len(), 2);
         assert_eq!(plain.examples[1].key, "hotpotqa#1-x2");
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(content.as_bytes()).unwrap();
@@ -379,13 +368,12 @@ mod tests {
     }
 
     #[test]
-    fn limits_keep_the_first_rows_and_count_all() {
+    fn files_are_found_by_their_data_set() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hotpotqa.jsonl");
         fs_err::write(&path, (0..5).map(|n| row("hotpotqa", &n.to_string()) + "\n").collect::<String>())
             .unwrap();
-        let rows = read_rows(&path, "hotpotqa", Some(2)).unwrap();
-        assert_eq!((rows.examples.len(), rows.total), (2, 5));
+        assert_eq!(read_rows(&path, "hotpotqa").unwrap().examples.len(), 5);
         assert_eq!(find_dataset(dir.path(), "hotpotqa").unwrap(), path);
         let error = find_dataset(dir.path(), "qasper").unwrap_err().to_string();
         assert!(error.contains("data sets present: hotpotqa"), "{error}");

@@ -78,7 +78,9 @@ fn cuda() -> Finding {
     let device = ModelArgs { device: Some("cuda:0".to_owned()), ..ModelArgs::default() };
     match device.device() {
         Ok(_) => fine("cuda", "device 0 answers".to_owned()),
-        Err(error) => missing("cuda", format!("{error:#}"), "install an NVIDIA driver for CUDA 13 or newer"),
+        Err(error) => {
+            missing("cuda", output::causes(&error), "install an NVIDIA driver for CUDA 13 or newer")
+        }
     }
 }
 
@@ -91,7 +93,7 @@ fn embedded_model() -> Finding {
                 model.config.layers, model.config.max_positions, model.weights_sha256
             ),
         ),
-        Err(error) => missing("embedded model", format!("{error:#}"), "build from a complete checkout"),
+        Err(error) => missing("embedded model", output::causes(&error), "build from a complete checkout"),
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     };
 
     let names = Some(vec![record.key.dataset.clone()]);
-    let recorded = Recorded::of(&run.manifest, names, args.data.as_deref())?;
+    let recorded = Recorded::of(&run.manifest, names, args.data.as_deref(), args.model.as_slice())?;
     let prompt = recorded.prompt(&record.key, &record.info.prompt_sha256)?;
     let positions = run.kept(&record.key)?;
     let shares: Vec<(String, Vec<f64>)> = positions
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<Exit> {
     ));
     if shares.is_empty() {
         output::note(
-            "kept positions were not stored for this example (the first rows of each data set have them)",
+            "kept positions were not stored for this example (the first ones of each data set have them)",
         );
     }
     for (variant, shares) in &shares {

@@ -1,10 +1,13 @@
 //! `kvsweep fetch model|data NAME`: downloads once, checks hashes; everything afterwards works offline.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvsweep_engine::model::Card;
 use kvsweep_engine::source::{self, Hub};
 
+use kvsweep_results::shell_word;
 use kvsweep_tasks::fetch::FetchOptions;
 
 use crate::cli::{FetchArgs, FetchWhat};
@@ -18,6 +21,14 @@ const RETRIES: usize = 5;
 pub(crate) fn run(args: &FetchArgs) -> anyhow::Result<Exit> {
     let bar = Bar::new();
     match args.what {
+        FetchWhat::Model if Path::new(&args.name).exists() => {
+            Card::load(&source::resolve_card(&args.name)?)?;
+            output::note(&format!(
+                "`{}` is on this machine: nothing to fetch, `--model {}` names it",
+                args.name,
+                shell_word(&args.name)
+            ));
+        }
         FetchWhat::Model => {
             let files = source::fetch(&args.name, &Hub::from_env()?, &mut |file, done, total| {
                 bar.show(file, done, total)

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use kvsweep_engine::backend::Backend;
 use kvsweep_engine::decode::{DecodeRule, Sequence};
+use kvsweep_engine::model::Model;
 use kvsweep_engine::prefill::PrefillOptions;
 use kvsweep_engine::session::Session;
 use kvsweep_engine::with_session;
@@ -23,7 +24,7 @@ use crate::exit::{Exit, usage};
 use crate::model::TextSide;
 use crate::repeat::RepeatWords;
 use crate::runner::{again, without_room};
-use crate::{destination, output};
+use crate::{destination, output, stop};
 
 /// What one variant answered.
 #[derive(Serialize)]
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     }
     let session = args.model.load()?;
     let calibrations =
-        Calibrations::load(&session, args.variants.calibration.as_deref().unwrap_or_default())?;
+        Calibrations::load(&session, args.variants.calibration.as_deref().unwrap_or_default(), &args.model)?;
     calibrations.fit(&mut variants, true, &args.model)?;
     let (ids, question) = match input {
         Input::Ids { ids, question } => (ids, question),
@@ -77,13 +78,29 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<Exit> {
     };
     session.check_prompt(&[ids.as_slice(), &question].concat(), args.max_new)?;
     let prompt = Prompt::of(ids, &question, args.question.unwrap_or(QuestionView::Unseen));
-    let output = with_session!(&session, session => answer(args, session, &prompt, &variants.all, &calibrations.inputs))?;
+    let rule = rule(&session, args)?;
+    let output = with_session!(&session, session => {
+        answer(args, session, &prompt, &variants.all, &calibrations.inputs, &rule)
+    })?;
     if args.json {
         output::json(&output)?
     } else {
         print(&output, if stdout_is_taken { to_people } else { output::line })?
     }
     Ok(Exit::Done)
+}
+
+/// When the answers end; a model without a tokenizer has its configuration's end tokens alone.
+fn rule(model: &Model, args: &GenerateArgs) -> anyhow::Result<DecodeRule> {
+    let rule = match TextSide::new(model) {
+        Ok(text) => stop::of_a_turn(args.max_new, &crate::model::facts(model), &text)?,
+        Err(_) => DecodeRule {
+            max_new: args.max_new,
+            stop_ids: model.generation.eos_ids.iter().copied().collect(),
+            ..DecodeRule::default()
+        },
+    };
+    Ok(DecodeRule { ignore_stops: args.ignore_eos, ..rule })
 }
 
 /// Reads the prompt once, and lets every variant answer, behind what the methods do not see.
@@ -93,6 +110,7 @@ fn answer<B: Backend>(
     prompt: &Prompt,
     variants: &[Variant],
     inputs: &Inputs,
+    rule: &DecodeRule,
 ) -> anyhow::Result<Output> {
     let wanted: BTreeSet<_> = variants.iter().flat_map(Variant::observations).collect();
     let side = TextSide::new(model).ok();
@@ -123,12 +141,7 @@ fn answer<B: Backend>(
             follow: Arc::clone(&prompt.follow),
             renumbered: variant.renumbers(),
             again: again(variant, seen),
-            rule: DecodeRule {
-                max_new: args.max_new,
-                stop_ids: model.generation.eos_ids.iter().copied().collect(),
-                ban_stops_on_first: false,
-                ignore_stops: args.ignore_eos,
-            },
+            rule: rule.clone(),
             keep_logits: args.logits.is_some(),
             masked_heads: None,
         });

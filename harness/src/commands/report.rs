@@ -130,11 +130,12 @@ fn recorded(runs: &[Origin], args: &ReportArgs) -> Vec<Recorded> {
     let mut all = Vec::new();
     for run in runs {
         let names = run.manifest.datasets.iter().map(|dataset| dataset.name.clone()).collect();
-        match Recorded::of(&run.manifest, Some(names), args.data.as_deref()) {
+        match Recorded::of(&run.manifest, Some(names), args.data.as_deref(), &args.model) {
             Ok(recorded) => all.push(recorded),
             Err(error) => output::note(&format!(
-                "`{}` is shown without its prompts' tokens: {error:#}",
-                run.path.display()
+                "`{}` is shown without its prompts' tokens: {}",
+                run.path.display(),
+                output::causes(&error)
             )),
         }
     }

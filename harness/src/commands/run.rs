@@ -15,7 +15,7 @@ use crate::exit::{Exit, usage};
 use crate::lengths::Lengths;
 use crate::plan::{Plan, Request};
 use crate::progress::Progress;
-use crate::runner::{self, Ended, Limits, Worker, Writer};
+use crate::runner::{self, Limits, Worker, Writer};
 use crate::variants::base;
 use crate::{interrupt, machine, output, pictures, tables};
 
@@ -71,17 +71,21 @@ fn sweep<B: Backend>(
     limits: Limits,
     run: &mut RunDir,
 ) -> anyhow::Result<Exit> {
-    let mut worker = Worker::new(plan, session, limits)?;
-    let finished = run.finished_keys();
-    let progress =
-        Progress::new(plan.manifest.examples(), finished.len() as u64, plan.tokens_ahead(finished));
-    let mut writer = Writer::new(run, progress);
-    let ended = runner::sweep(plan, &mut worker, &mut writer);
-    writer.progress.finish();
-    Ok(match ended? {
-        Ended::Complete => Exit::Done,
-        Ended::Interrupted => Exit::Interrupted,
-    })
+    let ended = (|| -> anyhow::Result<()> {
+        let mut worker = Worker::new(plan, session, limits)?;
+        let finished = run.finished_keys();
+        let survey = worker.survey(finished)?;
+        let progress =
+            Progress::new(plan.manifest.examples(), finished.len() as u64, worker.remaining(&survey));
+        let mut writer = Writer::new(run, progress);
+        let ended = runner::sweep(plan, &survey, &mut worker, &mut writer);
+        writer.progress.finish();
+        ended
+    })();
+    if runner::was_interrupted(&ended) {
+        return Ok(Exit::Interrupted);
+    }
+    ended.map(|()| Exit::Done)
 }
 
 /// Bytes that prompts in flight and their variants may take, if the options say it.

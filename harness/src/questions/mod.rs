@@ -28,6 +28,8 @@ pub(crate) struct DatasetPart {
     pub lengths: BTreeSet<usize>,
     /// The first question of the whole data set, in this part or not: profiles that freeze capacities start from it.
     pub first: Arc<dyn Question>,
+    /// The rows that are asked, of all parts, ascending.
+    rows: Vec<u64>,
 }
 
 /// A question with the name that records give it.
@@ -39,15 +41,18 @@ pub(crate) struct KeyedQuestion<'p> {
     pub ask: &'p Ask,
     /// What is asked.
     pub question: &'p dyn Question,
+    /// Its place among everything that is asked of its data set, from 0, in this part or not.
+    pub place: u64,
 }
 
 impl DatasetPart {
     fn of(dataset: Dataset, shard: Option<Shard>) -> Self {
-        let total = dataset.questions().count() as u64;
+        let rows: Vec<u64> = dataset.questions().map(|question| question.row()).collect();
+        let total = rows.len() as u64;
         let (cells, lengths) = (dataset.cells(), dataset.lengths());
         let mut asks = dataset.asks;
         if let Some(Shard { index, count }) = shard {
-            let is_ours = |row: u64| row % u64::from(count) + 1 == u64::from(index);
+            let is_ours = |row| place(&rows, row) % u64::from(count) + 1 == u64::from(index);
             asks.iter_mut().for_each(|ask| ask.questions.retain(|question| is_ours(question.row())));
             asks.retain(|ask| !ask.questions.is_empty());
         }
@@ -59,20 +64,32 @@ impl DatasetPart {
             cells,
             lengths,
             first: dataset.first,
+            rows,
         }
     }
 
     /// The questions of this part, in the order of rows.
     pub(crate) fn questions(&self) -> impl Iterator<Item = KeyedQuestion<'_>> {
+        self.questions_by_ask().flatten()
+    }
+
+    /// As [`DatasetPart::questions`], those about one context together.
+    pub(crate) fn questions_by_ask(&self) -> impl Iterator<Item = impl Iterator<Item = KeyedQuestion<'_>>> {
         let key = |example: &str| ExampleKey { dataset: self.name.to_owned(), example: example.to_owned() };
-        self.asks.iter().flat_map(move |ask| {
+        self.asks.iter().map(move |ask| {
             ask.questions.iter().map(move |question| KeyedQuestion {
                 key: key(question.key()),
                 ask,
                 question: &**question,
+                place: place(&self.rows, question.row()),
             })
         })
     }
+}
+
+/// The place of a row among ascending ones.
+fn place(rows: &[u64], row: u64) -> u64 {
+    rows.partition_point(|&other| other < row) as u64
 }
 
 /// Reads or generates what is selected.

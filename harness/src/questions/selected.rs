@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use kvsweep_results::{ESSAYS, NEEDLE_DEPTHS, NEEDLE_LENGTHS, RULER_LENGTHS, Shard, WITHOUT_CONTEXT};
+use kvsweep_results::{
+    ESSAYS, LIMIT_TAKES, NEEDLE_DEPTHS, NEEDLE_LENGTHS, RULER_LENGTHS, SPREAD, Shard, WITHOUT_CONTEXT,
+};
 use kvsweep_tasks::datasets::{self, DatasetInfo};
 use kvsweep_tasks::needle::{self, NeedleVariant};
 use kvsweep_tasks::ruler::{self, Material, published};
 use kvsweep_tasks::source::{
-    EssayNeedle, GeneratedRuler, MiniNeedle, MiniRows, MiniRuler, PublishedRuler, RowFile,
+    EssayNeedle, GeneratedRuler, MiniNeedle, MiniRows, MiniRuler, PublishedRuler, RowFile, spread_rows,
 };
 use kvsweep_tasks::{ModelFacts, Protocol, Source, Suite, TaskError, fetch, find_dataset, mini};
 
@@ -166,6 +168,17 @@ impl Selected {
         self.shard.map_or(rows, |shard| shard.rows(rows as u64) as usize)
     }
 
+    /// Those of some cells' lengths that remain after limit and shard.
+    pub(crate) fn remaining_lengths(&self, lengths: &[usize]) -> Vec<usize> {
+        let keys: Vec<u64> = lengths.iter().map(|&length| length as u64).collect();
+        let drawn = spread_rows(&keys, self.limit.unwrap_or(usize::MAX));
+        let ours = |place: usize| {
+            self.shard.is_none_or(|Shard { index, count }| place % count as usize + 1 == index as usize)
+        };
+        let drawn = drawn.into_iter().enumerate().filter(|(place, _)| ours(*place));
+        drawn.map(|(_, row)| lengths[row as usize]).collect()
+    }
+
     /// The full needle grid of a model: context lengths and depths.
     ///
     /// # Errors
@@ -219,6 +232,10 @@ impl Selected {
                 settings.insert(GENERATOR.to_owned(), ruler::RULER_VERSION.to_owned());
             }
             (_, Split::Full) => {}
+        }
+        // RULER's rows of a length are one like another.
+        if self.limit.is_some() && self.split == Split::Full && self.suite != Suite::Ruler {
+            settings.insert(LIMIT_TAKES.to_owned(), SPREAD.to_owned());
         }
         if self.without_context {
             settings.insert(WITHOUT_CONTEXT.to_owned(), "true".to_owned());

@@ -1,4 +1,4 @@
-//! The way of a sweep, top to bottom: plan -> prefill -> fork -> decode -> score -> record.
+//! The way of a sweep, top to bottom: plan -> survey -> prefill -> fork -> decode -> score -> record.
 
 mod flight;
 mod lanes;
@@ -13,49 +13,28 @@ pub(crate) use worker::{Limits, Worker, again, without_room};
 pub(crate) use writer::Writer;
 
 use crate::plan::Plan;
+use crate::survey::{Survey, tell_skipped};
 
-/// How a sweep ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Every example is recorded.
-    Complete,
-    /// Ctrl-C: what was in hand is dropped, every record before it is kept.
-    Interrupted,
-}
-
-/// Records what `writer` does not hold yet; one record an example, in the order of the data sets' rows.
+/// Records what `writer` does not hold yet and `survey` knows of; one record an example, in the order of the data sets' rows.
 ///
 /// # Errors
-/// The first example that cannot be rendered, computed or written; all records before it are kept. An example that
-/// cannot be graded is recorded as skipped, with the reason, and the sweep goes on.
+/// The first example that cannot be computed or written; all records before it are kept. An example that cannot be graded is
+/// recorded as skipped, with the reason, and the sweep goes on.
 pub(crate) fn sweep<'p, B: Backend>(
     plan: &'p Plan,
-    worker: &mut Worker<'p, B>,
-    writer: &mut Writer<'_>,
-) -> anyhow::Result<Ended> {
-    match record_all(plan, worker, writer) {
-        Err(error) if matches!(error.downcast_ref(), Some(EngineError::Interrupted)) => {
-            Ok(Ended::Interrupted)
-        }
-        ended => ended.map(|()| Ended::Complete),
-    }
-}
-
-fn record_all<'p, B: Backend>(
-    plan: &'p Plan,
+    survey: &Survey,
     worker: &mut Worker<'p, B>,
     writer: &mut Writer<'_>,
 ) -> anyhow::Result<()> {
     for dataset in &plan.datasets {
         worker.enter(dataset)?;
-        // Found before the first prefill, so that a row that no answer can be graded against costs none.
         let mut waiting = Vec::new();
         for asked in dataset.questions() {
             if writer.finished().contains(&asked.key) {
                 continue;
             }
-            match asked.question.ungradable(plan.protocol) {
-                Some(why) => writer.append(record::skipped(&asked, why.to_string())?)?,
+            match survey.ungradable.get(&asked.key) {
+                Some(why) => writer.append(record::skipped(&asked, why.clone())?)?,
                 None => waiting.push(asked),
             }
         }
@@ -67,9 +46,19 @@ fn record_all<'p, B: Backend>(
             }
             let answers = worker.decode(&flight, &mut writer.progress)?;
             for (example, answers) in flight.iter().zip(&answers) {
-                writer.append(worker.score(example, answers)?)?;
+                let scored = worker.score(example, answers)?;
+                if let Some(why) = &scored.record.skipped {
+                    tell_skipped(why);
+                }
+                writer.append(scored)?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether what ended so was stopped by Ctrl-C: what was in hand is dropped, every record before it is kept.
+pub(crate) fn was_interrupted<T>(ended: &anyhow::Result<T>) -> bool {
+    let error = ended.as_ref().err().and_then(|error| error.downcast_ref());
+    matches!(error, Some(EngineError::Interrupted))
 }

@@ -41,7 +41,7 @@ pub(super) fn skipped(asked: &KeyedQuestion<'_>, why: String) -> anyhow::Result<
     Ok(Scored { record, kept: None })
 }
 
-/// An example with all its variants; the kept positions of the first `store_kept` rows go with it.
+/// An example with all its variants; the kept positions of the first `store_kept` ones go with it.
 ///
 /// # Errors
 /// A number that no record can hold.
@@ -83,7 +83,7 @@ pub(super) fn graded<P>(
         });
         timings.push(VariantTiming { select_s: branch.select_seconds, decode_s: answer.decode_seconds });
     }
-    let stored = asked.question.row() < store_kept;
+    let stored = asked.place < store_kept;
     let branches = flown.branches.iter().map(|branch| (&branch.planned.key, &*branch.selection));
     Ok(Scored {
         kept: stored.then(|| kept::positions(branches, prefill.shape())),

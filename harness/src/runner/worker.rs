@@ -1,18 +1,20 @@
 //! One device at work: it turns questions into scored examples.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use kvsweep_engine::backend::Backend;
-use kvsweep_engine::decode::{DecodeRule, Sequence};
+use kvsweep_engine::decode::{Decoded, Sequence};
 use kvsweep_engine::memory::Planner;
 use kvsweep_engine::prefill::{Prefill, PrefillOptions};
 use kvsweep_engine::session::Session;
 use kvsweep_methods::method::StateScope;
 use kvsweep_methods::selection::Selection;
 use kvsweep_methods::spec::Variant;
+use kvsweep_results::ExampleKey;
 use kvsweep_tasks::{ModelText, Prompt};
 
 use super::flight::{Answer, Branch, InFlight};
@@ -25,7 +27,10 @@ use crate::model::TextSide;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::questions::{DatasetPart, KeyedQuestion};
+use crate::remaining::{Efforts, Remaining};
 use crate::repeat::RepeatWords;
+use crate::stop::decode_rule;
+use crate::survey::{PromptLength, Survey, named};
 use crate::{machine, output};
 
 /// What a worker may take at once.
@@ -45,10 +50,13 @@ pub(crate) struct Worker<'p, B: Backend> {
     session: &'p Session<B>,
     text: TextSide<'p>,
     limits: Limits,
+    planner: Planner<'p>,
     footprint: Footprint<'p>,
     /// The words that ask for a prompt again, where a method wants that.
     repeat: Option<RepeatWords>,
     lanes: Vec<Lane<'p>>,
+    /// Whether a first example is under way.
+    took_off: bool,
     /// The question that did not fit beside those before it, with its prompt.
     held_back: Option<(KeyedQuestion<'p>, Prompt)>,
     /// The context read last, where other questions about it may follow.
@@ -78,11 +86,52 @@ impl<'p, B: Backend> Worker<'p, B> {
             session,
             text,
             limits,
+            planner,
             footprint: Footprint::new(&session.config, planner, observations, machine::processors()),
             lanes,
+            took_off: false,
             held_back: None,
             last: None,
         })
+    }
+
+    /// What the examples take that are not `finished`, each of which is found to fit the model and the memory.
+    ///
+    /// # Errors
+    /// An example whose prompt cannot be made, read or held.
+    pub(crate) fn survey(&self, finished: &BTreeSet<ExampleKey>) -> anyhow::Result<Survey> {
+        let check = |prompt: &Prompt| {
+            self.session.cancel.check()?;
+            self.plan.question_tokens(prompt, &self.text)?;
+            Ok(self.session.check_prompt(&prompt.ids, prompt.stop.max_new)?)
+        };
+        let survey = self.plan.surveyor(self.text).survey(&self.plan.datasets, finished, &check)?;
+        let needed = |(_, sizes): &&(ExampleKey, PromptLength)| self.least_bytes(sizes.tokens(), sizes.new);
+        if let Some(largest) = survey.prompts.iter().max_by_key(needed)
+            && needed(&largest) > self.limits.memory
+        {
+            let (needed, tokens) = (needed(&largest), largest.1.tokens());
+            anyhow::bail!(
+                "{}: a prompt of {tokens} tokens with one variant needs {}, and {} may be taken\n\
+                 hint: `--memory {:.3}` allows it, if the machine has it",
+                named(&largest.0),
+                human(needed),
+                human(self.limits.memory),
+                gib_at_least(needed)
+            );
+        }
+        Ok(survey)
+    }
+
+    /// What the work that was surveyed amounts to.
+    pub(crate) fn remaining(&self, survey: &Survey) -> Remaining<'p> {
+        let variants = self.plan.variants.iter().map(|planned| &planned.variant);
+        Remaining::new(Efforts::new(self.planner, variants, self.examples_at_once()), survey)
+    }
+
+    /// Examples whose variants fill a batch.
+    fn examples_at_once(&self) -> usize {
+        self.limits.batch.div_ceil(self.lanes.len().max(1))
     }
 
     /// A data set begins.
@@ -102,17 +151,19 @@ impl<'p, B: Backend> Worker<'p, B> {
     pub(crate) fn prefill(
         &mut self,
         waiting: &mut impl Iterator<Item = KeyedQuestion<'p>>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Vec<InFlight<'p, B::Prompt>>> {
         let mut flight: Vec<InFlight<'p, B::Prompt>> = Vec::new();
-        while flight.len() * self.lanes.len() < self.limits.batch {
+        // The first one alone: how long its answers take is known before other prompts are read.
+        let most = if std::mem::replace(&mut self.took_off, true) { self.examples_at_once() } else { 1 };
+        while flight.len() < most {
             let (asked, prompt) = match self.held_back.take() {
                 Some(held_back) => held_back,
                 None => {
                     let Some(asked) = waiting.next() else { break };
                     self.session.cancel.check()?;
                     let renderer = self.plan.renderer(&self.text);
-                    let prompt = asked.question.prompt(&renderer).with_context(|| named(&asked))?;
+                    let prompt = asked.question.prompt(&renderer).with_context(|| named(&asked.key))?;
                     (asked, prompt)
                 }
             };
@@ -121,7 +172,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                 self.held_back = Some((asked, prompt));
                 break;
             }
-            let name = named(&asked);
+            let name = named(&asked.key);
             flight.push(self.fork(asked, prompt, progress).context(name)?);
         }
         Ok(flight)
@@ -129,12 +180,13 @@ impl<'p, B: Backend> Worker<'p, B> {
 
     /// Whether a prompt can be read and answered beside `taken` bytes.
     fn fits(&self, prompt: &Prompt, taken: u64) -> bool {
-        taken.saturating_add(self.least_bytes(prompt)) <= self.limits.memory
+        let needed = self.least_bytes(prompt.ids.len(), prompt.stop.max_new);
+        taken.saturating_add(needed) <= self.limits.memory
     }
 
-    fn least_bytes(&self, prompt: &Prompt) -> u64 {
+    fn least_bytes(&self, tokens: usize, new_tokens: usize) -> u64 {
         let variants = self.lanes.iter().map(|lane| &lane.planned.variant);
-        self.footprint.one_by_one(variants, prompt.ids.len(), prompt.stop.max_new)
+        self.footprint.one_by_one(variants, tokens, new_tokens)
     }
 
     /// The shared prefill, and every variant's choice of what to keep of it.
@@ -142,20 +194,9 @@ impl<'p, B: Backend> Worker<'p, B> {
         &mut self,
         asked: KeyedQuestion<'p>,
         prompt: Prompt,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<InFlight<'p, B::Prompt>> {
         let (tokens, new_tokens) = (prompt.ids.len(), prompt.stop.max_new);
-        self.session.check_prompt(&prompt.ids, new_tokens)?;
-        if !self.fits(&prompt, 0) {
-            let needed = self.least_bytes(&prompt);
-            anyhow::bail!(
-                "a prompt of {tokens} tokens with one variant needs {}, and {} may be taken\n\
-                 hint: `--memory {:.3}` allows it, if the machine has it",
-                human(needed),
-                human(self.limits.memory),
-                gib_at_least(needed)
-            );
-        }
         let (compressed, follow) = prompt.ids.split_at(self.plan.compressed_tokens(&prompt, &self.text)?);
         progress.prefilling(&asked.key, tokens);
         let started = Instant::now();
@@ -172,7 +213,7 @@ impl<'p, B: Backend> Worker<'p, B> {
             }
         };
         let prefill_seconds = started.elapsed().as_secs_f64();
-        progress.prefilled(self.plan.expected_tokens(&asked), tokens, prefill_seconds);
+        progress.prefilled(&asked.key, tokens, prefill_seconds);
         let seen = prefill.shape().seen().len();
         let mut branches = Vec::with_capacity(self.lanes.len());
         for (index, lane) in self.lanes.iter_mut().enumerate() {
@@ -221,7 +262,7 @@ impl<'p, B: Backend> Worker<'p, B> {
     pub(crate) fn decode(
         &self,
         flight: &[InFlight<'_, B::Prompt>],
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Vec<Vec<Answer>>> {
         let mut sequences = Vec::new();
         let mut sizes = Vec::new();
@@ -233,7 +274,7 @@ impl<'p, B: Backend> Worker<'p, B> {
                     follow: Arc::clone(&example.follow),
                     renumbered: branch.planned.variant.renumbers(),
                     again: again(&branch.planned.variant, example.prefill.shape().seen().len()),
-                    rule: decode_rule(&example.prompt),
+                    rule: decode_rule(&example.prompt.stop),
                     keep_logits: false,
                     masked_heads: self.plan.masked.clone(),
                 });
@@ -241,16 +282,21 @@ impl<'p, B: Backend> Worker<'p, B> {
             }
         }
         let prompts: u64 = flight.iter().map(|example| example.prompt_bytes).sum();
+        let keys = || flight.iter().map(|example| &example.asked.key);
+        progress.decoding(keys());
         let started = Instant::now();
         let mut decoded = Vec::with_capacity(sequences.len());
         for group in groups(&sizes, self.limits.memory.saturating_sub(prompts)) {
-            progress.decoding(group.len());
+            progress.decoding_group(group.len());
             decoded.extend(self.session.decode(&sequences[group], &mut |step| progress.step(step))?);
         }
         let seconds = started.elapsed().as_secs_f64();
         let steps = decoded.iter().map(|decoded| decoded.steps).sum();
-        let expected = flight.iter().map(|example| self.plan.expected_tokens(&example.asked)).sum();
-        progress.decoded(expected, steps, seconds);
+        let mean = |of_example: &[Decoded]| {
+            of_example.iter().map(|one| one.steps as f64).sum::<f64>() / of_example.len().max(1) as f64
+        };
+        let means = decoded.chunks(self.lanes.len().max(1)).map(mean);
+        progress.decoded(keys().zip(means), steps, seconds);
         let a_step = seconds / steps.max(1) as f64;
         let mut answers = decoded
             .into_iter()
@@ -279,7 +325,7 @@ impl<'p, B: Backend> Worker<'p, B> {
             }
             record::graded(flown, graded, self.limits.store_kept)
         };
-        scored().with_context(|| named(&flown.asked))
+        scored().with_context(|| named(&flown.asked.key))
     }
 }
 
@@ -295,11 +341,6 @@ pub(crate) fn without_room(variant: &Variant, compressed: usize, needs: &str) ->
         variant.id(),
         variant.entries(compressed)
     )
-}
-
-/// What messages call an example.
-fn named(asked: &KeyedQuestion<'_>) -> String {
-    format!("example `{}`", asked.key.example)
 }
 
 /// Cuts a list of sizes into runs whose sums do not exceed `room`; what is larger than that stands alone.
@@ -322,15 +363,6 @@ fn groups(sizes: &[u64], room: u64) -> Vec<Range<usize>> {
 /// GiB with three decimals that are no less than `bytes`.
 fn gib_at_least(bytes: u64) -> f64 {
     (bytes as f64 / f64::from(1 << 30) * 1e3).ceil() / 1e3
-}
-
-fn decode_rule(prompt: &Prompt) -> DecodeRule {
-    DecodeRule {
-        max_new: prompt.stop.max_new,
-        stop_ids: prompt.stop.stop_ids.clone(),
-        ban_stops_on_first: prompt.stop.ban_stop_on_first,
-        ignore_stops: false,
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use kvsweep_results::{ExampleKey, ExampleRecord, KeptPositions, RunDir, visible};
+use kvsweep_results::{ExampleKey, ExampleRecord, KeptPositions, RunDir};
 
-use crate::output;
 use crate::progress::Progress;
 
 /// An example as it is recorded.
@@ -19,12 +18,12 @@ pub(crate) struct Scored {
 pub(crate) struct Writer<'a> {
     run: &'a mut RunDir,
     /// How far the run is.
-    pub progress: Progress,
+    pub progress: Progress<'a>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes to `run`, of which `progress` tells.
-    pub(crate) fn new(run: &'a mut RunDir, progress: Progress) -> Self {
+    pub(crate) fn new(run: &'a mut RunDir, progress: Progress<'a>) -> Self {
         Self { run, progress }
     }
 
@@ -33,14 +32,11 @@ impl<'a> Writer<'a> {
         self.run.finished_keys()
     }
 
-    /// Appends an example; on return it is on disk. Says why one was skipped.
+    /// Appends an example; on return it is on disk.
     ///
     /// # Errors
     /// A failing disk.
     pub(crate) fn append(&mut self, scored: Scored) -> anyhow::Result<()> {
-        if let Some(why) = &scored.record.skipped {
-            output::note(&format!("skipped: {}", visible(why)));
-        }
         self.run.append(&scored.record, scored.kept.as_ref())?;
         self.progress.recorded();
         Ok(())

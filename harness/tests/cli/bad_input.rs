@@ -53,7 +53,16 @@ const CASES: &[(&[&str], i32, &[&str])] = &[
     ),
     (&["generate", "--model", "foreign", "--prompt", "x"], 1, &["GPT2LMHeadModel", "LlamaForCausalLM"]),
     (&["generate", "--model", "pickled", "--prompt", "x"], 1, &["pickle"]),
+    (&["generate", "--model", "cut", "--prompt", "x"], 1, &["cut/config.json", "EOF"]),
+    (&["score", "nowhere", "--layout", "longbench"], 1, &["nowhere"]),
+    (&["fetch", "model", "foreign"], 1, &["GPT2LMHeadModel"]),
 ];
+
+/// Whether a cause stands behind itself.
+fn said_twice(stderr: &str) -> bool {
+    let parts: Vec<&str> = stderr.trim().split(": ").collect();
+    (1..=parts.len() / 2).any(|n| parts[parts.len() - n..] == parts[parts.len() - 2 * n..parts.len() - n])
+}
 
 #[test]
 fn messages_name_what_where_and_the_remedy() {
@@ -72,6 +81,8 @@ fn messages_name_what_where_and_the_remedy() {
         "rows/hotpotqa.jsonl",
         &format!("{}\n", row.replace("\"answers\":[\"a\"],", "").replace("qasper", "hotpotqa")),
     );
+    write("cut/config.json", "{");
+    write("cut/model.safetensors", "x");
     write("foreign/config.json", r#"{"architectures":["GPT2LMHeadModel"],"model_type":"gpt2"}"#);
     write("foreign/model.safetensors", "x");
     write("pickled/config.json", r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#);
@@ -82,6 +93,7 @@ fn messages_name_what_where_and_the_remedy() {
         if code != *expected
             || !needles.iter().all(|needle| stderr.contains(needle))
             || stderr.contains("panicked")
+            || said_twice(&stderr)
         {
             wrong.push(format!(
                 "{arguments:?}: exit {code}, expected {expected} and {needles:?}\n{stdout}{stderr}"

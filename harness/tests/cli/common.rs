@@ -62,3 +62,38 @@ pub fn shared(what: &str) -> Option<PathBuf> {
     println!("skipped: {} is not present", path.display());
     None
 }
+
+/// The embedded model's files in a folder.
+pub fn tiny_in(folder: &Path) {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/assets/tiny");
+    std::fs::create_dir_all(folder).unwrap();
+    for entry in std::fs::read_dir(assets).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// A row of a LongBench data set with a context of so many words.
+pub fn row(dataset: &str, id: &str, words: usize, answer: &str) -> String {
+    let context: Vec<String> = (0..words).map(|word| format!("word{}", word % 90)).collect();
+    let row = serde_json::json!({
+        "input": "Which word is meant?", "context": context.join(" "), "answers": [answer], "length": words,
+        "dataset": dataset, "language": "en", "all_classes": null, "_id": id,
+    });
+    format!("{row}\n")
+}
+
+/// SmolLM2-135M-Instruct, where `scripts/real_models.sh` put it; `None`, with a word about it, where it is absent. Where the
+/// folder is named, as CI does, that fails.
+pub fn real_model() -> Option<PathBuf> {
+    let named = std::env::var_os("KVSWEEP_REAL_MODELS").map(PathBuf::from);
+    let folder =
+        named.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models"));
+    let model = std::path::absolute(folder.join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    if model.is_file() {
+        return Some(model);
+    }
+    assert!(named.is_none(), "{} is not there", model.display());
+    println!("skipped: {} not present (scripts/real_models.sh)", model.display());
+    None
+}

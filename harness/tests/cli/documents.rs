@@ -139,3 +139,46 @@ fn commands_are_those_of_the_program() {
     }
     assert!(checked > 40, "{checked} commands");
 }
+
+/// Every command that names a model does with a GGUF file in its place: as `--dry-run` where it would compute, which needs
+/// no card, and with rows where the document has a folder of them.
+#[test]
+fn commands_that_name_a_model_take_a_gguf() {
+    let Some(model) = crate::common::real_model() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("rows")).unwrap();
+    for name in ["qasper", "lcc"] {
+        let row = crate::common::row(name, "x", 30, "word1");
+        std::fs::write(dir.path().join(format!("rows/{name}.jsonl")), row).unwrap();
+    }
+    let mut tried = 0;
+    for (_, name, text) in documents() {
+        for span in code(&text) {
+            let Some(mut words) = command(span).filter(|words| !words.iter().any(|word| word.contains('…')))
+            else {
+                continue;
+            };
+            let value = words.iter().position(|word| *word == "--model").map(|at| at + 1);
+            let value = if words.starts_with(&["fetch", "model"]) { Some(2) } else { value };
+            let Some(value) = value.filter(|&at| words.len() > at && words[at] != "M") else { continue };
+            if words[value].contains(['<', '{']) || words[value] == "OWNER/NAME" || words[value] == "tiny" {
+                continue;
+            }
+            words[value] = model.to_str().unwrap();
+            // Written for a cluster's machines, over two lines.
+            if words[0] == "slurm" {
+                continue;
+            }
+            // The method that the document tells a reader to write.
+            let methods: Vec<String> = words.iter().map(|word| word.replace(",snapsink", "")).collect();
+            let mut words: Vec<&str> = methods.iter().map(String::as_str).collect();
+            if words[0] == "run" && !words.contains(&"--dry-run") {
+                words.push("--dry-run");
+            }
+            let (code, _, stderr) = crate::common::run(dir.path(), &words);
+            assert_eq!(code, 0, "{name}: `{}`: {stderr}", words.join(" "));
+            tried += 1;
+        }
+    }
+    assert!(tried >= 5, "{tried} commands");
+}

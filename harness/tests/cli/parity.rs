@@ -95,17 +95,8 @@ fn our_export_reads_back_to_our_own_scores() {
 /// One row of LongBench through a real model (`scripts/real_models.sh`): the full cache and SnapKV.
 #[test]
 fn a_real_model_answers_a_row() {
-    const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
     const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
-    let named = std::env::var_os("KVSWEEP_REAL_MODELS").map(std::path::PathBuf::from);
-    let folder =
-        named.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models"));
-    let model = std::path::absolute(folder.join(FILE)).unwrap();
-    if !model.is_file() {
-        assert!(named.is_none(), "{} is not there", model.display());
-        println!("skipped: {} not present (scripts/real_models.sh)", model.display());
-        return;
-    }
+    let Some(model) = crate::common::real_model() else { return };
     let Some(rows) = shared("data/longbench_samples") else { return };
     let dir = tempfile::tempdir().unwrap();
     let table = succeed(

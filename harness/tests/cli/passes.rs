@@ -3,19 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::{kvsweep, run, succeed};
+use crate::common::{kvsweep, run, succeed, tiny_in};
 
 const LAYERS: &[&str] = &["calibrate", "layers", "--model", "m", "--limit", "1", "-o", "layers.json"];
-
-/// The embedded model as a directory `m`.
-fn model(dir: &Path) {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/assets/tiny");
-    std::fs::create_dir(dir.join("m")).unwrap();
-    for entry in std::fs::read_dir(assets).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, dir.join("m").join(path.file_name().unwrap())).unwrap();
-    }
-}
 
 /// Starts the pass and leaves it alive once two parts are on disk.
 fn begun(dir: &Path) -> std::process::Child {
@@ -34,7 +24,7 @@ fn begun(dir: &Path) -> std::process::Child {
 fn layer_errors_continue_after_a_kill_under_the_same_files_only() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    model(dir);
+    tiny_in(&dir.join("m"));
     succeed(dir, LAYERS);
     let undisturbed = std::fs::read_to_string(dir.join("layers.json")).unwrap();
     assert!(!dir.join("layers.json.parts").exists(), "a finished pass leaves nothing behind");
@@ -97,25 +87,4 @@ fn a_pass_over_nothing_overwrites_nothing() {
     let calibration: serde_json::Value = serde_json::from_str(&calibration).unwrap();
     assert_eq!(calibration["params"]["passed"], 1);
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), 2, "the file and the emptied folder of the pass");
-}
-
-#[test]
-fn the_command_that_a_missing_input_names_can_be_pasted() {
-    let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path();
-    model(dir);
-    // Other weights: the embedded calibrations are of no use to them.
-    let weights = dir.join("m/model.safetensors");
-    let mut bytes = std::fs::read(&weights).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&weights, bytes).unwrap();
-    std::fs::rename(dir.join("m"), dir.join("my model")).unwrap();
-    let sweep =
-        ["run", "longbench", "--split", "mini", "--model", "my model", "--limit", "1", "--budget", "64"];
-    let (code, _, stderr) = run(dir, &[&sweep[..], &["--methods", "headkv-r2,compresskv"]].concat());
-    assert_eq!(code, 1, "{stderr}");
-    for kind in ["heads --kind reasoning", "heads --kind semantic", "layers"] {
-        let command = format!("`kvsweep calibrate {kind} --model 'my model'`");
-        assert!(stderr.contains(&command), "{command}: {stderr}");
-    }
 }

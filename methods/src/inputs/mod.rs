@@ -219,8 +219,7 @@ mod tests {
         let error = inputs.add(kind, &text, Path::new("Tiny-2_retrieval_heads.json"), &MODEL).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "Tiny-2_retrieval_heads.json holds retrieval head scores of Tiny-2, not of org/Tiny-1; make them with \
-             `kvsweep calibrate heads --kind retrieval`"
+            "Tiny-2_retrieval_heads.json holds retrieval head scores of Tiny-2, not of org/Tiny-1"
         );
         let wide = InputModel { query_heads: 4, ..MODEL };
         let error = inputs.add(kind, &text, Path::new("Tiny-1_retrieval_heads.json"), &wide).unwrap_err();

@@ -12,7 +12,7 @@ use kvsweep_results::paper::{PaperCell, PaperComparison, Verdict};
 use kvsweep_results::{
     Budget, ColumnKind, ExampleKey, Group, Merged, MergedExample, ScoreTable, VariantKept,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Tokens shown of a prompt's beginning and end; a shorter prompt is shown whole.
 const ENDS: (usize, usize) = (256, 768);
@@ -386,13 +386,28 @@ fn short(title: &str) -> &str {
 fn summary(merged: &Merged, tables: &[ScoreTable]) -> Vec<Fact> {
     let fact = |label: String, value: String, note: String| Fact { label, value, note };
     let examples: usize = merged.groups.iter().map(|g| g.examples.len()).sum();
-    let answers: usize =
-        merged.groups.iter().flat_map(|g| g.examples.values()).map(|e| e.answers.iter().len()).sum();
-    let datasets = merged.groups.iter().map(|g| g.datasets.len()).max().unwrap_or(0);
-    let variants: usize = merged.groups.iter().map(|g| g.variants.len()).sum();
+    let answers: Vec<usize> = merged
+        .groups
+        .iter()
+        .flat_map(|g| g.examples.values())
+        .map(|example| example.answers.iter().len())
+        .collect();
+    let datasets: BTreeSet<&str> =
+        merged.groups.iter().flat_map(|g| &g.datasets).map(|dataset| dataset.name.as_str()).collect();
+    let datasets = match datasets.len() {
+        1 => "1 data set".to_owned(),
+        n => format!("{n} data sets"),
+    };
+    // Suites and models may have had other variants.
+    let variants = match (answers.iter().min(), answers.iter().max()) {
+        (Some(1), Some(1)) => "1 variant of every prefill".to_owned(),
+        (Some(least), Some(most)) if least == most => format!("{most} variants of every prefill"),
+        (Some(least), Some(most)) => format!("{least} to {most} variants of a prefill"),
+        _ => String::new(),
+    };
     let mut facts = vec![
-        fact("Examples".into(), grouped(examples as u64), format!("{datasets} data sets")),
-        fact("Answers".into(), grouped(answers as u64), format!("{variants} variants of every prefill")),
+        fact("Examples".into(), grouped(examples as u64), datasets),
+        fact("Answers".into(), grouped(answers.iter().sum::<usize>() as u64), variants),
     ];
     for table in tables {
         facts.extend(headlines(table, tables.len() > 1));
@@ -556,11 +571,7 @@ fn provenance(merged: &Merged, oddities: &dyn Fn(&str) -> Vec<String>) -> Vec<Pr
                 fact("Version", m.protocol.version.clone(), ""),
                 fact("Rules", m.protocol.sha256.clone(), "sha256"),
                 fact("Suite", format!("{}, {} split", m.suite, m.split), ""),
-                fact(
-                    "Limit",
-                    m.limit.map_or("none".into(), |l| format!("first {l} rows of each data set")),
-                    "",
-                ),
+                fact("Limit", m.limited().unwrap_or_else(|| "none".into()), ""),
                 fact("Seed", m.seed.to_string(), ""),
             ],
             remarks: oddities(&m.protocol.name),

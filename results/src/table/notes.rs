@@ -42,15 +42,9 @@ pub(super) fn part(merged: &Merged, columns: &[CellScope], rows: &[ScoreRow]) ->
 /// Why the records of a group are only a part of its data sets: row limits, missing shards, unfinished runs.
 pub(crate) fn group_part(group: &Group) -> Vec<String> {
     let mut part = Vec::new();
-    let limits: BTreeSet<u64> = group.manifests.iter().filter_map(|manifest| manifest.limit).collect();
-    for limit in limits {
-        // A needle's limit is one of trials or cells, by its variant.
-        part.push(match limit {
-            _ if group.manifest.suite == "needle" => format!("limited to {limit}"),
-            1 => "first row of each data set".to_owned(),
-            _ => format!("first {limit} rows of each data set"),
-        });
-    }
+    let limits: BTreeSet<(Option<u64>, String)> =
+        group.manifests.iter().filter_map(|manifest| Some((manifest.limit, manifest.limited()?))).collect();
+    part.extend(limits.into_iter().map(|(_, limited)| limited));
     part.extend(group.parts());
     let missing: Vec<String> = group
         .datasets

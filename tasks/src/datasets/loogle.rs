@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::metric_ids::{LOOGLE_CLOZE, LOOGLE_ROUGE_L, QA_F1};
 use super::{Category, DatasetInfo, Language};
 use crate::error::TaskError;
@@ -194,6 +196,56 @@ pub(crate) fn examples(
     Ok(examples)
 }
 
+/// The example of a row with one question, as the hub has LooGLE now: `context`, `question`, `answer` (where that is empty,
+/// `output`). HeadKV's sets take the rows of their `type`. `before` is the context of the example before, which is held once.
+///
+/// # Errors
+/// A row that lacks a field, an answer that cannot be used.
+pub(crate) fn flat_example(
+    info: &DatasetInfo,
+    row: &mut Row<'_>,
+    index: usize,
+    before: Option<&Arc<str>>,
+) -> Result<Option<Example>, TaskError> {
+    let kind = [row.optional_text("type")?, row.optional_text("task")?];
+    if is_longdep_type(info.name) && !kind.iter().flatten().any(|kind| kind == info.name) {
+        return Ok(None);
+    }
+    let place = row.place();
+    let context = row.text("context")?;
+    let context = before.filter(|before| ***before == *context).map_or_else(|| context.into(), Arc::clone);
+    let question = row.optional_text("question")?.unwrap_or_default();
+    let summary = info.name == "longdep_summarization";
+    let answer = match row.take("answer") {
+        Ok(Value::String(text)) if !text.trim().is_empty() => text,
+        // A cloze: its masks and their names.
+        Ok(object @ Value::Object(_)) => object.to_string(),
+        Ok(Value::String(_) | Value::Null) | Err(_) if summary => row.text("output")?,
+        Ok(_) => return Err(place.error("field `answer` must be a text, and not empty", FIX_ROW)),
+        Err(error) => return Err(error),
+    };
+    let answer = if info.name == "shortdep_cloze" {
+        let read = literal::parse(&answer).ok().as_ref().and_then(cloze_answer);
+        read.ok_or_else(|| place.error("field `answer` is not a dict of masks and names", FIX_ROW))?
+    } else {
+        answer
+    };
+    let id = row.optional_text("id")?;
+    let input = if summary { String::new() } else { question };
+    let answers = vec![answer];
+    Ok(Some(Example {
+        key: key(info.name, index, id.as_deref(), &input, &context, &answers),
+        dataset: info.name.to_owned(),
+        length: context.split_whitespace().count() as u64,
+        input,
+        answer_prefix: String::new(),
+        context,
+        answers,
+        all_classes: Vec::new(),
+        language: "en".to_owned(),
+    }))
+}
+
 /// A cloze reference as text: JSON of a dict of strings is a Python literal, too, which is what the metric reads.
 fn cloze_answer(answer: &Literal) -> Option<String> {
     let Literal::Dict(pairs) = answer else { return None };
@@ -216,19 +268,51 @@ mod tests {
         };
         let pairs = r#"[{'Q': "who?", 'A': 'he', 'type': 'computation', 'S': ['x']}, {'Q': 'when?', 'A': 'now', 'type': 'timeline_reorder', 'S': []}]"#;
         fs_err::write(&path, doc(pairs)).unwrap();
-        let all = read_rows(&path, "longdep_qa", None).unwrap().examples;
+        let all = read_rows(&path, "longdep_qa").unwrap().examples;
         assert!(std::sync::Arc::ptr_eq(&all[0].context, &all[1].context), "a document is held once");
         assert_eq!((all.len(), all[1].input.as_str(), all[1].answers[0].as_str()), (2, "when?", "now"));
         assert!(all[0].key.starts_with("longdep_qa#0.0-"), "{}", all[0].key);
-        assert_eq!(read_rows(&path, "computation", None).unwrap().examples[0].input, "who?");
-        assert!(read_rows(&path, "comprehension_and_reasoning", None).is_err());
+        assert_eq!(read_rows(&path, "computation").unwrap().examples[0].input, "who?");
+        assert!(read_rows(&path, "comprehension_and_reasoning").is_err());
         fs_err::write(&path, doc(r#"[{'Q': 'fill', 'A': {'<mask-0>': "O'Hara \u00e9"}, 'S': ''}]"#)).unwrap();
-        let cloze = read_rows(&path, "shortdep_cloze", None).unwrap().examples.remove(0);
+        let cloze = read_rows(&path, "shortdep_cloze").unwrap().examples.remove(0);
         assert_eq!(cloze.answers, [r#"{"<mask-0>":"O'Hara é"}"#]);
         fs_err::write(&path, doc("__import__('os')")).unwrap();
-        let error = read_rows(&path, "longdep_qa", None).unwrap_err().to_string();
+        let error = read_rows(&path, "longdep_qa").unwrap_err().to_string();
         assert!(error.contains(":1: field `qa_pairs`: not a python literal"), "{error}");
         fs_err::write(&path, doc("none")).unwrap();
-        assert_eq!(read_rows(&path, "longdep_summarization", None).unwrap().examples[0].answers, ["sum"]);
+        assert_eq!(read_rows(&path, "longdep_summarization").unwrap().examples[0].answers, ["sum"]);
+    }
+
+    /// One question a row, as the hub has LooGLE now.
+    #[test]
+    fn rows_of_one_question_are_read_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        let row = |id: &str, question: &str, answer: serde_json::Value| {
+            serde_json::json!({
+                "id": id, "doc_id": "1", "title": "t", "context": "Anna wrote it.", "question": question,
+                "answer": answer, "evidence": ["Anna"], "output": "none", "type": "computation",
+            })
+            .to_string()
+        };
+        let rows = [row("0_0", "Who?", "Anna".into()), row("0_1", "What?", "it".into())];
+        fs_err::write(&path, rows.join("\n")).unwrap();
+        let read = read_rows(&path, "shortdep_qa").unwrap().examples;
+        let [first, second] = &read[..] else { panic!("{read:?}") };
+        assert!(std::sync::Arc::ptr_eq(&first.context, &second.context), "a document is held once");
+        assert_eq!((&*first.key, &*first.input, &*first.answers[0]), ("shortdep_qa#0-0_0", "Who?", "Anna"));
+        assert_eq!((second.length, &*second.context), (3, "Anna wrote it."));
+        assert_eq!(read_rows(&path, "computation").unwrap().examples.len(), 2, "by their type");
+        assert!(read_rows(&path, "timeline_reorder").unwrap_err().to_string().contains("holds no rows"));
+        for masks in [serde_json::json!({"<mask-0>": "O'Hara"}), "{'<mask-0>': \"O'Hara\"}".into()] {
+            fs_err::write(&path, row("0", "<mask-0> wrote.", masks)).unwrap();
+            let cloze = read_rows(&path, "shortdep_cloze").unwrap().examples.remove(0);
+            assert_eq!(cloze.answers, [r#"{"<mask-0>":"O'Hara"}"#]);
+        }
+        fs_err::write(&path, row("0", "", "".into())).unwrap();
+        assert_eq!(read_rows(&path, "longdep_summarization").unwrap().examples[0].answers, ["none"]);
+        let error = read_rows(&path, "shortdep_qa").unwrap_err().to_string();
+        assert!(error.contains(":1: field `answer` must be a text"), "{error}");
     }
 }

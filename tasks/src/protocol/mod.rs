@@ -23,7 +23,7 @@ use crate::suite::Suite;
 use crate::text::clean_up_spaces;
 
 pub use listing::markdown;
-pub(crate) use render::keep_one_bos;
+pub use render::keep_one_bos;
 pub(crate) use stop::stop_ids;
 
 /// The facts about a model that prompts depend on.

@@ -253,7 +253,7 @@ fn end_of(text: &str, end: Option<&str>) -> Option<usize> {
 }
 
 /// Cuts the BOS tokens at the front down to one.
-pub(crate) fn keep_one_bos(ids: &mut Vec<u32>, bos: Option<u32>) {
+pub fn keep_one_bos(ids: &mut Vec<u32>, bos: Option<u32>) {
     let extra = ids.iter().take_while(|id| Some(**id) == bos).count().saturating_sub(1);
     ids.drain(..extra);
 }

@@ -28,6 +28,14 @@ impl Protocol {
         };
         Ok(stop)
     }
+
+    /// What ends an answer to a prompt of no data set, its length left open.
+    ///
+    /// # Errors
+    /// What the tokenizer says when it cannot encode a newline.
+    pub fn turn_stop_rule(&self, model: &ModelFacts, text: &dyn ModelText) -> Result<StopRule, TextError> {
+        stop_ids(&self.stop.normal, model, text)
+    }
 }
 
 /// The union of the ids of `sources`.

@@ -90,34 +90,25 @@ fn holds(path: &Path, task: &str) -> Result<bool, TaskError> {
     Ok(found)
 }
 
-/// Reads the first `limit` rows (all, if `None`) of a task and a length from the file that [`find`] found; rows of other
-/// tasks are passed over.
+/// Reads the rows of a task and a length from the file that [`find`] found; rows of other tasks are passed over.
 ///
 /// # Errors
 /// A malformed row (file, line, field), a row without the question that its task has.
-pub fn read(
-    path: &Path,
-    info: &'static DatasetInfo,
-    length: usize,
-    limit: Option<usize>,
-) -> Result<DatasetRows, TaskError> {
+pub fn read(path: &Path, info: &'static DatasetInfo, length: usize) -> Result<DatasetRows, TaskError> {
     let task = Task::by_name(info.name).ok_or_else(|| TaskError::NoRows(info.name.to_owned()))?;
-    let (mut examples, mut total) = (Vec::new(), 0);
+    let mut examples = Vec::new();
     let sha256 = for_each_line(path, Some(info), |place, line| {
         let mut row = Row::parse(place, line)?;
         if row.optional_text("task")?.is_some_and(|named| named != info.name) {
             return Ok(());
         }
-        total += 1;
-        if examples.len() < limit.unwrap_or(usize::MAX) {
-            examples.push(example(info, task, &mut row, examples.len(), length)?);
-        }
+        examples.push(example(info, task, &mut row, examples.len(), length)?);
         Ok(())
     })?;
     if examples.is_empty() {
         return Err(TaskError::NoRows(format!("{} of length {length}", info.name)));
     }
-    Ok(DatasetRows { examples, sha256, total })
+    Ok(DatasetRows { examples, sha256 })
 }
 
 fn example(
@@ -216,13 +207,13 @@ mod tests {
         assert_eq!(all.keys().copied().collect::<Vec<_>>(), [4096, 8192]);
         let read = |length: usize| {
             let path = find(&all[&length], "vt").unwrap();
-            super::read(&path, info, length, None).unwrap()
+            super::read(&path, info, length).unwrap()
         };
         // A file of all tasks has no rows of one that it does not name.
         let missing = find(&all[&8192], "fwe").unwrap_err();
         assert!(matches!(missing, TaskError::MissingDataset { .. }), "{missing}");
         let (one, two) = (read(4096), read(8192));
-        assert_eq!((one.total, two.total), (1, 1));
+        assert_eq!((one.examples.len(), two.examples.len()), (1, 1));
         let (one, two) = (&one.examples[0], &two.examples[0]);
         assert_eq!(
             (&one.context, &one.input, &one.answer_prefix),
@@ -242,7 +233,7 @@ mod tests {
             &[serde_json::json!({"input": "What?", "outputs": ["1"]})],
         );
         let place = dir.path().join("4096");
-        let complain = || read(&find(&place, info.name).unwrap(), info, 4096, None).unwrap_err().to_string();
+        let complain = || read(&find(&place, info.name).unwrap(), info, 4096).unwrap_err().to_string();
         assert!(
             complain().contains(".jsonl:1: field `input` does not end with the question"),
             "{}",
@@ -272,8 +263,8 @@ mod tests {
             return;
         };
         let info = datasets::by_name("niah_multikey_3").unwrap();
-        let rows = read(&find(place, info.name).unwrap(), info, 4096, None).unwrap();
-        assert_eq!(rows.total, 20);
+        let rows = read(&find(place, info.name).unwrap(), info, 4096).unwrap();
+        assert_eq!(rows.examples.len(), 20);
         for row in rows.examples {
             assert!(row.context.contains(&format!("is: {}.", row.answers[0])), "{}", row.key);
             assert!(row.input.ends_with("mentioned in the provided text? "), "{}", row.input);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dataset, Source, needles};
+use super::{Dataset, Source, needles, spread};
 use crate::ask::Renderer;
 use crate::error::TaskError;
 use crate::needle::{self, Essays, NeedleGrading, NeedleVariant};
@@ -18,7 +18,7 @@ pub struct EssayNeedle {
     pub depths: Vec<u32>,
     /// The essays.
     pub folder: PathBuf,
-    /// The first so many cells; all, if `None`.
+    /// So many cells, spread evenly over the lengths; all, if `None`.
     pub limit: Option<usize>,
 }
 
@@ -27,7 +27,12 @@ impl Source for EssayNeedle {
         let Renderer { model, text, .. } = *renderer;
         let essays = Essays::read(&self.folder)?;
         let mut cases = needle::cases(self.variant, model, &self.lengths, &self.depths, &essays, text)?;
-        cases.truncate(self.limit.unwrap_or(usize::MAX));
+        if let Some(limit) = self.limit {
+            let lengths: Vec<u64> = cases.iter().map(|case| case.cell.length as u64).collect();
+            let drawn = spread::rows(&lengths, limit);
+            let mut rows = 0u64..;
+            cases.retain(|_| rows.next().is_some_and(|row| drawn.contains(&row)));
+        }
         needles::dataset(cases, NeedleGrading::Variant(self.variant), Some(essays.sha256))
     }
 }

@@ -18,7 +18,7 @@ pub struct MiniRows {
 
 impl MiniRows {
     /// The first `limit` rows (all, if `None`) of a data set under a seed; a limit beyond the suite's rows makes more of
-    /// them. `without_context` leaves the context out of every prompt.
+    /// them. The rows are generated in turn of their lengths, so the first ones have all of them. `without_context` leaves the context out of every prompt.
     ///
     /// # Errors
     /// A data set that the registry does not know.
@@ -38,8 +38,7 @@ impl Source for MiniRows {
         // The hash names the suite, however much of it is asked.
         let identity = Identity { sha256: datasets::mini::sha256(&rows)?, essays_sha256: None };
         rows.truncate(self.limit.unwrap_or(usize::MAX));
-        let examples =
-            rows.into_iter().enumerate().map(|(row, mini)| datasets::mini::example(row, mini)).collect();
+        let examples = (0..).zip(rows).map(|(row, mini)| (row as u64, datasets::mini::example(row, mini)));
         let questions = rows::questions(examples, self.info, self.without_context);
         Dataset::new(self.set.name, identity, questions)
     }

@@ -8,6 +8,7 @@ mod needles;
 mod row_file;
 mod rows;
 mod ruler;
+mod spread;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use mini_rows::MiniRows;
 pub use mini_ruler::MiniRuler;
 pub use row_file::RowFile;
 pub use ruler::{GeneratedRuler, PublishedRuler};
+pub use spread::rows as spread_rows;
 
 /// The one data set of the needle test.
 pub const NEEDLE: &str = "needle";
@@ -44,7 +46,7 @@ pub struct Dataset {
     pub identity: Identity,
     /// What is asked, in the order of rows.
     pub asks: Vec<Ask>,
-    /// The first question: profiles that freeze capacities start from it.
+    /// The first question of all, asked or not: profiles that freeze capacities start from it.
     pub first: Arc<dyn Question>,
 }
 
@@ -67,6 +69,12 @@ impl Dataset {
         let first = asks.iter().flat_map(|ask| &ask.questions).next().cloned();
         let first = first.ok_or_else(|| TaskError::NoRows(name.to_owned()))?;
         Ok(Self { name, identity, asks, first })
+    }
+
+    /// Keeps some rows. What profiles start from stays the first of all.
+    fn retain(&mut self, row: impl Fn(u64) -> bool) {
+        self.asks.iter_mut().for_each(|ask| ask.questions.retain(|question| row(question.row())));
+        self.asks.retain(|ask| !ask.questions.is_empty());
     }
 
     /// Every question, in the order of rows.

@@ -10,7 +10,7 @@ use crate::error::TaskError;
 use crate::example::hex;
 use crate::needle::{NeedleCase, NeedleGrading};
 use crate::prompt::Prompt;
-use crate::protocol::{ModelFacts, Protocol};
+use crate::protocol::Protocol;
 
 struct NeedleQuestion {
     row: u64,
@@ -48,10 +48,6 @@ impl Question for NeedleQuestion {
 
     fn prompt(&self, _: &Renderer<'_>) -> Result<Prompt, TaskError> {
         Ok(self.case.prompt.clone())
-    }
-
-    fn expected_tokens(&self, _: &Protocol, _: &ModelFacts) -> usize {
-        self.case.prompt.ids.len()
     }
 
     fn grade(&self, _: &Protocol, prediction: &str) -> Result<Grade, TaskError> {

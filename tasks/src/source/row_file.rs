@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dataset, Identity, Source, rows};
+use super::{Dataset, Identity, Source, rows, spread};
 use crate::ask::Renderer;
 use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
@@ -15,7 +15,7 @@ pub struct RowFile {
     pub info: &'static DatasetInfo,
     /// Its file.
     pub path: PathBuf,
-    /// The first so many rows; all, if `None`.
+    /// So many rows, spread evenly over their lengths; all, if `None`.
     pub limit: Option<usize>,
     /// Leaves the context out of every prompt.
     pub without_context: bool,
@@ -27,10 +27,16 @@ impl RowFile {
     /// # Errors
     /// See [`read_rows`].
     pub fn rows(&self) -> Result<Dataset, TaskError> {
-        let rows = read_rows(&self.path, self.info.name, self.limit)?;
+        let rows = read_rows(&self.path, self.info.name)?;
         let identity = Identity { sha256: rows.sha256, essays_sha256: None };
-        let questions = rows::questions(rows.examples, self.info, self.without_context);
-        Dataset::new(self.info.name, identity, questions)
+        let lengths: Vec<u64> = rows.examples.iter().map(|example| example.length).collect();
+        let questions = rows::questions((0..).zip(rows.examples), self.info, self.without_context);
+        let mut dataset = Dataset::new(self.info.name, identity, questions)?;
+        if let Some(limit) = self.limit {
+            let drawn = spread::rows(&lengths, limit);
+            dataset.retain(|row| drawn.contains(&row));
+        }
+        Ok(dataset)
     }
 }
 

@@ -7,12 +7,9 @@ use crate::datasets::{DatasetInfo, longbench_e};
 use crate::error::TaskError;
 use crate::example::Example;
 use crate::prompt::Prompt;
-use crate::protocol::{ModelFacts, Protocol};
+use crate::protocol::Protocol;
 use crate::score::{other_scores, score_prediction};
 use crate::suite::Suite;
-
-/// Bytes of text that make a token, about.
-const BYTES_A_TOKEN: usize = 4;
 
 struct RowQuestion {
     row: u64,
@@ -21,13 +18,13 @@ struct RowQuestion {
     context: Option<ContextKey>,
 }
 
-/// The rows as questions; `without_context`, for the contamination control, leaves out what they are asked about.
+/// The rows, each with its number, as questions; `without_context`, for the contamination control, leaves out what they are asked about.
 pub(super) fn questions(
-    examples: Vec<Example>,
+    examples: impl IntoIterator<Item = (u64, Example)>,
     info: &'static DatasetInfo,
     without_context: bool,
 ) -> impl Iterator<Item = Arc<dyn Question>> {
-    (0..).zip(examples).map(move |(row, mut example)| -> Arc<dyn Question> {
+    examples.into_iter().map(move |(row, mut example)| -> Arc<dyn Question> {
         if without_context {
             example.context = Arc::default();
         }
@@ -84,11 +81,6 @@ impl Question for RowQuestion {
         protocol.render_as(&self.example, self.info, model, text, question)
     }
 
-    fn expected_tokens(&self, protocol: &Protocol, model: &ModelFacts) -> usize {
-        let text = self.example.context.len() + self.example.input.len();
-        (text / BYTES_A_TOKEN).min(protocol.limit(model, self.info.max_new_tokens).0)
-    }
-
     fn grade(&self, protocol: &Protocol, prediction: &str) -> Result<Grade, TaskError> {
         grade(self.info, protocol, prediction, &self.example)
     }
@@ -124,7 +116,7 @@ mod tests {
             length: 0,
             language: "en".into(),
         };
-        let examples = rows.iter().map(example).collect();
+        let examples: Vec<_> = (0..).zip(rows.iter().map(example)).collect();
         Ask::group(questions(examples, datasets::by_name(dataset).unwrap(), without_context))
     }
 

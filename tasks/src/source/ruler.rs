@@ -11,7 +11,7 @@ use crate::datasets::DatasetInfo;
 use crate::error::TaskError;
 use crate::example::{Example, hex};
 use crate::prompt::Prompt;
-use crate::protocol::{ModelFacts, Protocol};
+use crate::protocol::Protocol;
 use crate::ruler::{Material, RULER_VERSION, RowId, RulerRow, Task, published};
 use crate::text::{ModelText, TextError};
 
@@ -136,11 +136,6 @@ impl Question for GeneratedQuestion {
         protocol.render_as(&example, self.info, model, text, question)
     }
 
-    fn expected_tokens(&self, protocol: &Protocol, model: &ModelFacts) -> usize {
-        let tokens = self.id.length.saturating_sub(self.info.max_new_tokens);
-        tokens.min(protocol.limit(model, self.info.max_new_tokens).0)
-    }
-
     fn grade(&self, protocol: &Protocol, prediction: &str) -> Result<Grade, TaskError> {
         rows::grade(self.info, protocol, prediction, &self.example)
     }
@@ -180,12 +175,16 @@ impl PublishedRuler {
         let mut hash = Sha256::new();
         let mut examples = Vec::new();
         for (length, path) in &self.files {
-            let rows = published::read(path, self.info, *length, self.limit)?;
+            let rows = published::read(path, self.info, *length)?;
             hash.update(format!("{length} {}\n", rows.sha256));
-            examples.extend(rows.examples);
+            examples.extend(rows.examples.into_iter().take(self.limit.unwrap_or(usize::MAX)));
         }
         let identity = Identity { sha256: hex(&hash.finalize()), essays_sha256: None };
-        Dataset::new(self.info.name, identity, rows::questions(examples, self.info, self.without_context))
+        Dataset::new(
+            self.info.name,
+            identity,
+            rows::questions((0..).zip(examples), self.info, self.without_context),
+        )
     }
 }
 

@@ -22,7 +22,7 @@ fn rows() -> Option<Vec<(&'static datasets::DatasetInfo, Example)>> {
         .filter_map(|info| {
             let folder = if info.suite == Suite::LooGle { "loogle" } else { "longbench_samples" };
             let path = find_dataset(&data.join(folder), info.name).ok()?;
-            let mut example = read_rows(&path, info.name, Some(1)).unwrap().examples.remove(0);
+            let mut example = read_rows(&path, info.name).unwrap().examples.remove(0);
             // Within every protocol's limit.
             let most = if info.language == Language::Chinese { 4000 } else { 9000 };
             example.context = example.context.chars().take(most).collect::<String>().into();

@@ -30,7 +30,7 @@ fn prompts_of_every_protocol_and_data_set_are_pinned() {
         .filter_map(|info| {
             let folder = if info.suite == Suite::LooGle { "loogle" } else { "longbench_samples" };
             let path = find_dataset(&shared.join("data").join(folder), info.name).ok()?;
-            Some((info, read_rows(&path, info.name, Some(1)).unwrap().examples.remove(0)))
+            Some((info, read_rows(&path, info.name).unwrap().examples.remove(0)))
         })
         .collect();
     assert!(rows.len() >= 42, "{} data sets with rows", rows.len());
@@ -94,7 +94,7 @@ fn every_sample_file_is_read_whole() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             if path.extension().is_some_and(|e| e == "jsonl") {
-                rows += read_rows(&path, &name, None).unwrap_or_else(|e| panic!("{e}")).examples.len();
+                rows += read_rows(&path, &name).unwrap_or_else(|e| panic!("{e}")).examples.len();
             }
         }
     }

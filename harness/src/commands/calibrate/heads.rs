@@ -12,6 +12,7 @@ use kvsweep_engine::session::Session;
 use kvsweep_methods::identify::{HeadKind, RowReading};
 use kvsweep_methods::inputs::{HeadScores, InputKind};
 use kvsweep_plots::head::{self, HeadMap, Kind};
+use kvsweep_results::visible;
 use kvsweep_tasks::{ModelFacts, ModelText};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
@@ -23,7 +24,7 @@ use crate::detection::{self, Haystacks, NeedleTest};
 use crate::exit::{Exit, usage};
 use crate::model::{TINY, TextSide};
 use crate::pass::Pass;
-use crate::{destination, output};
+use crate::{destination, output, stop};
 
 /// New tokens of a needle test.
 const MAX_NEW: usize = 50;
@@ -34,6 +35,8 @@ struct Outcome {
     passed: bool,
     /// `[layer][head]`; empty where the test did not pass.
     scores: Vec<Vec<f64>>,
+    /// What the model answered; `None` where it was not asked, since the prompt has not the needle's tokens.
+    response: Option<String>,
 }
 
 /// Measures.
@@ -61,6 +64,12 @@ pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyho
     let depths: Vec<u32> =
         detection::linspace(0, 100, args.depths).into_iter().map(|depth| depth as u32).collect();
     let tests = haystacks.tests(kind, &lengths, &depths, &facts, &text)?;
+    for test in &tests {
+        let fits = model.check_prompt(&test.ids, MAX_NEW);
+        fits.with_context(|| format!("needle test `{}`; `--lengths` chooses shorter ones", test.key))?;
+    }
+    let mut rule = stop::of_a_turn(MAX_NEW, &facts, &text)?;
+    rule.stop_ids.extend(text.encode("\n", false)?.last());
     let mut params = Map::new();
     params.insert("kind".to_owned(), json!(kind));
     params.insert("lengths".to_owned(), json!(lengths));
@@ -75,20 +84,34 @@ pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyho
         if pass.get(&test.key).is_some() {
             continue;
         }
-        let outcome = test_heads(model, &facts, &text, kind, test)
+        let outcome = test_heads(model, &facts, &text, kind, test, &rule)
             .with_context(|| format!("needle test `{}`", test.key))?;
         let told = if outcome.passed { "passed" } else { "not passed" };
         pass.push(&test.key, outcome)?;
         output::note(&format!("{}/{} tests: {told}", index + 1, tests.len()));
     }
+    let outcomes = || tests.iter().filter_map(|test| Some((test, pass.get(&test.key)?)));
     let passed: Vec<&Outcome> =
-        tests.iter().filter_map(|test| pass.get(&test.key)).filter(|outcome| outcome.passed).collect();
-    anyhow::ensure!(
-        !passed.is_empty(),
-        "none of {} needle tests passed: this model does not answer them, so its heads cannot be told apart; try shorter \
-         --lengths or other --data",
-        tests.len()
-    );
+        outcomes().map(|(_, outcome)| outcome).filter(|outcome| outcome.passed).collect();
+    if passed.is_empty() {
+        let asked = outcomes().find_map(|(test, outcome)| Some((test, outcome.response.as_ref()?)));
+        anyhow::bail!(
+            "none of {} needle tests passed, so the heads cannot be told apart; nothing was written\n{}\n\
+             hint: ask what it can answer: `{} --data DIR`, where DIR has needles in natural text (docs/calibration.md), or \
+             shorter --lengths",
+            tests.len(),
+            match asked {
+                Some((test, response)) => format!(
+                    "`{}`: expected `{}`, answered `{}`",
+                    test.key,
+                    visible(test.answer.trim()),
+                    visible(response.trim())
+                ),
+                None => "no prompt holds the tokens of its needle".to_owned(),
+            },
+            calibration::command(input, &args.model).unwrap_or_default(),
+        );
+    }
     params.insert("passed".to_owned(), json!(passed.len()));
     params.insert("tests".to_owned(), json!(tests.len()));
     let lists = HeadScores {
@@ -131,23 +154,21 @@ fn test_heads<B: Backend>(
     text: &TextSide<'_>,
     kind: HeadKind,
     test: &NeedleTest,
+    rule: &DecodeRule,
 ) -> anyhow::Result<Outcome> {
     let (layers, heads) = (model.config.layers, model.config.query_heads);
-    let refused = Outcome { passed: false, scores: Vec::new() };
-    let (Some((&last, rest)), Some(span)) = (test.ids.split_last(), &test.span) else { return Ok(refused) };
+    let refused = |response| Outcome { passed: false, scores: Vec::new(), response };
+    let (Some((&last, rest)), Some(span)) = (test.ids.split_last(), &test.span) else {
+        return Ok(refused(None));
+    };
     if rest.is_empty() {
-        return Ok(refused);
+        return Ok(refused(None));
     }
-    let mut rule = DecodeRule { max_new: MAX_NEW, ..DecodeRule::default() };
-    rule.stop_ids = model.generation.eos_ids.iter().copied().collect();
-    let newline = text.encode("\n", false)?;
-    rule.stop_ids.extend(newline.last());
-    model.check_prompt(&test.ids, rule.max_new)?;
     let prefill = Arc::new(model.prefill(rest, &BTreeSet::new(), PrefillOptions::default())?);
     // `[step][layer][head]`; the token that a step produces is only known after its rows.
     let mut readings: Vec<Vec<Vec<RowReading>>> = Vec::new();
     let decoded =
-        model.decode_with_attention(&prefill, Some(last), &rule, None, &mut |step, layer, values| {
+        model.decode_with_attention(&prefill, Some(last), rule, None, &mut |step, layer, values| {
             if readings.len() <= step {
                 readings.resize_with(step + 1, || vec![Vec::new(); layers]);
             }
@@ -158,7 +179,7 @@ fn test_heads<B: Backend>(
         })?;
     let response = facts.transformers_text(text.decode(&decoded.ids, true)?);
     if !detection::passes(kind, &response, &test.answer)? {
-        return Ok(refused);
+        return Ok(refused(Some(response)));
     }
     let mut produced = decoded.ids.clone();
     produced.extend(decoded.stopped_by);
@@ -170,7 +191,7 @@ fn test_heads<B: Backend>(
             }
         }
     }
-    Ok(Outcome { passed: true, scores })
+    Ok(Outcome { passed: true, scores, response: Some(response) })
 }
 
 /// `N:FROM..TO`, or what suits the kind and the model's positions.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kvsweep_engine::backend::Backend;
-use kvsweep_engine::decode::DecodeRule;
 use kvsweep_engine::prefill::PrefillOptions;
 use kvsweep_engine::session::Session;
 use kvsweep_methods::identify;
@@ -21,6 +20,7 @@ use crate::cli::CalibrateArgs;
 use crate::exit::Exit;
 use crate::model::TextSide;
 use crate::pass::Pass;
+use crate::stop::decode_rule;
 use crate::{kept, output, questions};
 
 /// The seed of the rows that layer errors are measured on; the suite itself has another.
@@ -32,7 +32,7 @@ const LAYER_ROWS_SEED: u64 = 1_000_003;
 /// A model without a semantic head ranking, errors that are all equal, another process at work on the same pass.
 pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyhow::Result<Exit> {
     let text = TextSide::new(model)?;
-    let calibrations = Calibrations::load(model, &[])?;
+    let calibrations = Calibrations::load(model, &[], &args.model)?;
     let inputs = Inputs { ranking: calibrations.inputs.ranking.clone(), ..Inputs::default() };
     anyhow::ensure!(
         inputs.has(InputKind::HeadRanking),
@@ -83,11 +83,7 @@ pub(super) fn run<B: Backend>(args: &CalibrateArgs, model: &Session<B>) -> anyho
                 let mut state = MethodState::default();
                 let selection =
                     variant.select(prefill.shape(), prefill.observations(), &inputs, &mut state)?;
-                let rule = DecodeRule {
-                    max_new: prompt.stop.max_new,
-                    stop_ids: prompt.stop.stop_ids,
-                    ..DecodeRule::default()
-                };
+                let rule = decode_rule(&prompt.stop);
                 pass.push(&key, model.layer_errors(&prefill, &selection, &rule)?.0)?;
             }
             for (sum, error) in sums.iter_mut().zip(pass.get(&key).into_iter().flatten()) {
