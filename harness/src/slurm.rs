@@ -46,7 +46,7 @@ impl fmt::Display for Script {
         writeln!(f, "#SBATCH --requeue --open-mode=append")?;
         for option in site {
             match option.split_once('=') {
-                Some((name, value)) => writeln!(f, "#SBATCH {name}={}", quoted(value))?,
+                Some((name, value)) => writeln!(f, "#SBATCH {name}={}", shell_word(value))?,
                 None => writeln!(f, "#SBATCH {option}")?,
             }
         }
