@@ -392,11 +392,11 @@ mod tests {
         let error = |at: usize| (seen[at].0 / seen[at].1 - 1.0).abs();
         assert!(error(0) < 0.6, "{:?}", seen[0]);
         for at in 5..20 {
-            assert!(error(at) < 0.35, "{at}: {:?}", seen[at]);
+            assert!(error(at) < 0.35, "{at}: {}", error(at));
         }
         // Once answers of the second data set were seen.
         for at in 24..39 {
-            assert!(error(at) < 0.08, "{at}: {:?}", seen[at]);
+            assert!(error(at) < 0.08, "{at}: {}", error(at));
         }
         assert_eq!(seen[39].0, 0.0);
     }

@@ -5,8 +5,8 @@
 //! beginning of the answer as kvpress cuts it (`evaluation/benchmarks/ruler/create_huggingface_dataset.py`). What
 //! differs from NVIDIA's rows is listed in `docs/ruler.md`: chance, the words, how essays are cut into sentences.
 //!
-//! A row has a part that its seed alone decides, what is asked and answered ([`Task::draw`]), and a haystack of as many
-//! units as fit the context length ([`Drawn::write`]): more units never change the answers.
+//! A row has a part that its seed alone decides, what is asked and answered (`Task::draw`), and a haystack of as many
+//! units as fit the context length (`Drawn::write`): more units never change the answers.
 
 mod aggregation;
 mod material;
