@@ -234,14 +234,30 @@ pub(crate) fn cut_uniform(
     scores: impl Fn(usize) -> Result<Scores, MethodError> + Sync,
 ) -> Result<Vec<LayerSelection>, MethodError> {
     let n = ctx.budget.saturating_sub(window);
-    if n >= ctx.shape.len.saturating_sub(window) {
+    cut_by_head(ctx, |layer| {
+        let scores = scores(layer)?;
+        let n = vec![n; scores.rows.len()];
+        Ok((scores, n))
+    })
+}
+
+/// Keeps, in every head of every layer, as many of the best of the past as `layer` says beside its scores; a cache inside
+/// the budget is kept whole.
+///
+/// # Errors
+/// When scoring fails.
+pub(crate) fn cut_by_head(
+    ctx: &Context<'_>,
+    layer: impl Fn(usize) -> Result<(Scores, Vec<usize>), MethodError> + Sync,
+) -> Result<Vec<LayerSelection>, MethodError> {
+    if ctx.shape.len <= ctx.budget {
         return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
     }
     (0..ctx.shape.layers.len())
         .into_par_iter()
-        .map(|layer| {
-            let scores = scores(layer)?;
-            Ok(cut(ctx, layer, &scores, &vec![n; scores.rows.len()]))
+        .map(|index| {
+            let (scores, n) = layer(index)?;
+            Ok(cut(ctx, index, &scores, &n))
         })
         .collect()
 }

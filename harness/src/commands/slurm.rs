@@ -1,7 +1,7 @@
 //! `kvsweep slurm RUN-ARGUMENTS`: writes the batch script of a sweep in parts, and submits it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &SlurmArgs) -> anyhow::Result<Exit> {
     submit(&path)
 }
 
-fn submit(script: &PathBuf) -> anyhow::Result<Exit> {
+fn submit(script: &Path) -> anyhow::Result<Exit> {
     if Command::new("sbatch").arg("--version").output().is_err() {
         anyhow::bail!(
             "`sbatch` is not on this machine\nhint: the script is written; on a node that submits, run `bash {}`",

@@ -7,8 +7,6 @@
 //! window, kernel and pooling of our SnapKV (`ada-criticalkv@kvpress` has kvpress's); entries that a head gave up are freed,
 //! where kvpress masks them.
 
-use rayon::prelude::*;
-
 use super::criticalkv::second_stage;
 use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::adakv;
@@ -79,16 +77,7 @@ impl Method for AdaCriticalKv {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        if ctx.shape.len <= ctx.budget {
-            return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
-        }
-        (0..ctx.shape.layers.len())
-            .into_par_iter()
-            .map(|layer| {
-                let (scores, kept) = self.layer(ctx, layer)?;
-                Ok(scoring::cut(ctx, layer, &scores, &kept))
-            })
-            .collect()
+        scoring::cut_by_head(ctx, |layer| self.layer(ctx, layer))
     }
 }
 

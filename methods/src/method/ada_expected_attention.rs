@@ -6,8 +6,6 @@
 //! Reference: `NVIDIA/kvpress:kvpress/presses/adakv_press.py` over `expected_attention_press.py` (0.5.5), with the floor 0.2 and
 //! the epsilon 0.01 of its leaderboard. Deviation: entries that a head gave up are freed, where kvpress masks them.
 
-use rayon::prelude::*;
-
 use super::expected_attention::ExpectedAttention;
 use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::adakv;
@@ -69,19 +67,13 @@ impl Method for AdaExpectedAttention {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        if ctx.shape.len <= ctx.budget {
-            return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
-        }
-        (0..ctx.shape.layers.len())
-            .into_par_iter()
-            .map(|layer| {
-                let scores = self.scored().layer_scores(ctx, layer)?;
-                let total = ctx.budget.saturating_mul(scores.rows.len());
-                let safe = scoring::entries_of(ctx.budget, self.floor, 0);
-                let kept = adakv::competition(&scores.rows, total, safe);
-                Ok(scoring::cut(ctx, layer, &scores, &kept))
-            })
-            .collect()
+        let scored = self.scored();
+        let safe = scoring::entries_of(ctx.budget, self.floor, 0);
+        scoring::cut_by_head(ctx, |layer| {
+            let scores = scored.layer_scores(ctx, layer)?;
+            let kept = adakv::competition(&scores.rows, ctx.budget.saturating_mul(scores.rows.len()), safe);
+            Ok((scores, kept))
+        })
     }
 }
 

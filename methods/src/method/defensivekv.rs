@@ -14,8 +14,6 @@
 //! *before* the window; and a head's first stage ends at `floor(P * B / S) - window` tokens of the `P` before the window.
 //! Deviation: that number is never below zero, where a negative one counts from the end there.
 
-use rayon::prelude::*;
-
 use super::{Context, Entry, Method, MethodState, Question, params, parse};
 use crate::budget::adakv;
 use crate::error::MethodError;
@@ -132,17 +130,12 @@ impl Method for DefensiveKv {
     }
 
     fn select(&self, ctx: &Context<'_>, _state: &MethodState) -> Result<Vec<LayerSelection>, MethodError> {
-        if ctx.shape.len <= ctx.budget {
-            return Ok(vec![LayerSelection::All; ctx.shape.layers.len()]);
-        }
-        (0..ctx.shape.layers.len())
-            .into_par_iter()
-            .map(|layer| {
-                let scores = self.layer_scores(ctx, layer)?;
-                let total = ctx.budget.saturating_sub(self.window).saturating_mul(scores.rows.len());
-                Ok(scoring::cut(ctx, layer, &scores, &adakv::competition(&scores.rows, total, 0)))
-            })
-            .collect()
+        let past = ctx.budget.saturating_sub(self.window);
+        scoring::cut_by_head(ctx, |layer| {
+            let scores = self.layer_scores(ctx, layer)?;
+            let kept = adakv::competition(&scores.rows, past.saturating_mul(scores.rows.len()), 0);
+            Ok((scores, kept))
+        })
     }
 }
 
