@@ -12,13 +12,35 @@ use crate::{
     repeat::{RepeatRequest, Replayed},
 };
 
-/// Makes one second pass, for [`Observation::Reconstruction`].
+/// Refuses a prompt of which no second pass can be made for `wanted`.
 ///
 /// # Errors
-/// No request, a prompt without room behind it, a failing device, or an interruption.
+/// No request, no positions behind the prompt, or windows that it does not fit in.
+pub(crate) fn check(
+    config: &ModelConfig,
+    ids: &[u32],
+    wanted: Observation,
+    request: Option<&RepeatRequest>,
+) -> Result<()> {
+    let Observation::Reconstruction { chunk, .. } = wanted else { return Ok(()) };
+    let request = request.ok_or(EngineError::NoRepeatRequest)?;
+    let shape = config.cache_shape(ids.len());
+    let repeat = request.parts(ids, chunk).iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
+    if shape.len + repeat > config.max_positions {
+        return Err(EngineError::RepeatTooLong { prompt: shape.len, repeat, limit: config.max_positions });
+    }
+    if shape.seen().start > 0 {
+        return Err(EngineError::RepeatBeyondWindow { prompt: shape.len, window: shape.seen().len() + 1 });
+    }
+    Ok(())
+}
+
+/// Makes one second pass, for [`Observation::Reconstruction`], of a prompt that was [checked](check).
+///
+/// # Errors
+/// No request, a failing device, or an interruption.
 pub(crate) fn observe<B: Backend>(
     backend: &B,
-    config: &ModelConfig,
     prefill: &mut Prefill<B::Prompt>,
     wanted: Observation,
     request: Option<&RepeatRequest>,
@@ -28,20 +50,12 @@ pub(crate) fn observe<B: Backend>(
     let request = request.ok_or(EngineError::NoRepeatRequest)?;
     let shape = prefill.shape();
     let sinks = sinks.unwrap_or(request.head).min(shape.len);
-    let parts = request.parts(&prefill.ids, chunk);
-    let repeat = parts.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
-    if shape.len + repeat > config.max_positions {
-        return Err(EngineError::RepeatTooLong { prompt: shape.len, repeat, limit: config.max_positions });
-    }
-    if shape.seen().start > 0 {
-        return Err(EngineError::RepeatBeyondWindow { prompt: shape.len, window: shape.seen().len() + 1 });
-    }
     let contested = shape.contested();
     let mut most = vec![Vec::new(); shape.layers.len()];
     for &layer in &contested {
         most[layer] = vec![0.0; shape.layers[layer].kv_heads * shape.len];
     }
-    for (part, tokens) in parts {
+    for (part, tokens) in request.parts(&prefill.ids, chunk) {
         let seen = Replayed { sinks: sinks.min(part.start), part };
         backend.replay(&prefill.prompt, &tokens, &seen, &mut most, cancel)?;
     }

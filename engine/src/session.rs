@@ -20,6 +20,7 @@ use crate::{
     },
     prefill::{Prefill, PrefillOptions},
     reconstruct,
+    repeat::RepeatRequest,
     source::{self, ModelFiles, WeightFiles},
 };
 
@@ -121,8 +122,7 @@ impl<B: Backend> Session<B> {
     ///
     /// # Errors
     /// A prompt that this model cannot read (see [`Model::check_prompt`]) or repeat, a failing device, numbers that are not
-    /// finite, or [`EngineError::Interrupted`] where [`Session::cancel`] asks
-    /// for it.
+    /// finite, or [`EngineError::Interrupted`] where [`Session::cancel`] asks for it.
     pub fn prefill(
         &self,
         ids: &[u32],
@@ -130,6 +130,7 @@ impl<B: Backend> Session<B> {
         options: PrefillOptions<'_>,
     ) -> Result<Prefill<B::Prompt>> {
         self.check_prompt(ids, 0)?;
+        self.check_repeat(ids, wanted, options.repeat)?;
         let (repeated, once): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.repeats_the_prompt());
         let once = questions_resolved(once, options.question)?;
         let wanted: Vec<_> = once.iter().map(|&(_, seen)| seen).collect();
@@ -141,10 +142,22 @@ impl<B: Backend> Session<B> {
             }
         }
         for one in repeated {
-            let config = &self.config;
-            reconstruct::observe(&self.backend, config, &mut prefill, one, options.repeat, &self.cancel)?;
+            reconstruct::observe(&self.backend, &mut prefill, one, options.repeat, &self.cancel)?;
         }
         Ok(prefill)
+    }
+
+    /// Refuses a prompt that this model cannot repeat, where an observation wants that.
+    ///
+    /// # Errors
+    /// No request, no positions behind the prompt, or windows that it does not fit in.
+    pub fn check_repeat(
+        &self,
+        ids: &[u32],
+        wanted: &BTreeSet<Observation>,
+        request: Option<&RepeatRequest>,
+    ) -> Result<()> {
+        wanted.iter().try_for_each(|&one| reconstruct::check(&self.config, ids, one, request))
     }
 
     /// Decodes all sequences in one batch, greedily; ties go to the lowest id. The token at step `t` stands at

@@ -103,7 +103,13 @@ impl<'p, B: Backend> Worker<'p, B> {
         let check = |prompt: &Prompt| {
             self.session.cancel.check()?;
             self.plan.question_tokens(prompt, &self.text)?;
-            Ok(self.session.check_prompt(&prompt.ids, prompt.stop.max_new)?)
+            self.session.check_prompt(&prompt.ids, prompt.stop.max_new)?;
+            if let Some(words) = &self.repeat {
+                let compressed = &prompt.ids[..self.plan.compressed_tokens(prompt, &self.text)?];
+                let request = words.request(compressed);
+                self.session.check_repeat(compressed, self.footprint.observations(), Some(&request))?;
+            }
+            Ok(())
         };
         let survey = self.plan.surveyor(self.text).survey(&self.plan.datasets, finished, &check)?;
         let needed = |(_, sizes): &&(ExampleKey, PromptLength)| self.least_bytes(sizes.tokens(), sizes.new);

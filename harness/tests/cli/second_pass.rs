@@ -59,3 +59,17 @@ fn a_prompt_is_repeated_and_its_budget_held() {
         "{stderr}"
     );
 }
+
+/// The fourth row fills the model: that is said before the first three are read.
+#[test]
+fn a_prompt_without_room_to_repeat_it_is_refused_before_the_first_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let sweep = "run longbench --limit 4 --datasets mini_people --methods full,kvzip --budget 64 --out run";
+    let (code, _, stderr) = run(dir.path(), &sweep.split(' ').collect::<Vec<_>>());
+    assert!(
+        code == 1 && stderr.contains("mini_people#3") && stderr.contains("repeat smaller parts"),
+        "{stderr}"
+    );
+    let records = std::fs::read_to_string(dir.path().join("run/records.jsonl")).unwrap_or_default();
+    assert_eq!(records, "", "nothing was computed");
+}
